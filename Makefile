@@ -1,0 +1,77 @@
+# The project's commands; `make` alone lists them. Nothing here needs root, conda or a GPU.
+
+EXPERIMENT ?= digits
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+DEVICE ?= auto
+PROFILE ?= local
+DRY ?=
+# The first Python on the path that the project supports.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS ?= 1
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help reproduce test test-full lint book notebooks results compare format lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "EXPERIMENT=$(EXPERIMENT)  one of: $(basename $(notdir $(wildcard experiments/*.yaml)))"
+	@echo "JOBS=$(JOBS)  parallel runs      DEVICE=$(DEVICE)  auto, cpu, cuda or cuda:N      DRY=1  only print what would run"
+
+$(READY): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12 on the path (or PYTHON=/path/to/python)"; exit 1; }
+	@test -x $(BIN)/python && $(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
+		|| $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing the pinned environment into $(VENV) (some minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+reproduce: $(READY) ## train, attack, tabulate and build the book for EXPERIMENT, in build/
+	@$(BIN)/python -m isce reproduce --experiment $(EXPERIMENT) --jobs $(JOBS) --device $(DEVICE) --profile $(PROFILE) \
+		$(if $(DRY),--dry-run)
+
+test: lint ## lint, then the tests (minutes)
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: lint ## lint, then all tests, the long ones too; needs Chromium
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and pyright
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(READY) ## let ruff format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+book: $(READY) ## render the book from the committed records, into book/_build/html
+	@$(BIN)/python -m isce report --records results --out build/committed
+	@$(BIN)/python -m isce book --report build/committed --out book
+
+notebooks: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+results: $(READY) ## make the finished records of EXPERIMENT in build/ the committed ones, in results/
+	@$(BIN)/python -m isce adopt --experiment $(EXPERIMENT)
+
+compare: $(READY) ## compare the records of EXPERIMENT in build/ with the committed ones, cell by cell
+	@$(BIN)/python -m isce compare --experiment $(EXPERIMENT)
+
+lock: ## write requirements.lock anew from pyproject.toml (newest versions that it allows)
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet "torch==2.13.0" "torchvision==0.28.0" -e ".[dev]"
+	echo "# Every package of the environment, pinned. \`make lock\` writes this file from pyproject.toml; don't edit it by hand." > requirements.lock
+	build/lock/bin/python -m pip freeze --exclude-editable --exclude nvidia --exclude triton | sed 's/+[a-z0-9]*$$//' \
+		| grep -v -e '^nvidia-' -e '^triton==' >> requirements.lock
+
+clean: ## remove everything that was made here: environment, runs, rendered book
+	rm -rf $(VENV) build book/_build book/figures book/generated .snakemake .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,224 @@
+"""``python -m isce``: what the Makefile and the Snakefile call. ``--help`` lists the commands."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isce.config import ROOT, ConfigError, Experiment, load_experiment
+from isce.records import RecordError
+
+
+@contextmanager
+def _only_one(build: Path) -> Iterator[None]:
+    """Hold the build folder's lock; the kernel frees it when the process ends, however it ends."""
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise ConfigError(f"another `make reproduce` (process {owner}) works in {build}; wait or stop it") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from isce import workflow
+
+    experiment = load_experiment(options.experiment)
+    profiles = sorted(path.name for path in (ROOT / "workflow" / "profiles").iterdir())
+    if options.profile not in profiles:
+        raise ConfigError(f"unknown profile {options.profile!r}; known: {', '.join(profiles)}")
+    started = time.monotonic()
+    build: Path = options.build
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
+    command += ["--profile", str(ROOT / "workflow" / "profiles" / options.profile), "--cores", str(options.jobs)]
+    command += [str(build / "report" / experiment.name / "numbers.json")] if options.no_book else []
+    command += ["--nolock", "--config", f"experiment={experiment.name}", f"build={build}", f"device={options.device}"]
+    with _only_one(build):
+        workflow.plan(experiment.name, build)  # here too, so that its complaints are not lost in Snakemake's
+        if options.dry_run:
+            return _dry_run(experiment, [*command, "--dry-run", "--quiet", "host", "reason"])
+        code = subprocess.call([*command, "--quiet", "all"], env=_environment())  # noqa: S603
+    if code:
+        print(f"make reproduce: {experiment.name} is not complete; finished runs are kept, run again to go on")
+        return 1
+    print((build / "report" / experiment.name / "tables" / "results.txt").read_text(encoding="utf-8"))
+    where = "" if options.no_book else f" Open {_index(build / 'book')}"
+    print(f"{experiment.name}: done in {time.monotonic() - started:.0f} s.{where}")
+    return 0
+
+
+def _dry_run(experiment: Experiment, command: list[str]) -> int:
+    """Print the runs that Snakemake would start, and the experiment's measured cost."""
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        sys.stderr.write(done.stdout + done.stderr)
+        return 1
+    todo = re.findall(
+        r"^rule (train|attack|tables|book):(?:\n    .*)*?\n    jobid: .*(?:\n    wildcards: .*run=(\S+))?",
+        done.stdout,
+        re.M,
+    )
+    for kind, run in sorted(set(todo), key=lambda job: ("train", "attack", "tables", "book").index(job[0])):
+        print(f"would run: {kind} {run}".rstrip())
+    whole = f"the whole experiment takes {experiment.minutes:g} minutes on {experiment.measured_on}"
+    print(f"{experiment.title}: {len(set(todo))} steps to do; {whole}" if todo else "everything is up to date")
+    return 0
+
+
+def _environment() -> dict[str, str]:
+    """The environment with this Python first on the path, so that the Snakefile's `python` is this one."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
+def _run(options: argparse.Namespace) -> int:
+    from isce import workflow
+
+    workflow.execute(options.kind, options.params, options.device)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from isce import report, workflow
+
+    names = [options.experiment] if options.experiment else sorted(p.name for p in options.records.glob("*"))
+    for name in names:
+        experiment = load_experiment(name)
+        keys = {(run.kind, run.name): run.key for run in workflow.runs(experiment)}
+        written = report.Report(experiment, options.records, keys).write(options.out)
+        if not written and options.experiment:
+            raise ConfigError(f"no attack record of experiment {name!r} in {options.records}")
+    return 0
+
+
+def _index(book: Path) -> Path:
+    return book / "_build" / "html" / "index.html"
+
+
+def _book(options: argparse.Namespace) -> int:
+    command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT / "book"), "-W", "-n", "--keep-going", "-q"]
+    command += ["--path-output", str(options.out)]
+    environment = _environment() | {"ISCE_REPORT": str(options.report.resolve())}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode or not _index(options.out).is_file():
+        sys.stderr.write(done.stdout + done.stderr)
+        raise RuntimeError("the book has warnings or errors (above)")
+    print(f"book: {_index(options.out)}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from isce import report
+    from isce.records import read_all
+
+    load_experiment(options.experiment)
+    sides = [
+        [r for r in read_all(folder / options.experiment).values() if r.kind == "attack"]
+        for folder in (options.build / "runs", options.results)
+    ]
+    for side, command in zip(sides, ("reproduce", "results"), strict=True):
+        if not side:
+            raise ConfigError(f"nothing to compare: run `make {command} EXPERIMENT={options.experiment}` first")
+    frame = report.compare(*sides)
+    print(frame.to_string(index=False, float_format=lambda value: f"{value:.1f}"))
+    different = int((~frame["agrees"]).sum())
+    print(f"{len(frame) - different} of {len(frame)} cells agree within their 95% intervals")
+    return 1 if different else 0
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    """Copy finished records and their side files to the committed ones; a damaged record stops it before any copy."""
+    from isce.records import read_all
+
+    load_experiment(options.experiment)
+    source = options.build / "runs"
+    found = read_all(source / options.experiment)
+    if not found:
+        raise ConfigError(f"no records in {source / options.experiment}: `make reproduce` first")
+    for path, record in found.items():
+        target = options.results / path.parent.relative_to(source)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in record.files:
+            if not name.endswith(".safetensors") or name.startswith("examples"):  # checkpoints stay in build/
+                shutil.copyfile(path.parent / name, target / name)
+        shutil.copyfile(path, target / path.name)
+    print(f"{len(found)} records of {options.experiment} are now in {options.results}; commit them")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m isce", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, action: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(action=action)
+        return added
+
+    def build_option(*parsers: argparse.ArgumentParser) -> None:
+        for added in parsers:
+            added.add_argument("--build", type=Path, default=Path("build"), help="build folder (default: build)")
+
+    reproduce = command("reproduce", _reproduce, "run an experiment: train, attack, tabulate, build the book")
+    reproduce.add_argument("--experiment", default="digits", help="a file of experiments/ (default: digits)")
+    reproduce.add_argument("--jobs", type=_positive, default=os.cpu_count(), help="parallel runs (default: cores)")
+    reproduce.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    reproduce.add_argument("--profile", default="local", help="a folder of workflow/profiles (default: local)")
+    reproduce.add_argument("--dry-run", action="store_true", help="print what would run")
+    reproduce.add_argument("--no-book", action="store_true", help="stop after the tables")
+    build_option(reproduce)
+    run = command("run", _run, "execute one run's notebook")
+    run.add_argument("kind", choices=["train", "attack"])
+    run.add_argument("params", type=Path)
+    run.add_argument("--device", default="auto")
+    report = command("report", _report, "numbers, tables and figures from records")
+    report.add_argument("experiment", nargs="?", help="default: every experiment that has records")
+    report.add_argument("--records", type=Path, required=True)
+    report.add_argument("--out", type=Path, required=True)
+    book = command("book", _book, "render the book from a report folder")
+    book.add_argument("--report", type=Path, required=True)
+    book.add_argument("--out", type=Path, required=True)
+    for name, action, text in (
+        ("compare", _compare, "compare own records with the committed ones, cell by cell"),
+        ("adopt", _adopt, "copy own finished records to the committed ones"),
+    ):
+        added = command(name, action, text)
+        added.add_argument("--experiment", default="digits")
+        build_option(added)
+        added.add_argument("--results", type=Path, default=ROOT / "results")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code. Errors of input and files are one line, without a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.action(options))
+    except (ConfigError, RecordError, RuntimeError, OSError) as error:
+        sys.stderr.write(f"isce: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

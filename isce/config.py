@@ -1,0 +1,357 @@
+"""Typed, validated parameters: of one training run, one attack run, one suite, one experiment file.
+
+Notebooks, experiment files and the workflow are all checked with these models, before any work starts. Every model
+refuses unknown names, wrong types and values out of range with an error that names the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """Parameters that can't be used; the message names each value and what is allowed."""
+
+
+class Strict(BaseModel):
+    """No unknown names, no silent conversion of text to numbers, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _known(value: str, kind: str, names: list[str]) -> str:
+    if value not in names:
+        raise ValueError(f"unknown {kind} {value!r}; known: {', '.join(names)}")
+    return value
+
+
+class ObjectiveSpec(Strict):
+    """A training objective by its registry name, with the parameters of ``isce.losses.build``."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        from isce import losses
+
+        _known(self.name, "objective", losses.names())
+        try:
+            losses.build(self.name, **self.params)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def label(self) -> str:
+        """Short name of the objective with its parameters, fit for a file name: ``isce-m2``, ``sce``."""
+        short = {"inference": "m", "scale": "s"}
+        parts = [f"{short.get(key, key)}{_slug(value)}" for key, value in sorted(self.params.items())]
+        return "-".join([self.name, *parts])
+
+
+def _slug(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = f"{value:g}" if isinstance(value, int | float) else str(value)
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+
+
+class OptimizerSpec(Strict):
+    """SGD (with momentum) or Adam; ``lr`` is the initial learning rate."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: float = Field(default=0.05, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs sgd with momentum above 0")
+        return self
+
+
+class ScheduleSpec(Strict):
+    """Learning rate over the run: constant, cosine to 0, or times ``gamma`` at each milestone (share of all steps)."""
+
+    name: Literal["constant", "cosine", "step"] = "cosine"
+    milestones: list[float] = Field(default_factory=list)
+    gamma: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _milestones_in_order(self) -> Self:
+        if any(not 0 < m < 1 for m in self.milestones) or sorted(set(self.milestones)) != self.milestones:
+            raise ValueError(f"milestones must rise strictly within (0, 1), got {self.milestones}")
+        if (self.name == "step") != bool(self.milestones):
+            raise ValueError("milestones belong to the schedule 'step', and it needs at least one")
+        return self
+
+
+class TrainParameters(Strict):
+    """Everything that decides the weights of one training run (on one kind of machine and one set of versions)."""
+
+    dataset: str = "digits"
+    model: str = "small-cnn"
+    embedding_dim: int | None = Field(default=None, ge=2)
+    objective: ObjectiveSpec = Field(default_factory=lambda: ObjectiveSpec(name="sce"))
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    train_images: int | None = Field(
+        default=None, ge=1, description="stratified subset of the training split; None: all"
+    )
+    augment: Literal["none", "shift-flip"] = "none"
+    optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
+    schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int = Field(default=1, ge=1, description="CPU threads; a recorded parameter, since it can change bits")
+
+    @field_validator("dataset")
+    @classmethod
+    def _dataset(cls, value: str) -> str:
+        from isce import data
+
+        return _known(value, "data set", data.names())
+
+    @field_validator("model")
+    @classmethod
+    def _model(cls, value: str) -> str:
+        from isce import models
+
+        return _known(value, "model", models.names())
+
+
+class AttackSpec(Strict):
+    """One row of a suite: an attack, the objective it ascends and its budget."""
+
+    attack: str
+    objective: str = Field(
+        default="training", description="function it ascends, one of isce.attacks.objectives(attack)"
+    )
+    steps: int = Field(default=1, ge=1)
+    step_size: float | None = Field(default=None, gt=0, description="per step, as a share of eps; None: 2.5 / steps")
+    restarts: int = Field(default=1, ge=1)
+
+    @field_validator("attack")
+    @classmethod
+    def _attack(cls, value: str) -> str:
+        from isce import attacks
+
+        return _known(value, "attack", attacks.names())
+
+    @model_validator(mode="after")
+    def _fits_attack(self) -> Self:
+        from isce import attacks
+
+        allowed = attacks.objectives(self.attack)
+        if self.objective not in allowed:
+            raise ValueError(f"{self.attack} can't ascend {self.objective!r}; known: {', '.join(allowed)}")
+        if self.attack == "fgsm" and (self.steps != 1 or self.step_size is not None):
+            raise ValueError("fgsm takes one step of size eps: leave out steps and step_size")
+        if self.restarts != 1 and not attacks.random(self.attack):
+            raise ValueError(f"{self.attack} has no random start: leave out restarts, got {self.restarts}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Name of the row in records and tables, such as ``pgd50-training``."""
+        steps = "" if self.attack == "fgsm" else str(self.steps)
+        restarts = f"x{self.restarts}" if self.restarts > 1 else ""
+        return f"{self.attack}{steps}{restarts}-{self.objective}"
+
+
+class Suite(Strict):
+    """A named list of attacks, run in the order given (cheap first)."""
+
+    name: str
+    rows: list[AttackSpec] = Field(min_length=1)
+    survivors_only: bool = Field(default=False, description="a row attacks only what the rows before it left unbroken")
+
+    @model_validator(mode="after")
+    def _rows_differ(self) -> Self:
+        labels = [row.label for row in self.rows]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"rows of suite {self.name!r} appear twice: {', '.join(twice)}")
+        return self
+
+
+def _check_eps(norm: str, eps: list[float]) -> None:
+    low = [e for e in eps if not e > 0]
+    high = [e for e in eps if norm == "linf" and e > 1]
+    if low or high:
+        allowed = "(0, 1] for linf" if norm == "linf" else "above 0 for l2"
+        raise ValueError(f"eps must be {allowed} (images lie in [0, 1]), got {(low + high)[0]}")
+    if sorted(set(eps)) != eps:
+        raise ValueError(f"eps must rise strictly, got {eps}")
+
+
+class AttackParameters(Strict):
+    """Everything that decides the figures of one attack run, given the checkpoint's bytes."""
+
+    checkpoint: str
+    suite: Suite = Field(description="a suite, or the name of a file of experiments/suites")
+    norm: Literal["linf", "l2"] = "linf"
+    eps: list[float] = Field(min_length=1)
+    images: int | None = Field(default=None, ge=1, description="stratified subset of the test split; None: all")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    batch_size: int = Field(default=256, ge=1)
+    threads: int = Field(default=1, ge=1)
+
+    @field_validator("suite", mode="before")
+    @classmethod
+    def _suite_by_name(cls, value: Any) -> Any:
+        return load_suite(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _eps_fits_norm(self) -> Self:
+        _check_eps(self.norm, self.eps)
+        return self
+
+
+class AttackPlan(Strict):
+    """The attacks of an experiment; ``suite`` names a file of ``experiments/suites``."""
+
+    suite: str
+    norm: Literal["linf", "l2"] = "linf"
+    eps: list[float] = Field(min_length=1)
+    main_eps: float
+    images: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _eps_fits(self) -> Self:
+        _check_eps(self.norm, self.eps)
+        if self.main_eps not in self.eps:
+            raise ValueError(f"main_eps {self.main_eps} is not among eps {self.eps}")
+        return self
+
+
+class Experiment(Strict):
+    """A grid of runs: one data set and network, objectives x seeds, one attack plan."""
+
+    name: str
+    title: str
+    minutes: float = Field(gt=0, description="measured wall time on the machine that `measured_on` names")
+    measured_on: str
+    objectives: list[ObjectiveSpec] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    training: dict[str, Any] = Field(default_factory=dict, description="TrainParameters without objective and seed")
+    attack: AttackPlan
+
+    @model_validator(mode="after")
+    def _expands(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        labels = [o.label for o in self.objectives]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"objectives must differ, got {labels}")
+        for name in {"objective", "seed"} & set(self.training):
+            raise ValueError(f"{name!r} belongs beside 'training', not inside")
+        for _ in self.runs():  # each combination must be valid on its own
+            pass
+        return self
+
+    def runs(self) -> Iterator[tuple[str, TrainParameters]]:
+        """All training runs as (run name, parameters); the name is the objective's label and the seed."""
+        for objective, seed in itertools.product(self.objectives, self.seeds):
+            yield (
+                f"{objective.label}-s{seed}",
+                TrainParameters(**self.training, objective=objective, seed=seed),
+            )
+
+
+def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
+    """``model(**values)``, with every complaint of pydantic in one readable :class:`ConfigError`."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        lines = [_complaint(model, e) for e in error.errors()]
+        raise ConfigError(f"{what}: " + "; ".join(lines)) from None
+
+
+def _complaint(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = f"; known: {', '.join(model.model_fields)}" if len(error["loc"]) == 1 else ""
+        return f"unknown parameter {where!r}{known}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    got = "" if error["type"] in {"missing", "value_error"} else f", got {error['input']!r}"
+    return f"{where}: {message}{got}" if where else message
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: no such file, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping, got {type(values).__name__}")
+    return values
+
+
+def load_experiment(name: str, root: Path = ROOT) -> Experiment:
+    """The experiment file ``experiments/<name>.yaml``, checked; an unknown name lists what exists."""
+    return _load(Experiment, name, root / "experiments", "experiment")
+
+
+def load_suite(name: str, root: Path = ROOT) -> Suite:
+    """The attack suite ``experiments/suites/<name>.yaml``, checked; an unknown name lists what exists."""
+    return _load(Suite, name, root / "experiments" / "suites", "suite")
+
+
+def _load(model: type[Model], name: str, folder: Path, kind: str) -> Model:
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(known) or f'none in {folder}'}")
+    loaded = validate(model, read_yaml(folder / f"{name}.yaml"), f"{kind} {name!r}")
+    if getattr(loaded, "name", name) != name:
+        raise ConfigError(f"{kind} file {name}.yaml names itself {getattr(loaded, 'name', None)!r}")
+    return loaded
+
+
+def from_notebook(model: type[Model], namespace: Mapping[str, Any]) -> Model:
+    """Collect and check the parameters of a notebook from its variables, right after the parameter cell.
+
+    papermill sets a name that the notebook doesn't know as one more variable and goes on; here it is refused.
+
+    Args:
+        model: parameter model to check with.
+        namespace: ``globals()`` of the notebook.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    hidden = {"In", "Out", "exit", "quit", "get_ipython", "open", "papermill_runtime"}
+    values = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in hidden and _is_plain(value)
+    }
+    return validate(model, values, "notebook parameters")
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, ModuleType) and isinstance(value, str | int | float | bool | list | dict | None)

@@ -1,0 +1,14 @@
+"""Clean, per-attack and worst-case robust accuracy of one classifier under a suite, with intervals.
+
+An image is *robust* at an eps only if it is classified right and no attack of the suite, at this eps or a smaller one
+of the grid, found a verified point inside ball and box that is misclassified.
+"""
+
+from __future__ import annotations
+
+from isce.evaluation.examples import Examples, examples
+from isce.evaluation.intervals import mean_interval, wilson
+from isce.evaluation.outcome import Evaluation, Outcome
+from isce.evaluation.run import evaluate
+
+__all__ = ["Evaluation", "Examples", "Outcome", "evaluate", "examples", "mean_interval", "wilson"]

@@ -1,0 +1,93 @@
+"""A few adversarial examples to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from isce import attacks
+from isce.attacks import Threat
+from isce.attacks.base import check_images, untouched
+
+if TYPE_CHECKING:
+    from isce.config import AttackSpec
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A few images beside their adversarial versions.
+
+    Attributes:
+        index: positions among the images (n,), int64.
+        clean: (n, C, H, W) in [0, 1].
+        adversarial: (n, C, H, W) in [0, 1], verified inside the ball.
+        labels: true labels (n,), int64.
+        predictions: (n, 4): predicted class and its softmax probability on the raw scores, clean then adversarial.
+    """
+
+    index: Tensor
+    clean: Tensor
+    adversarial: Tensor
+    labels: Tensor
+    predictions: Tensor
+
+
+def examples(
+    classifier: nn.Module,
+    objective: Any,
+    images: Tensor,
+    labels: Tensor,
+    spec: AttackSpec,
+    threat: Threat,
+    *,
+    count: int = 5,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> Examples:
+    """The first images, class by class in turn, that are classified right and fall to an attack.
+
+    Args:
+        classifier: see :func:`evaluate`.
+        objective: the objective it was trained with.
+        images: (N, C, H, W), floating point in [0, 1].
+        labels: (N,), int64.
+        spec: the attack.
+        threat: norm and eps.
+        count: how many to return at most; fewer, or none, where fewer fall.
+        seed: keys the attack's randomness.
+        batch_size: images attacked at once.
+
+    Returns:
+        The examples, on the CPU.
+    """
+    check_images(images, labels)
+    device = next((p.device for p in classifier.parameters()), images.device)
+    found: list[tuple[Tensor, Tensor]] = []
+    for rows in torch.arange(len(images)).split(batch_size):
+        x, y = images[rows].to(device), labels[rows].to(device)
+        result = attacks.run(spec, classifier, objective, x, y, threat, seed=seed, index=rows)
+        fallen = (result.success & (result.first_success != 0)).cpu()
+        found.append((rows[fallen], result.adversarial.cpu()[fallen]))
+        if sum(len(fallen_rows) for fallen_rows, _ in found) >= count:
+            break
+    index, adversarial = (torch.cat(parts) for parts in zip(*found, strict=True))
+    chosen = _in_turn(labels[index].tolist())[:count]
+    index, adversarial = index[chosen], adversarial[chosen]
+    clean = images[index].cpu()
+    predictions = torch.cat([_predict(classifier, clean.to(device)), _predict(classifier, adversarial.to(device))], 1)
+    return Examples(index, clean, adversarial, labels[index].cpu(), predictions)
+
+
+def _in_turn(labels: list[int]) -> list[int]:
+    """Positions in the order: the first of every class, the second of every class, and so on."""
+    rank = [labels[:position].count(label) for position, label in enumerate(labels)]
+    return sorted(range(len(labels)), key=lambda position: (rank[position], position))
+
+
+def _predict(classifier: nn.Module, x: Tensor) -> Tensor:
+    with untouched(classifier), torch.no_grad():
+        confidence, predicted = classifier(x).softmax(1).max(1)
+    return torch.stack([predicted.to(confidence), confidence], 1).cpu()

@@ -1,0 +1,126 @@
+"""Plots of runs, for notebooks and book. Functions take plain values or data frames and return a matplotlib figure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart with every common kind of colour blindness. Marker and line differ as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00", "#6A3D9A")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+
+
+def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
+    for ax in axes:
+        ax.grid(color="0.9")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Training loss and validation accuracy by epoch.
+
+    Args:
+        histories: for each label the history of one run or more: rows with ``epoch``, ``train_loss``,
+            ``validation_accuracy`` (share); several runs of a label are drawn as their mean with the band from the
+            lowest to the highest.
+    """
+    figure, (left, right) = _figure(2, 8.4, 3.4)
+    for number, (label, rows) in enumerate(histories.items()):
+        frame = pd.DataFrame(list(rows)).groupby("epoch")
+        for ax, name, factor in ((left, "train_loss", 1), (right, "validation_accuracy", 100)):
+            mean, low, high = (factor * frame[name].agg(how) for how in ("mean", "min", "max"))
+            ax.plot(mean.index, mean, color=COLOURS[number], label=label, marker=MARKERS[number], markevery=0.2)
+            ax.fill_between(mean.index, low, high, color=COLOURS[number], alpha=0.2, linewidth=0)
+    left.set(xlabel="epoch", ylabel="training loss (each objective's own)")
+    right.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    right.legend(frameon=False)
+    return figure
+
+
+def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
+    """Robust accuracy against eps: worst case over the suite (solid), strongest attack on the own loss (dashed).
+
+    Args:
+        frame: columns ``label``, ``eps``, ``own``, ``worst`` and the bounds ``low``, ``high`` of ``worst``, all
+            accuracies in per cent. eps 0 stands for clean accuracy.
+        norm: name of the norm for the axis.
+    """
+    figure, (ax,) = _figure()
+    for number, (label, rows) in enumerate(frame.groupby("label", sort=False)):
+        rows = rows.sort_values("eps")
+        style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
+        ax.plot(rows["eps"], rows["worst"], label=label, **style)
+        ax.fill_between(rows["eps"], rows["low"], rows["high"], color=COLOURS[number], alpha=0.2, linewidth=0)
+        ax.plot(rows["eps"], rows["own"], linestyle="--", alpha=0.7, **style)
+    ax.set(xlabel=f"eps ({norm}, images in [0, 1])", ylabel="accuracy (%)", ylim=(-2, 102))
+    ax.plot([], [], color="0.3", label="worst case over the suite")
+    ax.plot([], [], color="0.3", linestyle="--", label="strongest attack on the own loss")
+    ax.legend(frameon=False)
+    return figure
+
+
+def example_images(
+    clean: np.ndarray, adversarial: np.ndarray, predictions: np.ndarray, titles: Sequence[str] = ()
+) -> Figure:
+    """Images, their adversarial versions, and the difference amplified to the full range.
+
+    Args:
+        clean: images (N, C, H, W) in [0, 1].
+        adversarial: adversarial versions, of the same shape.
+        predictions: (N, 4): predicted class and its probability, clean then adversarial; stands under the images.
+        titles: for each image a title above the clean version.
+    """
+    count = len(clean)
+    if count == 0:
+        figure, (ax,) = _figure(width=5, height=1)
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "No image fell to this attack.", ha="center", va="center")
+        return figure
+    figure = Figure(figsize=(1.25 * count + 0.4, 4.4), layout="constrained", facecolor="white")
+    axes = figure.subplots(3, count, squeeze=False)
+    largest = max(float(np.abs(adversarial - clean).max()), 1e-12)
+    rows = (clean, adversarial, (adversarial - clean) / largest / 2 + 0.5)
+    for column in range(count):
+        for row, images in enumerate(rows):
+            _image(axes[row][column], images[column], difference=row == 2)
+        for row, (predicted, confidence) in enumerate(predictions[column].reshape(2, 2)):
+            axes[row][column].set_xlabel(f"{int(predicted)} ({confidence:.0%})", fontsize=8)
+        if titles:
+            axes[0][column].set_title(titles[column], fontsize=8)
+    for row, name in enumerate(("image", "adversarial", f"difference x {0.5 / largest:.2g}")):
+        axes[row][0].set_ylabel(name, fontsize=8)
+    return figure
+
+
+def _image(ax: Axes, image: np.ndarray, difference: bool) -> None:
+    picture = np.clip(np.moveaxis(image, 0, -1), 0, 1)
+    if picture.shape[-1] == 1:
+        ax.imshow(picture[..., 0], cmap="PuOr" if difference else "gray", vmin=0, vmax=1)
+    else:
+        ax.imshow(picture)
+    ax.set(xticks=[], yticks=[])
+
+
+def as_bytes(figure: Figure, kind: str) -> bytes:
+    """The figure as SVG, PDF or PNG; the same figure gives the same bytes.
+
+    Args:
+        figure: the figure.
+        kind: ``svg``, ``pdf`` or ``png``.
+    """
+    dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}, "png": {"Software": None}}
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "isce", "svg.fonttype": "path", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, metadata=dateless[kind], dpi=150)
+    return buffer.getvalue()

@@ -1,0 +1,34 @@
+"""Min-max analysis of I-SCE: robust counterparts, bounds and certificates, and the inference region.
+
+``logit_box_maximum``, ``logit_box_minimum`` and the l_2 forms ``logit_ball_maximum``, ``logit_ball_minimum`` work
+on logits; ``input_bound`` and ``certified_radius`` carry them to inputs with the constants of ``linear_constants``
+or ``network_constants``; ``inner_gap`` and ``inference_region`` measure trained models.
+"""
+
+from __future__ import annotations
+
+from isce.minmax.ball import Extremum, logit_ball_maximum, logit_ball_minimum
+from isce.minmax.bounds import certified_radius, input_bound, linear_constants
+from isce.minmax.counterparts import covering_inference, logit_box_maximum, logit_box_minimum, wrong_evidence
+from isce.minmax.gap import inner_gap, projected_ascent
+from isce.minmax.lipschitz import network_constants
+from isce.minmax.region import InferenceRegion, frechet_distance, inference_region
+
+__all__ = [
+    "Extremum",
+    "InferenceRegion",
+    "certified_radius",
+    "covering_inference",
+    "frechet_distance",
+    "inference_region",
+    "inner_gap",
+    "input_bound",
+    "linear_constants",
+    "logit_ball_maximum",
+    "logit_ball_minimum",
+    "logit_box_maximum",
+    "logit_box_minimum",
+    "network_constants",
+    "projected_ascent",
+    "wrong_evidence",
+]

@@ -1,0 +1,72 @@
+"""Input checks that the min-max analysis shares."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from isce.losses.base import check
+
+
+def check_scores(scores: Tensor, target: Tensor) -> None:
+    """Refuse scores and labels that are not a finite batch (N, C) with C >= 2 and int64 labels in [0, C).
+
+    Args:
+        scores: scores or logits.
+        target: labels.
+
+    Raises:
+        ValueError: a shape or a value is not as stated.
+        TypeError: scores not floating point or labels not int64.
+    """
+    check(scores, target)
+    if scores.ndim != 2:
+        raise ValueError(f"scores must have shape (N, C), got {tuple(scores.shape)}")
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError("scores must be finite")
+    low, high = int(target.min()), int(target.max())
+    if low < 0 or high >= scores.shape[1]:
+        raise ValueError(f"labels must lie in [0, {scores.shape[1]}), got {low if low < 0 else high}")
+
+
+def check_radius(radius: float, name: str = "radius") -> None:
+    """Refuse a radius that is negative or not finite.
+
+    Args:
+        radius: the value.
+        name: what the message calls it.
+
+    Raises:
+        ValueError: the radius is negative or not finite.
+    """
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"{name} must be finite and not negative, got {radius}")
+
+
+def check_evaluation(classifier: nn.Module) -> None:
+    """Refuse a classifier in training mode, whose scores are not those it predicts with.
+
+    Args:
+        classifier: any module.
+
+    Raises:
+        ValueError: it is in training mode.
+    """
+    if classifier.training:
+        raise ValueError("the classifier is in training mode; call classifier.eval() first")
+
+
+def check_attacked(x: Tensor, moved: Tensor) -> None:
+    """Refuse adversarial images that are no finite images of the clean ones' shape.
+
+    Args:
+        x: clean images.
+        moved: what the attack returned.
+
+    Raises:
+        ValueError: another shape, or a value that is not finite.
+    """
+    if moved.shape != x.shape or not bool(torch.isfinite(moved).all()):
+        raise ValueError(f"the attack must return finite images of shape {tuple(x.shape)}, got {tuple(moved.shape)}")

@@ -1,0 +1,93 @@
+r"""Closed-form robust and optimistic counterparts of softmax cross-entropy over a box of logits (derived here).
+
+With L_m(z, y) = log(1 + sum_{k != y} exp(z_k - z_y + m)) and ||d||_inf <= r, every difference z_k - z_y moves by at
+most 2r, and d = r (1 - 2 e_y) moves all of them by 2r at once. The loss grows with each difference, so
+
+    max_d SCE(z + d, y) = L_{2r}(z, y)   and   min_d SCE(z + d, y) = L_{-2r}(z, y).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from isce.losses import inference_softmax_cross_entropy
+from isce.minmax.checks import check_radius, check_scores
+
+
+def logit_box_maximum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
+    """Largest softmax cross-entropy when every logit may move by at most ``radius``: L_{2r}, differentiable.
+
+    Args:
+        logits: (N, C) finite, C >= 2.
+        target: (N,) int64 classes in [0, C).
+        radius: r >= 0, in units of the logits.
+
+    Returns:
+        (N,) the maximum, attained at d = r (1 - 2 e_y).
+
+    Raises:
+        ValueError: if a shape, a class or the radius is not as stated.
+    """
+    check_scores(logits, target)
+    check_radius(radius)
+    return inference_softmax_cross_entropy(logits, target, 2 * radius, reduction="none")
+
+
+def logit_box_minimum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
+    """Least softmax cross-entropy when every logit may move by at most ``radius``: L_{-2r}, differentiable.
+
+    Args:
+        logits: (N, C) finite, C >= 2.
+        target: (N,) int64 classes in [0, C).
+        radius: r >= 0, in units of the logits.
+
+    Returns:
+        (N,) the minimum, attained at d = -r (1 - 2 e_y).
+
+    Raises:
+        ValueError: if a shape, a class or the radius is not as stated.
+    """
+    check_scores(logits, target)
+    check_radius(radius)
+    return inference_softmax_cross_entropy(logits, target, -2 * radius, reduction="none")
+
+
+def covering_inference(scores: Tensor, moved: Tensor, target: Tensor) -> Tensor:
+    """The m with L_m(scores, y) = SCE(moved, y): the inference information that one move of the scores amounts to.
+
+    Since L_m = log(1 + exp(m + g)) with g = log sum_{k != y} exp(z_k - z_y), it is g(moved) - g(scores) (derived
+    here); L_m covers the move exactly if m is at least this.
+
+    Args:
+        scores: (N, C) finite, before the move.
+        moved: (N, C) finite, after it.
+        target: (N,) int64 classes in [0, C).
+
+    Returns:
+        (N,) float64, negative where the move lowered the loss.
+
+    Raises:
+        ValueError: if a shape or a class is not as stated.
+    """
+    check_scores(scores, target)
+    check_scores(moved, target)
+    if moved.shape != scores.shape:
+        raise ValueError(f"moved must have the shape of scores, {tuple(scores.shape)}, got {tuple(moved.shape)}")
+    return wrong_evidence(moved.double(), target) - wrong_evidence(scores.double(), target)
+
+
+def wrong_evidence(scores: Tensor, target: Tensor) -> Tensor:
+    """Evidence against the true class, log sum_{k != y} exp(z_k - z_y) = log(exp(SCE) - 1).
+
+    It grows with SCE, and its gradient does not fade as p_y tends to 1 (derived here).
+
+    Args:
+        scores: (N, C).
+        target: (N,) int64 classes in [0, C).
+
+    Returns:
+        (N,).
+    """
+    wrong = scores.scatter(1, target[:, None], -torch.inf)
+    return torch.logsumexp(wrong, dim=1) - scores.gather(1, target[:, None])[:, 0]

@@ -1,0 +1,145 @@
+"""The inference region, measured (derived here from the words of the paper's introduction, in both of its senses).
+
+First sense: the gap between the distributions of clean data and of adversarial examples, as a trained model sees
+it. Second sense: the Kullback-Leibler divergence between the ground truth and the prediction.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.covariance import ledoit_wolf
+from torch import Tensor, nn
+
+from isce.minmax.checks import check_attacked, check_evaluation, check_scores
+from isce.minmax.gap import Attack
+
+
+class InferenceRegion(NamedTuple):
+    """What ``inference_region`` measures.
+
+    Attributes:
+        examples: one row per example. ``label``, ``prediction``, ``adversarial_prediction``; ``margin`` and
+            ``adversarial_margin``, z_y - max_{k != y} z_k; ``margin_drop``, their difference; ``logit_shift``,
+            ||z(x') - z(x)||_inf (half of the m that surely covers it: the box counterpart); ``covered``, margin > 2
+            logit_shift, which implies that the attack failed; ``kl_clean_adversarial``, KL(p(x) || p(x'));
+            ``kl_truth_clean`` and ``kl_truth_adversarial``, KL(onehot || p) = SCE at x and x'. Nats.
+        classes: one row per class that occurs, then ``all``, as index. ``examples``, their number; the mean of
+            every measure above; ``feature_shift``, ||mean h(x') - mean h(x)||_2 of the embeddings h;
+            ``feature_spread``, root mean square distance of the clean h from their mean, to scale the shift by;
+            ``frechet_distance`` of clean and adversarial h, see that function.
+    """
+
+    examples: pd.DataFrame
+    classes: pd.DataFrame
+
+
+def inference_region(
+    classifier: nn.Module, x: Tensor, y: Tensor, attack: Attack, batch_size: int = 256
+) -> InferenceRegion:
+    """Measure the inference region of a trained model under one attack.
+
+    Args:
+        classifier: called as classifier(x, return_embedding=True) -> scores (N, C), embedding (N, D); in evaluation
+            mode.
+        x: (N, C, H, W) images in [0, 1].
+        y: (N,) int64 classes.
+        attack: (classifier, x, y) -> adversarial images of the same shape; called batch by batch.
+        batch_size: images per forward pass and call of the attack.
+
+    Returns:
+        The measures per example and per class.
+
+    Raises:
+        ValueError: if an input is not as stated or the attack returns another shape or values that are not finite.
+    """
+    check_evaluation(classifier)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        moved = attack(classifier, images, labels)
+        check_attacked(images, moved)
+        with torch.no_grad():
+            parts.append((*classifier(images, return_embedding=True), *classifier(moved, return_embedding=True)))
+    clean, features, attacked, moved_features = (torch.cat(p).double().cpu() for p in zip(*parts, strict=True))
+    target = y.cpu()
+    check_scores(clean, target)
+    check_scores(attacked, target)
+    examples = _per_example(clean, attacked, target)
+    return InferenceRegion(examples, _per_class(examples, features, moved_features))
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Squared Frechet (2-Wasserstein) distance of the Gaussians fitted to two sets of features (Dowson, Landau 1982).
+
+    ||m1 - m2||^2 + tr(S1 + S2 - 2 (S1^{1/2} S2 S1^{1/2})^{1/2}). With few examples per dimension a sample
+    covariance is far off, so both are shrunk towards a multiple of the identity as Ledoit and Wolf (2004) do; the
+    shrinkage fades as examples grow.
+
+    Args:
+        first: (N, D) finite.
+        second: (M, D) finite.
+
+    Returns:
+        The squared distance, in squared feature units; NaN with fewer than two examples on either side.
+    """
+    if min(len(first), len(second)) < 2:
+        return float("nan")
+    mean = ((first.mean(0) - second.mean(0)) ** 2).sum()
+    one, other = (torch.from_numpy(np.asarray(_covariance(f))) for f in (first, second))
+    values, vectors = torch.linalg.eigh(one)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
+    return max(float(mean + one.trace() + other.trace() - 2 * cross), 0.0)
+
+
+def _covariance(features: Tensor) -> np.ndarray:
+    return ledoit_wolf(features.double().cpu().numpy())[0]
+
+
+def _per_example(clean: Tensor, attacked: Tensor, target: Tensor) -> pd.DataFrame:
+    margins = _margin(clean, target), _margin(attacked, target)
+    shift = (attacked - clean).abs().amax(1)
+    log_clean, log_attacked = F.log_softmax(clean, 1), F.log_softmax(attacked, 1)
+    divergence = (log_clean.exp() * (log_clean - log_attacked)).sum(1).clamp(min=0)
+    columns = {
+        "label": target,
+        "prediction": clean.argmax(1),
+        "adversarial_prediction": attacked.argmax(1),
+        "margin": margins[0],
+        "adversarial_margin": margins[1],
+        "margin_drop": margins[0] - margins[1],
+        "logit_shift": shift,
+        "covered": margins[0] > 2 * shift,
+        "kl_clean_adversarial": divergence,
+        "kl_truth_clean": F.nll_loss(log_clean, target, reduction="none"),
+        "kl_truth_adversarial": F.nll_loss(log_attacked, target, reduction="none"),
+    }
+    return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+
+
+def _margin(scores: Tensor, target: Tensor) -> Tensor:
+    wrong = scores.scatter(1, target[:, None], -torch.inf).amax(1)
+    return scores.gather(1, target[:, None])[:, 0] - wrong
+
+
+def _per_class(examples: pd.DataFrame, features: Tensor, moved: Tensor) -> pd.DataFrame:
+    measures = [c for c in examples.columns if not c.endswith(("label", "prediction"))]
+    groups = {int(c): np.flatnonzero(examples["label"] == c) for c in sorted(examples["label"].unique())}
+    rows: dict[int | str, dict[str, float]] = {}
+    for name, members in (*groups.items(), ("all", np.arange(len(examples)))):
+        clean, attacked = features[members], moved[members]
+        centre = clean.mean(0)
+        rows[name] = {
+            "examples": len(members),
+            **examples.iloc[members][measures].astype(float).mean().to_dict(),
+            "feature_shift": float((attacked.mean(0) - centre).norm()),
+            "feature_spread": float(((clean - centre) ** 2).sum(1).mean().sqrt()),
+            "frechet_distance": frechet_distance(clean, attacked),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("class")

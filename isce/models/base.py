@@ -1,0 +1,107 @@
+"""The two parts that every network is made of: a backbone with normalisation inside, and the classifier around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+
+
+class Backbone(nn.Module):
+    """Base of all networks: images in [0, 1] to embeddings, normalised by channel before the first layer.
+
+    Subclasses set :attr:`embedding_dim` and implement :meth:`features`.
+
+    Args:
+        input_shape: channels, height and width of an image.
+        mean: mean of each channel over the training images, in [0, 1].
+        std: standard deviation of each channel over the training images; a channel that never varies is divided by 1.
+
+    Raises:
+        ValueError: ``input_shape``, ``mean`` and ``std`` don't fit together or are out of range.
+    """
+
+    embedding_dim: int
+
+    def __init__(self, input_shape: Shape, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(input_shape) != 3 or min(input_shape) < 1:
+            raise ValueError(f"input_shape must be 3 positive numbers (channels, height, width), got {input_shape}")
+        for name, values in (("mean", mean), ("std", std)):
+            if len(values) != input_shape[0] or not all(0 <= v <= 1 for v in values):
+                raise ValueError(f"{name} must be {input_shape[0]} numbers in [0, 1], one a channel, got {values}")
+        self.input_shape = input_shape
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
+        divisor = [value if value > 0 else 1.0 for value in std]
+        self.register_buffer("std", torch.tensor(divisor, dtype=torch.float32).reshape(-1, 1, 1))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Embeddings (N, embedding_dim) of normalised images (N, C, H, W)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings of images.
+
+        Args:
+            x: images (N, C, H, W), floating point, in [0, 1] (the range isn't checked: an attack checks its own).
+
+        Returns:
+            Embeddings (N, embedding_dim).
+
+        Raises:
+            TypeError: ``x`` isn't floating point.
+            ValueError: ``x`` has another shape than the network was built for.
+        """
+        if not x.is_floating_point():
+            raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
+        if x.dim() != 4 or tuple(x.shape[1:]) != self.input_shape:
+            raise ValueError(f"images must be (N, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
+        return self.features((x - self.mean) / self.std)
+
+
+class Classifier(nn.Module):
+    """A backbone and the map from its embedding to decision scores; prediction is the arg-max of the scores.
+
+    Args:
+        backbone: network that gives the embedding.
+        score_map: map from embeddings (N, D) to scores (N, C), as the objective's ``score_map`` returns it.
+    """
+
+    def __init__(self, backbone: Backbone, score_map: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.score_map = score_map
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether, as it stands, scores of one image depend on the other images of the batch (in evaluation mode)."""
+        return any(getattr(module, "batch_statistics", False) for module in self.modules())
+
+    @overload
+    def forward(self, x: Tensor, return_embedding: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, return_embedding: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, x: Tensor, return_embedding: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Raw scores of images in [0, 1].
+
+        Args:
+            x: images (N, C, H, W), floating point.
+            return_embedding: also return the embedding that the scores were made from.
+
+        Returns:
+            Scores (N, classes), or scores and embedding (N, D).
+
+        Raises:
+            TypeError, ValueError: see :meth:`Backbone.forward`.
+        """
+        embedding = self.backbone(x)
+        scores = self.score_map(embedding)
+        return (scores, embedding) if return_embedding else scores

@@ -1,0 +1,96 @@
+"""Small convolutional networks for digits and MNIST (and for quick trials on CIFAR-10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from isce.models.base import Backbone, Shape
+
+
+class SmallCNN(Backbone):
+    """Three 3x3 convolutions (16, 32, 64 channels) with ReLU, then one linear layer to the embedding.
+
+    A 2x2 max pooling follows a convolution while the images are wider than 4 pixels, so that 8x8, 28x28 and 32x32
+    images all end at 3x3 or 4x4; about 100,000 to 160,000 parameters. Every layer has a Lipschitz constant that is
+    simple to bound, and the embedding has no activation, so that it can reach class means anywhere in space.
+    Derived here; no paper's network.
+
+    Args:
+        input_shape: channels, height and width, at least 4 by 4.
+        mean: see :class:`~isce.models.base.Backbone`.
+        std: see :class:`~isce.models.base.Backbone`.
+        embedding_dim: width of the embedding; None: 128.
+
+    Raises:
+        ValueError: images smaller than 4 by 4.
+    """
+
+    def __init__(
+        self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
+    ) -> None:
+        super().__init__(input_shape, mean, std)
+        channels, height, width = input_shape
+        if min(height, width) < 4:
+            raise ValueError(f"small-cnn needs images of at least 4x4, got {height}x{width}")
+        layers: list[nn.Module] = []
+        for out in (16, 32, 64):
+            layers.append(nn.Conv2d(channels, out, 3, padding=1))
+            if min(height, width) > 4:
+                layers.append(nn.MaxPool2d(2))  # before the ReLU: the same values, a quarter of the work
+                height, width = height // 2, width // 2
+            layers.append(nn.ReLU())
+            channels = out
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.embedding_dim = 128 if embedding_dim is None else embedding_dim
+        self.embed = nn.Linear(channels * height * width, self.embedding_dim)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Embeddings (N, embedding_dim) of normalised images."""
+        return self.embed(self.layers(x))
+
+
+class LeNet(Backbone):
+    """LeNet-5 (LeCun et al. 1998) in its common modern form: ReLU, max pooling, full connections between all maps.
+
+    With 10 linear outputs on 28x28 grey images it has 61,706 parameters. The embedding is the second hidden layer
+    (84 units, after its ReLU), or one more linear layer without activation where ``embedding_dim`` is given.
+
+    Args:
+        input_shape: channels, height and width, at least 12 by 12.
+        mean: see :class:`~isce.models.base.Backbone`.
+        std: see :class:`~isce.models.base.Backbone`.
+        embedding_dim: width of an extra linear layer; None: no extra layer, 84 values.
+
+    Raises:
+        ValueError: images smaller than 12 by 12.
+    """
+
+    def __init__(
+        self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
+    ) -> None:
+        super().__init__(input_shape, mean, std)
+        channels, height, width = input_shape
+        if min(height, width) < 12:
+            raise ValueError(f"lenet needs images of at least 12x12, got {height}x{width}")
+        inside = (height // 2 - 4) // 2 * ((width // 2 - 4) // 2)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 6, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * inside, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+        )
+        self.embedding_dim = 84 if embedding_dim is None else embedding_dim
+        self.embed = nn.Identity() if embedding_dim is None else nn.Linear(84, embedding_dim)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Embeddings (N, embedding_dim) of normalised images."""
+        return self.embed(self.layers(x))

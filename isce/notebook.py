@@ -1,0 +1,174 @@
+"""What the notebooks need besides the rooms they show: their parameters, checked, and the record they write last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from IPython.display import Image
+from matplotlib.figure import Figure
+from pydantic import Field
+from safetensors.torch import save
+
+from isce.config import ROOT, AttackParameters, ConfigError, Strict, TrainParameters, from_notebook
+from isce.data import Data
+from isce.evaluation import Evaluation, Examples
+from isce.figures import as_bytes
+from isce.records import EXAMPLES, Record, provenance, sha256, write_atomic
+from isce.training import TrainResult, train
+
+_STARTED = time.monotonic()
+
+
+class Context(Strict):
+    """Where a notebook runs and where its files go; decides no figure."""
+
+    folder: str = Field(min_length=1, description="for the run's files; relative to the project's folder")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    experiment: str = "adhoc"
+    run: str = "adhoc"
+    key: str = "adhoc"
+
+    @property
+    def path(self) -> Path:
+        """The run's folder, made if missing."""
+        path = ROOT / self.folder
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device to use; ``auto`` takes a GPU where there is one.
+
+        Raises:
+            ConfigError: a GPU was asked for and there is none.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"device {self.device!r} asked for, but torch {torch.__version__} sees no GPU")
+        return torch.device(self.device)
+
+
+class _TrainNotebook(TrainParameters, Context):
+    pass
+
+
+class _AttackNotebook(AttackParameters, Context):
+    checkpoint: str = ""
+
+
+def train_parameters(namespace: Mapping[str, Any]) -> tuple[TrainParameters, Context]:
+    """The checked parameters of the training notebook, from its ``globals()``.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    values = from_notebook(_TrainNotebook, namespace).model_dump()
+    return TrainParameters(**_only(TrainParameters, values)), Context(**_only(Context, values))
+
+
+def attack_parameters(namespace: Mapping[str, Any]) -> tuple[AttackParameters, Context]:
+    """The checked parameters of the attack notebook, from its ``globals()``.
+
+    An empty ``checkpoint`` stands for a default model, which is trained first (seconds) into the run's folder, so that
+    the notebook runs on its own.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    values = from_notebook(_AttackNotebook, namespace).model_dump()
+    context = Context(**_only(Context, values))
+    if not values["checkpoint"]:
+        folder = context.path / "model"
+        train(TrainParameters(), folder, device=str(context.torch_device))
+        values["checkpoint"] = str(folder / "last.safetensors")
+    return AttackParameters(**_only(AttackParameters, values)), context
+
+
+def _only(model: type[Strict], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in model.model_fields}
+
+
+def resolve(path: str) -> Path:
+    """A path of a parameter, relative to the project's folder wherever the notebook runs."""
+    return ROOT / path
+
+
+def show(figure: Figure) -> Image:
+    """The figure as a picture to end a cell with."""
+    return Image(as_bytes(figure, "png"), width=int(figure.get_figwidth() * 90))
+
+
+def accuracy_table(outcome: Evaluation) -> pd.DataFrame:
+    """Accuracies of an evaluation in per cent with their Wilson 95% intervals: a row for each attack, a column for each
+    threat.
+    """  # noqa: D205
+    figures = outcome.figures()
+    columns: dict[str, dict[str, str]] = {}
+    for threat, found in figures["threats"].items():
+        rows = {"clean": figures["clean"], **found["attacks"], "worst case": found["worst"]}
+        columns[threat] = {
+            name: f"{100 * cell['accuracy']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+            for name, cell in rows.items()
+        }
+    return pd.DataFrame(columns)
+
+
+def write_train_record(parameters: TrainParameters, context: Context, result: TrainResult, data: Data) -> Path:
+    """Write the record of a training run, last and atomically; returns its path."""
+    last = result.history[-1] if result.history else {}
+    figures = {
+        "history": result.history,
+        "best_epoch": result.best_epoch,
+        "validation_accuracy": last.get("validation_accuracy"),
+        "train_images": parameters.train_images or len(data.train),
+        "validation_images": len(data.validation),
+    }
+    flags = {"diverged": result.diverged} if result.diverged else {}
+    files = tuple(sorted(path.name for path in context.path.glob("*.safetensors") if not path.name.startswith(".")))
+    return _write("train", parameters, context, figures, data, flags, files)
+
+
+def write_attack_record(
+    parameters: AttackParameters, context: Context, outcome: Evaluation, data: Data, examples: Examples
+) -> Path:
+    """Write the record of an attack run and its examples, the record last; returns its path."""
+    arrays = {name: getattr(examples, name).contiguous() for name in ("clean", "adversarial", "labels", "predictions")}
+    write_atomic(context.path / EXAMPLES, save(arrays))
+    figures = outcome.figures()
+    rejected = sum(row["rejected"] for threat in figures["threats"].values() for row in threat["attacks"].values())
+    flags = {"rejected": f"{rejected} points outside ball or box were not counted"} if rejected else {}
+    return _write("attack", parameters, context, figures, data, flags, (EXAMPLES,))
+
+
+def _write(
+    kind: Literal["train", "attack"],
+    parameters: TrainParameters | AttackParameters,
+    context: Context,
+    figures: dict[str, Any],
+    data: Data,
+    flags: dict[str, str],
+    files: tuple[str, ...],
+) -> Path:
+    device = context.torch_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    record = Record(
+        kind=kind,
+        experiment=context.experiment,
+        run=context.run,
+        key=context.key,
+        parameters=parameters.model_dump(mode="json"),
+        figures=figures,
+        flags=flags,
+        files={file: sha256(context.path / file) for file in files},
+        data_sha256=data.sha256,
+        provenance=provenance(name, time.monotonic() - _STARTED, ROOT),
+    )
+    path = context.path / "record.json"
+    record.save(path)
+    return path

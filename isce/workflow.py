@@ -1,0 +1,249 @@
+"""The path of one number: experiment file -> runs -> records. What to run, under which key, and one run of it.
+
+``workflow/Snakefile`` calls :func:`plan` and then decides by files alone: a run whose ``params.yaml`` is newer than its
+record is run again. ``params.yaml`` is rewritten only when its content changes, and holds the run's key: the hash of
+parameters, code and package versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from isce import losses, records
+from isce.config import (
+    ROOT,
+    AttackParameters,
+    ConfigError,
+    Experiment,
+    TrainParameters,
+    load_experiment,
+    load_suite,
+)
+from isce.records import canonical, sha256
+from isce.sources import closure, code_hash, essence, module_files
+
+Kind = Literal["train", "attack"]
+CHECKPOINT = "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one notebook: its parameters, the key they and the code give, and its folder."""
+
+    kind: Kind
+    experiment: str
+    name: str
+    objective: str
+    key: str
+    parameters: dict[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Folder of the run relative to ``build/runs`` and to ``results``."""
+        return f"{self.experiment}/{self.kind}/{self.name}"
+
+
+def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
+    """All runs of an experiment, each training run directly before its attack run."""
+    suite = load_suite(experiment.attack.suite, root)
+    versions = records.versions()
+    found: list[Run] = []
+    for name, parameters in experiment.runs():
+        train = _run("train", experiment.name, name, parameters, {"versions": versions}, root)
+        plan = experiment.attack
+        attack = AttackParameters(
+            checkpoint=f"build/runs/{train.folder}/{CHECKPOINT}",
+            suite=suite,
+            norm=plan.norm,
+            eps=plan.eps,
+            images=plan.images,
+            seed=plan.seed,
+            batch_size=plan.batch_size,
+        )
+        depends = {"versions": versions, "checkpoint": train.key}
+        found += [train, _run("attack", experiment.name, name, attack, depends, root, parameters)]
+    return found
+
+
+def _run(
+    kind: Kind,
+    experiment: str,
+    name: str,
+    parameters: TrainParameters | AttackParameters,
+    depends: dict[str, Any],
+    root: Path,
+    training: TrainParameters | None = None,
+) -> Run:
+    objective = (training or parameters).objective  # type: ignore[union-attr]
+    code = code_hash(root / "notebooks" / f"{kind}.ipynb", root, [f"isce.losses.{losses.family(objective.name)}"])
+    values = parameters.model_dump(mode="json")
+    key = sha256(canonical({"kind": kind, "parameters": values, "code": code, **depends}))
+    return Run(kind, experiment, name, objective.label, key, values)
+
+
+def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
+    """Write ``params.yaml`` of every run of an experiment where it changed, and drop records that are damaged.
+
+    Afterwards a run is due exactly if its record is missing or older than its ``params.yaml``.
+
+    Args:
+        name: experiment file of ``experiments/``.
+        build: the build folder.
+        root: the project's folder.
+
+    Returns:
+        All runs of the experiment.
+
+    Raises:
+        ConfigError: unknown experiment, or a value in its file that is not allowed.
+    """
+    planned = runs(load_experiment(name, root), root)
+    for run in planned:
+        folder = build / "runs" / run.folder
+        params, text = folder / "params.yaml", yaml.safe_dump({"key": run.key, **run.parameters}, sort_keys=False)
+        if not params.is_file() or params.read_text(encoding="utf-8") != text:
+            records.write_atomic(params, text)
+        if _is_done(folder, run):
+            oldest = min(path.stat().st_mtime_ns for path in (folder / "record.json", *folder.glob("*.safetensors")))
+            if params.stat().st_mtime_ns > oldest:  # a change that was taken back
+                os.utime(params, ns=(oldest, oldest))
+    return planned
+
+
+def plan_report(name: str, build: Path, root: Path = ROOT) -> None:
+    """Write the keys of the report and of the book: hashes of the code and pages they are made of."""
+    drawing = sorted(closure(["isce.report"], root, skip=()))
+    parts = {m: sha256(essence(f.read_text(encoding="utf-8"))) for m, f in module_files(drawing, root)}
+    parts["experiment"] = sha256(root / "experiments" / f"{name}.yaml")
+    pages = {p.relative_to(root).as_posix(): sha256(p) for p in sorted((root / "book").rglob("*")) if _is_source(p)}
+    for key, value in ((f"report-{name}", parts), ("book", pages)):
+        path, text = build / "keys" / key, canonical(value)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            records.write_atomic(path, text)
+
+
+def _is_source(path: Path) -> bool:
+    made = {"_build", "figures", "generated", "__pycache__"}
+    return path.is_file() and not made.intersection(path.parts)
+
+
+def _is_done(folder: Path, run: Run) -> bool:
+    """Whether the run's record is there, whole and of its key. A damaged one is removed, so that it is run again."""
+    path = folder / "record.json"
+    if not path.exists():
+        return False
+    try:
+        problem = damage(path)
+        current = problem is None and records.read(path).key == run.key
+    except records.RecordError as error:
+        problem, current = str(error), False
+    if problem:
+        sys.stderr.write(f"{run.kind} {run.experiment} {run.name}: {problem}; it will be run again\n")
+        path.unlink()
+    return current
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the side files of a record: one missing or changed; or None.
+
+    Raises:
+        isce.records.RecordError: the record itself is damaged.
+    """
+    for name, digest in records.read(path).files.items():
+        side = path.parent / name
+        if not side.is_file():
+            return f"{side} is missing"
+        if sha256(side) != digest:
+            return f"{side} is damaged (its hash differs from the record's)"
+    return None
+
+
+def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
+    """Run one notebook with papermill and print one line about it.
+
+    Args:
+        kind: ``train`` or ``attack``.
+        params: the run's ``params.yaml``; the run's files go beside it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        root: the project's folder.
+
+    Raises:
+        RuntimeError: the notebook failed; the message holds the error and names the executed notebook.
+        ConfigError: ``params`` can't be read.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    values = _read_params(params)
+    folder = params.parent
+    experiment, run = folder.parent.parent.name, folder.name
+    context = {"experiment": experiment, "run": run, "folder": str(folder.resolve()), "device": device}
+    started = time.monotonic()
+    out = folder / "notebook.ipynb"
+    try:
+        with _quiet_kernel():
+            papermill.execute_notebook(
+                str(root / "notebooks" / f"{kind}.ipynb"),
+                str(out),
+                parameters=values | context,
+                cwd=str(root),
+                progress_bar=False,
+                kernel_name="python3",
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            )
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"{kind} {experiment} {run}: {error.ename}: {error.evalue} (see {out})") from None
+    record = records.read(folder / "record.json")
+    done, total = _progress(folder)
+    took = time.monotonic() - started
+    print(f"[{done:>3}/{total}] {kind:<6} {experiment} {run:<20} {_headline(record)} ({took:.0f} s)", flush=True)  # noqa: T201
+
+
+def _headline(record: records.Record) -> str:
+    figures = record.figures
+    if record.flags:
+        return "FLAGS: " + ", ".join(record.flags)
+    if record.kind == "train":
+        return f"validation accuracy {figures['validation_accuracy']:.1%}"
+    worst = ", ".join(f"{threat} {outcome['worst']['accuracy']:.1%}" for threat, outcome in figures["threats"].items())
+    return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}"
+
+
+def _read_params(params: Path) -> dict[str, Any]:
+    from isce.config import read_yaml
+
+    values = read_yaml(params)
+    if "key" not in values:
+        raise ConfigError(f"{params} has no key: it was not written by this workflow")
+    return values
+
+
+@contextlib.contextmanager
+def _quiet_kernel() -> Any:
+    """Keep the kernel's threads to one and its debugger's warning silent; parallel runs share the cores."""
+    before = dict(os.environ)
+    os.environ |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _progress(run: Path) -> tuple[int, int]:
+    """How many runs of an experiment were done under their present key when this one was, and how many there are."""
+    planned = list(run.parent.parent.glob("*/*/params.yaml"))
+    own, done = (run / "record.json").stat().st_mtime_ns, 0
+    for params in planned:
+        path = params.parent / "record.json"
+        with contextlib.suppress(OSError, records.RecordError):
+            done += path.stat().st_mtime_ns <= own and records.read(path).key == _read_params(params)["key"]
+    return done, len(planned)

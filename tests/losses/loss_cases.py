@@ -1,0 +1,454 @@
+"""What the suite knows of each objective: its loss written out per example in plain floats, worked values, and minima."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isce import losses
+
+Rows = list[list[float]]
+Function = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A point where the loss has its least value, for a function of one tensor.
+
+    ``direction`` None: smooth there, the gradient is zero. Else there is a kink, and the slopes along the direction
+    and against it are both positive.
+    """
+
+    point: Tensor
+    function: Function
+    direction: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One objective.
+
+    naive: (scores, target, embedding, smoothing, **params) -> loss of each example, from the paper, in plain floats.
+    worked: (params, scores, target, embedding or None, loss of each example), worked by hand.
+    minima: makers of minima.
+    variants: parameters to run everything with, beside the defaults.
+    bound: scores are drawn in [-bound, bound].
+    refused: parameters that the constructor must refuse, with the error.
+    """
+
+    naive: Callable[..., list[float]]
+    worked: Sequence[tuple[dict[str, Any], Rows, list[int], Rows | None, list[float]]]
+    minima: Sequence[Callable[[], Minimum]]
+    variants: Sequence[dict[str, Any]] = ({},)
+    bound: float = 3.0
+    refused: Sequence[tuple[dict[str, Any], type[Exception]]] = field(default=())
+
+
+def entropy(z: list[float], y: int, smoothing: float = 0.0) -> float:
+    """Cross-entropy of softmax(z) with the smoothed label."""
+    top = max(z)
+    log_sum = top + math.log(sum(math.exp(v - top) for v in z))
+    label = [smoothing / len(z) + (1 - smoothing) * (k == y) for k in range(len(z))]
+    return sum(q * (log_sum - v) for q, v in zip(label, z, strict=True) if q)
+
+
+def squared(a: list[float], b: list[float]) -> float:
+    return sum((u - v) ** 2 for u, v in zip(a, b, strict=True))
+
+
+def normalised(a: list[float]) -> list[float]:
+    length = math.sqrt(sum(v * v for v in a))
+    return [v / length if length else 0.0 for v in a]
+
+
+def sce(scores: Rows, target: list[int], embedding: Rows, smoothing: float) -> list[float]:
+    return [entropy(z, y, smoothing) for z, y in zip(scores, target, strict=True)]
+
+
+def isce(scores: Rows, target: list[int], embedding: Rows, smoothing: float, inference: Any = 2.0) -> list[float]:
+    result = []
+    for z, y in zip(scores, target, strict=True):
+        m = inference[y] if isinstance(inference, list) else inference
+        terms = m if isinstance(m, list) else [m] * len(z)
+        result.append(entropy([v + (terms[k] if k != y else 0.0) for k, v in enumerate(z)], y, smoothing))
+    return result
+
+
+def isce_released(
+    scores: Rows,
+    target: list[int],
+    embedding: Rows,
+    smoothing: float,
+    inference: float = 0.1,
+    scale: float = 1.0,
+    clip: bool = True,
+) -> list[float]:
+    result = []
+    for z, y in zip(scores, target, strict=True):
+        out = normalised(z)
+        p = z.index(max(z))
+        out[p] = scale * (out[p] + inference)
+        if clip:
+            out[p] = min(max(out[p], -1.0), 1.0)
+        result.append(entropy(out, y, smoothing))
+    return result
+
+
+def contrastive(
+    scores: Rows, target: list[int], embedding: Rows, smoothing: float, margin: float = 1.0, lam: float = 0.05
+) -> list[float]:
+    result = []
+    for i, y in enumerate(target):
+        terms = []
+        for j, other in enumerate(target):
+            if j == i:
+                continue
+            distance = math.sqrt(squared(embedding[i], embedding[j]))
+            terms.append(distance**2 / 2 if other == y else max(0.0, margin - distance) ** 2 / 2)
+        verification = sum(terms) / len(terms) if terms else 0.0
+        result.append(entropy(scores[i], y, smoothing) + lam * verification)
+    return result
+
+
+def triplet(
+    scores: Rows, target: list[int], embedding: Rows, smoothing: float, margin: float = 0.2, lam: float = 1.0
+) -> list[float]:
+    u = [normalised(h) for h in embedding]
+    result = []
+    for a, y in enumerate(target):
+        negatives = [squared(u[a], u[n]) for n, other in enumerate(target) if other != y]
+        terms = []
+        for p, other in enumerate(target):
+            if p == a or other != y or not negatives:
+                continue
+            positive = squared(u[a], u[p])
+            semi_hard = [d for d in negatives if d > positive]
+            terms.append(max(0.0, positive - (min(semi_hard) if semi_hard else max(negatives)) + margin))
+        result.append(entropy(scores[a], y, smoothing) + lam * (sum(terms) / len(terms) if terms else 0.0))
+    return result
+
+
+def center(
+    scores: Rows, target: list[int], embedding: Rows, smoothing: float, lam: float = 0.003, alpha: float = 0.5
+) -> list[float]:
+    rows = zip(scores, target, embedding, strict=True)
+    return [entropy(z, y, smoothing) + lam / 2 * squared(h, CENTRES[y]) for z, y, h in rows]
+
+
+def lgm(
+    scores: Rows,
+    target: list[int],
+    embedding: Rows,
+    smoothing: float,
+    alpha: float = 0.3,
+    lam: float = 0.1,
+    covariance: str = "identity",
+) -> list[float]:
+    result = []
+    half_log_det = HALF_LOG_DET if covariance == "diagonal" else [0.0] * len(HALF_LOG_DET)
+    for z, y in zip(scores, target, strict=True):
+        d = [-v - half for v, half in zip(z, half_log_det, strict=True)]
+        logits = [-(1 + alpha * (k == y)) * d[k] - half_log_det[k] for k in range(len(z))]
+        result.append(entropy(logits, y, smoothing) + lam * (d[y] + half_log_det[y]))
+    return result
+
+
+def mmc(scores: Rows, target: list[int], embedding: Rows, smoothing: float, c_mm: float = 10.0) -> list[float]:
+    return [-z[y] / 2 for z, y in zip(scores, target, strict=True)]
+
+
+def cosface(
+    scores: Rows, target: list[int], embedding: Rows, smoothing: float, scale: float = 64.0, margin: float = 0.35
+) -> list[float]:
+    return [
+        entropy([v - scale * margin * (k == y) for k, v in enumerate(z)], y, smoothing)
+        for z, y in zip(scores, target, strict=True)
+    ]
+
+
+def arcface(
+    scores: Rows, target: list[int], embedding: Rows, smoothing: float, scale: float = 64.0, margin: float = 0.5
+) -> list[float]:
+    def turned(cosine: float) -> float:
+        if abs(cosine) > 1:  # not an angle: its sine counts as 0
+            return cosine * math.cos(margin) if cosine > 0 else cosine - margin * math.sin(margin)
+        theta = math.acos(cosine)
+        return math.cos(theta + margin) if theta + margin < math.pi else cosine - margin * math.sin(margin)
+
+    return [
+        entropy([scale * turned(v / scale) if k == y else v for k, v in enumerate(z)], y, smoothing)
+        for z, y in zip(scores, target, strict=True)
+    ]
+
+
+def logit_squeezing(
+    scores: Rows, target: list[int], embedding: Rows, smoothing: float, lam: float = 0.5
+) -> list[float]:
+    return [
+        entropy(z, y, smoothing) + lam * math.sqrt(sum(v * v for v in z)) for z, y in zip(scores, target, strict=True)
+    ]
+
+
+# The suite's problems have 4 classes and embeddings of 3.
+CENTRES = [[0.5, 0.0, -1.0], [0.0, 1.0, 0.0], [-0.25, 0.5, 0.0], [1.0, 1.0, 1.0]]
+HALF_LOG_DET = [0.25, -0.5, 0.0, 0.75]
+
+
+def make(name: str, **params: Any) -> losses.Objective:
+    """An objective with the suite's own weights, in evaluation mode (where center's centres stand still)."""
+    objective = losses.build(name, **params)
+    scores = objective.score_map(3, 4)
+    if isinstance(objective, losses.CenterLoss):
+        objective.centres = torch.tensor(CENTRES)
+    if isinstance(scores, losses.GaussianScores) and scores.log_variance is not None:
+        scores.log_variance.data = torch.tensor(HALF_LOG_DET).reshape(4, 1).expand(4, 3) * 2 / 3
+    return objective.eval()
+
+
+def _y(label: int = 0) -> Tensor:
+    return torch.tensor([label])
+
+
+def _far(name: str, **params: Any) -> Callable[[], Minimum]:
+    """The least value is reached where float64 can no longer tell the wrong classes' probability from 0."""
+    objective = make(name, **params)
+    return lambda: Minimum(torch.tensor([[1000.0, 0, 0, 0]]).double(), lambda z: objective(z, _y()))
+
+
+def _released_smooth() -> Minimum:
+    objective = make("isce-released", clip=False)
+    z = torch.full((1, 10), -0.1).double()
+    z[0, 0] = 0.9
+    return Minimum(z, lambda z: objective(z, _y()))
+
+
+def _released_kink() -> Minimum:
+    """On the sphere at t_y = 0.9, the wrong classes equal; the direction turns towards e_y."""
+    objective = make("isce-released")
+    z = torch.full((1, 10), -math.sqrt(0.19 / 9)).double()
+    z[0, 0] = 0.9
+    direction = torch.full((1, 10), 0.9 / 3).double()
+    direction[0, 0] = math.sqrt(0.19)
+    return Minimum(z, lambda z: objective(z, _y()), direction)
+
+
+def _smoothing() -> Minimum:
+    objective = make("label-smoothing", label_smoothing=0.2)
+    z = torch.tensor([[math.log((0.8 + 0.05) / 0.05), 0, 0, 0]]).double()
+    return Minimum(z, lambda z: objective(z, _y()))
+
+
+def _squeezing() -> Minimum:
+    """z = a (e_y - 1/C): there the pull of the norm, lam sqrt((C-1)/C), must equal 1 - p_y."""
+    objective = make("logit-squeezing", lam=0.1)
+    p = 1 - 0.1 * math.sqrt(0.75)
+    gap = math.log(3 * p / (1 - p))
+    return Minimum(torch.tensor([[0.75, -0.25, -0.25, -0.25]]).double() * gap, lambda z: objective(z, _y()))
+
+
+def _metric(name: str) -> Callable[[], Minimum]:
+    """Embeddings of one class together, of two classes far apart, scores certain."""
+    objective = make(name)
+    target = torch.tensor([0, 0, 1, 1])
+    z = 1000 * torch.nn.functional.one_hot(target, 4).double()
+    h = torch.tensor([[5.0, 0, 0], [5, 0, 0], [0, 5, 0], [0, 5, 0]]).double()
+    return lambda: Minimum(torch.cat([z, h], 1), lambda x: objective(x[:, :4], target, x[:, 4:]))
+
+
+def _center() -> Minimum:
+    objective = make("center")
+    x = torch.tensor([[1000.0, 0, 0, 0, *CENTRES[0]]]).double()
+    return Minimum(x, lambda x: objective(x[:, :4], _y(), x[:, 4:]))
+
+
+def _lgm() -> Minimum:
+    """Means on a simplex of radius 1, h = 2 mu_y: the likelihood's pull lam must equal the push C p_k of a wrong class."""
+    gap = 2 * 4 / 3
+    objective = make("lgm", alpha=0.0, lam=4 / (math.exp(gap) + 3))
+    scores = losses.GaussianScores(3, 4).double()
+    scores.means.data = losses.simplex(4, 3)
+    return Minimum(2 * losses.simplex(4, 3)[:1], lambda h: objective(scores(h), _y()))
+
+
+def _mmc() -> Minimum:
+    objective = make("mmc")
+    scores = objective.score_map(3, 4).double()
+    return Minimum(scores.centres[:1].clone(), lambda h: objective(scores(h), _y()))
+
+
+def _aligned(name: str) -> Minimum:
+    """Class directions on a simplex, the embedding along its own. ArcFace's angle makes a cone there, so it is a kink."""
+    objective = make(name, scale=4.0)
+    scores = objective.score_map(3, 4).double()
+    scores.weight.data = losses.simplex(4, 3)
+    h = 2 * losses.simplex(4, 3)[:1]
+    across = torch.tensor([[0.0, 1.0, 0.5]]).double()
+    return Minimum(h, lambda h: objective(scores(h), _y()), across if name == "arcface" else None)
+
+
+LN2, E = math.log(2), math.e
+EQUAL = [[0.0, 0.0, 0.0, 0.0]]
+
+CASES: dict[str, Case] = {
+    "sce": Case(
+        sce,
+        [({}, [[0.0, 0.0], [LN2, 0.0]], [0, 0], None, [LN2, math.log(1.5)])],
+        [_far("sce")],
+        refused=[({"inference": 1.0}, ValueError)],
+    ),
+    "isce": Case(
+        isce,
+        [
+            ({"inference": LN2}, [[0.0, 0.0], [0.0, 0.0, 0.0][:2]], [0, 1], None, [math.log(3), math.log(3)]),
+            ({"inference": [0.0, LN2]}, [[0.0, 0.0], [0.0, 0.0]], [0, 1], None, [LN2, math.log(3)]),
+            ({"inference": [[9.0, LN2], [0.0, 9.0]]}, [[0.0, 0.0], [0.0, 0.0]], [0, 1], None, [math.log(3), LN2]),
+        ],
+        [_far("isce"), _far("isce", inference=-2.0)],
+        variants=[
+            {},
+            {"inference": -1.5},
+            {"inference": [0.5, 1.0, -1.0, 2.0]},
+            {"inference": [[0.0, 1.0, 0.5, 2.0], [0.5, 0.0, 1.0, 1.5], [-1.0, 0.5, 3.0, 0.0], [0.0, 0.0, 1.0, 0.0]]},
+        ],
+        refused=[
+            ({"inference": math.nan}, ValueError),
+            ({"inference": math.inf}, ValueError),
+            ({"inference": [1.0, -math.inf]}, ValueError),
+            ({"inference": []}, ValueError),
+            ({"inference": [1.0]}, ValueError),
+            ({"inference": [[1.0, 2.0]]}, ValueError),
+            ({"inference": [[1.0, 2.0], [3.0]]}, ValueError),
+            ({"inference": torch.zeros(2, 2, 2)}, ValueError),
+            ({"inference": "two"}, TypeError),
+            ({"inference": None}, TypeError),
+            ({"inference": True}, TypeError),
+        ],
+    ),
+    "isce-released": Case(
+        isce_released,
+        [
+            # t = (0.6, 0.8), class 1 predicted: outputs 0.6 and 0.9.
+            ({}, [[3.0, 4.0], [3.0, 4.0]], [0, 1], None, [math.log(1 + E**0.3), math.log(1 + E**-0.3)]),
+            # t = (1, 0): the term is clipped away, or not.
+            ({}, [[7.0, 0.0]], [0], None, [math.log(1 + E**-1)]),
+            ({"clip": False}, [[7.0, 0.0]], [0], None, [math.log(1 + E**-1.1)]),
+            ({"scale": 2.0, "clip": False}, [[3.0, 4.0]], [1], None, [math.log(1 + E**-1.2)]),
+        ],
+        [_released_smooth, _released_kink],
+        variants=[{}, {"clip": False}, {"inference": 0.3, "scale": 1.5}],
+        refused=[
+            ({"inference": math.nan}, ValueError),
+            ({"inference": [0.1, 0.1]}, TypeError),
+            ({"scale": 0.0}, ValueError),
+            ({"scale": math.inf}, ValueError),
+            ({"clip": "yes"}, TypeError),
+            ({"clip": 1}, TypeError),
+        ],
+    ),
+    "contrastive": Case(
+        contrastive,
+        [
+            # Examples 0 and 1 share the class, at distance 5; example 2 lies 0.5 from 0 and beyond the margin from 1.
+            (
+                {"lam": 1.0},
+                EQUAL * 3,
+                [0, 0, 1],
+                [[0.0, 0.0, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 0.5]],
+                [2 * LN2 + (12.5 + 0.125) / 2, 2 * LN2 + 12.5 / 2, 2 * LN2 + 0.125 / 2],
+            )
+        ],
+        [_metric("contrastive")],
+        variants=[{}, {"margin": 3.0, "lam": 0.7}],
+        refused=[({"margin": 0.0}, ValueError), ({"lam": -1.0}, ValueError), ({"margin": "1"}, TypeError)],
+    ),
+    "triplet": Case(
+        triplet,
+        [
+            # Unit embeddings at 0, 60 and 90 degrees, classes 0, 0, 1: squared distances 1, 2 and 2 - sqrt(3).
+            # Anchor 0: its negative is farther than the positive and outside the margin. Anchor 1: none is farther.
+            (
+                {},
+                EQUAL * 3,
+                [0, 0, 1],
+                [[2.0, 0.0, 0.0], [0.5, math.sqrt(0.75), 0.0], [0.0, 3.0, 0.0]],
+                [2 * LN2, 2 * LN2 + 1 - (2 - math.sqrt(3)) + 0.2, 2 * LN2],
+            )
+        ],
+        [_metric("triplet")],
+        variants=[{}, {"margin": 0.8, "lam": 0.5}],
+        refused=[({"margin": -0.2}, ValueError), ({"lam": math.nan}, ValueError)],
+    ),
+    "center": Case(
+        center,
+        [({"lam": 2.0}, EQUAL, [1], [[1.0, 1.0, 2.0]], [2 * LN2 + 5.0])],
+        [_center],
+        variants=[{}, {"lam": 0.5}],
+        refused=[({"alpha": 1.5}, ValueError), ({"lam": -0.1}, ValueError), ({"alpha": None}, TypeError)],
+    ),
+    "lgm": Case(
+        lgm,
+        [
+            # d = (1, 1 + ln 2, ...): with the margin the true class is 2 away.
+            ({"alpha": 1.0, "lam": 0.0}, [[-1.0, -2.0]], [0], None, [LN2]),
+            ({"alpha": 1.0, "lam": 0.5}, [[-1.0, -2.0]], [0], None, [LN2 + 0.5]),
+        ],
+        [_lgm],
+        variants=[{}, {"alpha": 0.0, "lam": 0.0}, {"alpha": 0.1, "lam": 0.3, "covariance": "diagonal"}],
+        refused=[
+            ({"alpha": -0.1}, ValueError),
+            ({"lam": math.inf}, ValueError),
+            ({"covariance": "full"}, ValueError),
+        ],
+    ),
+    "mmc": Case(
+        mmc,
+        [({}, [[-3.0, -5.0], [-3.0, -5.0]], [0, 1], None, [1.5, 2.5])],
+        [_mmc],
+        variants=[{}, {"c_mm": 100.0}],
+        refused=[({"c_mm": 0.0}, ValueError), ({"label_smoothing": 0.1}, ValueError)],
+    ),
+    "cosface": Case(
+        cosface,
+        [({"scale": 2.0, "margin": 0.5}, [[1.0, 0.0]], [0], None, [LN2])],
+        [lambda: _aligned("cosface")],
+        variants=[{"scale": 3.0}, {"scale": 3.0, "margin": 0.0}, {}],
+        refused=[({"scale": 0.0}, ValueError), ({"margin": -0.1}, ValueError), ({"margin": "0"}, TypeError)],
+    ),
+    "arcface": Case(
+        arcface,
+        [
+            # 60 degrees turned by 30: cosine 0; 180 degrees can't be turned further: -1 - m sin(m).
+            ({"scale": 2.0, "margin": math.pi / 6}, [[1.0, 0.0]], [0], None, [LN2]),
+            (
+                {"scale": 2.0, "margin": math.pi / 6},
+                [[-2.0, 0.0]],
+                [0],
+                None,
+                [math.log(1 + math.exp(2 + math.pi / 6))],
+            ),
+        ],
+        [lambda: _aligned("arcface")],
+        variants=[{"scale": 3.0}, {"scale": 3.0, "margin": 1.2}, {}],
+        bound=2.9,
+        refused=[({"scale": -1.0}, ValueError), ({"margin": 2.0}, ValueError)],
+    ),
+    "label-smoothing": Case(
+        sce,
+        [({"label_smoothing": 0.5}, [[LN2, 0.0]], [0], None, [math.log(3) - 0.75 * LN2])],
+        [_smoothing],
+        variants=[{}, {"label_smoothing": 0.3}],
+        refused=[({"label_smoothing": 1.5}, ValueError), ({"label_smoothing": None}, TypeError)],
+    ),
+    "logit-squeezing": Case(
+        logit_squeezing,
+        [({"lam": 0.1}, [[3.0, 3.0, 3.0, 3.0]], [2], None, [2 * LN2 + 0.6])],
+        [_squeezing],
+        variants=[{}, {"lam": 0.05}],
+        refused=[({"lam": -0.5}, ValueError)],
+    ),
+}

@@ -1,0 +1,369 @@
+"""One suite over every registered objective. Each test runs for each of them; an exemption must be declared, and real."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from loss_cases import CASES, Minimum, make
+from torch import Tensor, nn
+
+from isce import losses
+
+C, D, N = 4, 3, 6
+VARIANTS = [
+    pytest.param(name, params, id=f"{name}-{index}")
+    for name, case in CASES.items()
+    for index, params in enumerate(case.variants)
+]
+every = pytest.mark.parametrize("name", CASES)
+every_variant = pytest.mark.parametrize(("name", "params"), VARIANTS)
+
+
+def problem(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores (N, C), labels with every class twice or once, embeddings (N, D)."""
+    generator = torch.Generator().manual_seed(seed)
+    bound = CASES[name].bound
+    scores = (2 * torch.rand(N, C, generator=generator, dtype=dtype) - 1) * bound
+    embedding = torch.randn(N, D, generator=generator, dtype=dtype)
+    return scores, torch.tensor([0, 1, 2, 3, 0, 1]), embedding
+
+
+def naive(name: str, params: dict, scores: Tensor, target: Tensor, embedding: Tensor, smoothing: float | None = None):
+    """The plain-float loss as a float64 tensor; ``label-smoothing`` smooths of its own accord."""
+    params = dict(params)
+    own = params.pop("label_smoothing", 0.1 if name == "label-smoothing" else 0.0)
+    rows = CASES[name].naive(
+        scores.double().tolist(),
+        target.tolist(),
+        embedding.double().tolist(),
+        own if smoothing is None else smoothing,
+        **params,
+    )
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    yield
+    torch.compiler.reset()
+
+
+def test_every_registered_objective_is_covered():
+    assert set(CASES) == set(losses.names())
+
+
+@every
+def test_worked_values(name):
+    for params, scores, target, embedding, expected in CASES[name].worked:
+        loss = make(name, **params).per_example(
+            torch.tensor(scores).double(), torch.tensor(target), embedding and torch.tensor(embedding).double()
+        )
+        torch.testing.assert_close(loss, torch.tensor(expected).double(), rtol=1e-6, atol=1e-6)
+
+
+@every_variant
+@pytest.mark.parametrize("seed", range(3))
+def test_agrees_with_the_loss_written_out(name, params, seed):
+    scores, target, embedding = problem(name, seed)
+    loss = make(name, **params).per_example(scores, target, embedding)
+    torch.testing.assert_close(loss, naive(name, params, scores, target, embedding), rtol=1e-6, atol=1e-6)
+
+
+@every
+def test_label_smoothing_acts_on_the_changed_scores_or_is_refused(name):
+    if "label_smoothing" in losses.build(name).exempt:
+        with pytest.raises(ValueError, match="takes no label_smoothing"):
+            losses.build(name, label_smoothing=0.3)
+        return
+    scores, target, embedding = problem(name)
+    for params in CASES[name].variants:
+        loss = make(name, **params | {"label_smoothing": 0.3}).per_example(scores, target, embedding)
+        expected = naive(name, params, scores, target, embedding, smoothing=0.3)
+        torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+
+
+@every_variant
+def test_first_and_second_derivatives(name, params):
+    scores, target, embedding = problem(name, seed=1)
+    objective = make(name, **params, weight=[1.0, 2.0, 0.5, 1.5])
+    inputs = (scores.requires_grad_(), embedding.requires_grad_())
+
+    def loss(scores: Tensor, embedding: Tensor) -> Tensor:
+        return objective(scores, target, embedding)
+
+    def matched(scores: Tensor, embedding: Tensor) -> Tensor:
+        return objective.matched(scores, target, embedding)
+
+    assert torch.autograd.gradcheck(loss, inputs)
+    assert torch.autograd.gradgradcheck(loss, inputs)
+    assert torch.autograd.gradcheck(matched, inputs)
+
+
+@pytest.mark.parametrize("maker", [pytest.param(m, id=n) for n, case in CASES.items() for m in case.minima])
+def test_gradient_is_zero_at_a_smooth_minimum_and_slopes_rise_from_a_kink(maker: Callable[[], Minimum]):
+    minimum = maker()
+    x = minimum.point.clone().requires_grad_()
+    least = minimum.function(x)
+    (gradient,) = torch.autograd.grad(least, x)
+    assert gradient.isfinite().all()
+    if minimum.direction is None:
+        assert gradient.abs().max() < 1e-6
+        # It is a minimum and not just a stationary point.
+        moves = torch.randn(20, *x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+        assert all(minimum.function(x + 0.1 * move) >= least - 1e-12 for move in moves)
+    else:
+        step = 1e-6
+        for sign in (-1, 1):
+            slope = (minimum.function(x + sign * step * minimum.direction) - least) / step
+            assert slope > 0.01
+
+
+EXTREMES = {
+    "huge": [1e4, -1e4, 1e4, -1e4],
+    "equal": [7.0, 7.0, 7.0, 7.0],
+    "dominant": [1e4, 0.0, 0.0, 0.0],
+    "dominated": [-1e4, 0.0, 0.0, 0.0],
+    "zero": [0.0, 0.0, 0.0, 0.0],
+}
+
+
+@every_variant
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_extreme_inputs_are_finite_and_right(name, params, kind):
+    scores = torch.tensor([EXTREMES[kind]] * N)
+    target = torch.tensor([0, 1, 2, 3, 0, 1])
+    embedding = scores[:, :D] * torch.tensor([1.0, 1.0, -1.0, 1.0, 1.0, -1.0]).reshape(N, 1)
+    inputs = (scores.requires_grad_(), embedding.detach().requires_grad_())
+    objective = make(name, **params)
+    loss = objective.per_example(inputs[0], target, inputs[1])
+    expected = naive(name, params, scores, target, embedding)
+    # A term added to a score of 1e4 is rounded to the spacing of float32 there, 1e-3.
+    spacing = torch.finfo(torch.float32).eps * float(scores.detach().abs().max())
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5 + spacing)
+    for function in (objective.per_example, objective.matched):
+        value = function(inputs[0], target, inputs[1])
+        gradients = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
+        assert value.isfinite().all()
+        assert all(g is None or bool(g.isfinite().all()) for g in gradients)
+
+
+@every_variant
+def test_precision(name, params):
+    scores, target, embedding = problem(name, dtype=torch.float32)
+    objective = make(name, **params)
+    full = objective.per_example(scores, target, embedding)
+    assert full.dtype == torch.float32
+    torch.testing.assert_close(full.double(), naive(name, params, scores, target, embedding), rtol=1e-5, atol=1e-5)
+    for half in (torch.bfloat16, torch.float16):
+        s, h = scores.to(half), embedding.to(half)
+        expected = objective(s.float(), target, h.float())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss, matched = objective(s, target, h), objective.matched(s, target, h)
+        assert loss.dtype == matched.dtype == torch.float32
+        assert torch.equal(loss, expected)
+        assert torch.equal(matched, objective.matched(s.float(), target, h.float()))
+        assert torch.equal(objective(s, target, h), expected)  # without autocast as well
+
+
+@every
+def test_score_map_gives_float32_from_half_precision_where_it_is_the_objectives_own(name):
+    torch.manual_seed(0)
+    objective = losses.build(name)
+    scores = objective.score_map(D, C)
+    embedding = torch.randn(N, D)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = scores(embedding.bfloat16())
+    assert half.shape == (N, C)
+    if not isinstance(scores, nn.Linear):
+        assert half.dtype == torch.float32
+        assert torch.equal(half, scores(embedding.bfloat16().float()))
+
+
+@every
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_reductions_are_those_of_torch(name, weighted, ignored):
+    scores, target, embedding = problem(name)
+    target = target.clone()
+    if ignored:
+        target[[1, 4]] = -7
+    weight = torch.tensor([1.0, 2.0, 0.5, 0.0], dtype=torch.float64) if weighted else None
+
+    def run(reduction: str) -> Tensor:
+        return make(name, weight=weight, ignore_index=-7, reduction=reduction)(scores, target, embedding)
+
+    each = run("none")
+    assert each.shape == target.shape
+    assert torch.equal(each, make(name, weight=weight, ignore_index=-7).per_example(scores, target, embedding))
+    # torch's own cross-entropy says how a mean is weighted: of a loss of 1 for each example it must be 1.
+    share = torch.nn.functional.cross_entropy(
+        torch.zeros(N, C).double(), target, weight=weight, ignore_index=-7, reduction="none"
+    ) / math.log(C)
+    torch.testing.assert_close(run("sum"), each.sum())
+    torch.testing.assert_close(run("mean"), each.sum() / share.sum())
+
+
+@every
+def test_class_weight_multiplies_an_examples_whole_loss(name):
+    scores, target, embedding = problem(name)
+    weight = torch.tensor([3.0, 0.5, 0.0, 2.0], dtype=torch.float64)
+    plain = make(name, label_smoothing=0.0).per_example(scores, target, embedding)
+    heavy = make(name, label_smoothing=0.0, weight=weight).per_example(scores, target, embedding)
+    torch.testing.assert_close(heavy, plain * weight[target])
+
+
+@every
+@pytest.mark.parametrize("label", [-100, 2])
+def test_ignoring_an_example_is_leaving_it_out(name, label):
+    scores, target, embedding = problem(name)
+    target = torch.where(torch.tensor([0, 0, 1, 0, 1, 0]).bool(), label, target)
+    kept = target != label
+    objective = make(name, ignore_index=label)
+    inputs = (scores.requires_grad_(), embedding.requires_grad_())
+    expected = objective.per_example(scores[kept], target[kept], embedding[kept])
+    for function in (objective.per_example, objective.matched):
+        value = function(scores, target, embedding)
+        gradients = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
+        assert (value[~kept] == 0).all()
+        assert all(g is None or bool((g[~kept] == 0).all()) for g in gradients)
+    torch.testing.assert_close(objective.per_example(scores, target, embedding)[kept], expected)
+    torch.testing.assert_close(objective(scores, target, embedding), expected.mean())
+
+
+@every
+def test_mean_over_ignored_examples_alone_is_nan_as_in_torch(name):
+    scores, _, embedding = problem(name)
+    assert make(name)(scores, torch.full((N,), -100), embedding).isnan()
+
+
+@every
+def test_trailing_dimensions(name):
+    objective = make(name)
+    generator = torch.Generator().manual_seed(0)
+    scores = (2 * torch.rand(2, C, 3, 2, generator=generator) - 1) * CASES[name].bound
+    target = torch.randint(C, (2, 3, 2), generator=generator)
+    if "trailing" in objective.exempt:
+        with pytest.raises(ValueError, match="labels must be"):
+            objective(scores, target, torch.zeros(2, D))
+        return
+    flat = scores.movedim(1, -1).reshape(-1, C)
+    for function in (objective.per_example, objective.matched):
+        expected = function(flat, target.reshape(-1)).reshape(target.shape)
+        torch.testing.assert_close(function(scores, target), expected)
+    torch.testing.assert_close(objective(scores, target), objective(flat, target.reshape(-1)))
+
+
+@every_variant
+def test_compiles_as_one_graph(name, params):
+    scores, target, embedding = problem(name, dtype=torch.float32)
+    objective = make(name, **params)
+    # This backend runs the whole tracer (forward and backward in one graph each) and needs no C++ compiler.
+    compiled = torch.compile(objective, backend="aot_eager", fullgraph=True)
+    results = []
+    for function in (objective, compiled):
+        inputs = (scores.clone().requires_grad_(), embedding.clone().requires_grad_())
+        loss = function(inputs[0], target, inputs[1])
+        results.append((loss.detach(), *torch.autograd.grad(loss, inputs, allow_unused=True)))
+    for eager, traced in zip(*results, strict=True):
+        assert (eager is None) == (traced is None)
+        if eager is not None:
+            torch.testing.assert_close(eager, traced)
+
+
+@every
+def test_matched_compiles_as_one_graph(name):
+    scores, target, embedding = problem(name, dtype=torch.float32)
+    objective = make(name)
+    compiled = torch.compile(objective.matched, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(scores, target, embedding), objective.matched(scores, target, embedding))
+
+
+@every_variant
+def test_vmap_over_the_batch(name, params):
+    scores, target, embedding = problem(name)
+    objective = make(name, **params)
+    together = objective.per_example(scores, target, embedding)
+    if "vmap" in objective.exempt:
+        with pytest.raises(ValueError, match="labels must be"):
+            torch.func.vmap(objective.per_example)(scores, target, embedding)
+        return
+    torch.testing.assert_close(torch.func.vmap(objective.per_example)(scores, target, embedding), together)
+    torch.testing.assert_close(
+        torch.func.vmap(objective.matched)(scores, target, embedding), objective.matched(scores, target, embedding)
+    )
+    one_by_one = torch.func.vmap(torch.func.grad(objective.per_example))(scores, target, embedding)
+    scores.requires_grad_()
+    (at_once,) = torch.autograd.grad(objective.per_example(scores, target, embedding).sum(), scores)
+    torch.testing.assert_close(one_by_one, at_once)
+
+
+@every
+def test_vmap_over_an_ensemble(name):
+    """A batch of batches, for every objective: examples of one batch stay together."""
+    problems = [problem(name, seed) for seed in range(3)]
+    scores, target, embedding = (torch.stack(parts) for parts in zip(*problems, strict=True))
+    objective = make(name)
+    expected = torch.stack([objective(*p) for p in problems])
+    torch.testing.assert_close(torch.func.vmap(objective)(scores, target, embedding), expected)
+
+
+@every_variant
+def test_state_dict_round_trip(name, params):
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.5])
+    saved = make(name, **params, weight=weight)
+    fresh = losses.build(name, **{k: v for k, v in params.items() if k != "inference"}, weight=[1.0] * C)
+    if "inference" in params and name == "isce":
+        fresh = losses.build(name, inference=torch.zeros_like(saved.inference), weight=[1.0] * C)
+    elif "inference" in params:
+        fresh = losses.build(name, **params, weight=[1.0] * C)
+    torch.manual_seed(1)
+    maps = saved.score_map(D, C), fresh.score_map(D, C)
+    for old, new in ((saved, fresh), maps):
+        if isinstance(old, losses.CenterLoss):
+            old.centres = torch.randn(C, D)
+        state = {key: value.clone() for key, value in old.state_dict().items()}
+        new.load_state_dict(state, strict=True)
+        assert all(torch.equal(value, state[key]) for key, value in new.state_dict().items())
+    embedding, target = torch.randn(N, D), torch.tensor([0, 1, 2, 3, 0, 1])
+    results = [o.eval()(m(embedding), target, embedding) for o, m in zip((saved, fresh), maps, strict=True)]
+    assert torch.equal(*results)
+
+
+@every
+def test_matched_is_the_decision(name):
+    scores, target, embedding = problem(name)
+    objective = make(name)
+    expected = [
+        max(v for k, v in enumerate(row) if k != y) - row[y]
+        for row, y in zip(scores.tolist(), target.tolist(), strict=True)
+    ]
+    value = objective.matched(scores, target, embedding)
+    torch.testing.assert_close(value, torch.tensor(expected).double())
+    assert torch.equal(value > 0, scores.argmax(1) != target)
+
+
+@every
+def test_training_with_its_own_scores_learns(name):
+    """Loss and decision agree: descent on the loss gives a classifier that is right by the arg-max of the scores."""
+    torch.manual_seed(0)
+    target = torch.arange(60) % 3
+    points = torch.tensor([[2.0, 0], [-1, 1.7], [-1, -1.7]])[target] + 0.3 * torch.randn(60, 2)
+    objective = losses.build(name)
+    backbone = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 4))
+    scores = objective.score_map(4, 3)
+    weights = [p for module in (backbone, scores, objective) for p in module.parameters()]
+    optimizer = torch.optim.Adam(weights, lr=0.05)
+    for _ in range(60):
+        embedding = backbone(points)
+        loss = objective(scores(embedding), target, embedding)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        embedding = backbone(points)
+        outputs = scores(embedding)
+    assert (outputs.argmax(1) == target).double().mean() >= 0.95
+    assert (objective.matched(outputs, target, embedding) < 0).double().mean() >= 0.95

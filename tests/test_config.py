@@ -1,0 +1,161 @@
+"""Bad parameters are refused before any work, with the value and what is allowed."""
+
+import re
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isce import attacks, data, losses, models
+from isce.config import (
+    ROOT,
+    AttackParameters,
+    AttackSpec,
+    ConfigError,
+    Experiment,
+    ObjectiveSpec,
+    Suite,
+    TrainParameters,
+    from_notebook,
+    load_experiment,
+    load_suite,
+    validate,
+)
+
+SUITE = {"name": "s", "rows": [{"attack": "fgsm"}]}
+ATTACK = {"checkpoint": "c", "suite": SUITE, "eps": [0.1]}
+
+
+def refused(model, values):
+    with pytest.raises(ConfigError) as error:
+        validate(model, values, "here")
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "known"),
+    [
+        ("dataset", "data set", data.names()),
+        ("model", "model", models.names()),
+    ],
+)
+def test_unknown_names_list_what_exists(name, kind, known):
+    message = refused(TrainParameters, {name: "nonesuch"})
+    assert f"unknown {kind} 'nonesuch'" in message
+    assert all(one in message for one in known)
+
+
+def test_unknown_objective_and_attack_list_what_exists():
+    message = refused(TrainParameters, {"objective": {"name": "nonesuch"}})
+    assert "'nonesuch'" in message
+    assert all(name in message for name in losses.names())
+    message = refused(AttackSpec, {"attack": "nonesuch"})
+    assert "'nonesuch'" in message
+    assert all(name in message for name in attacks.names())
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "words"),
+    [
+        (TrainParameters, {"epochs": 0}, ["epochs", "greater than or equal to 1", "got 0"]),
+        (TrainParameters, {"epochs": 2.5}, ["epochs", "integer", "2.5"]),
+        (TrainParameters, {"epochs": "2"}, ["epochs", "integer", "'2'"]),
+        (TrainParameters, {"seed": -1}, ["seed", "got -1"]),
+        (TrainParameters, {"epoch": 3}, ["unknown parameter 'epoch'", "known:", "epochs"]),
+        (TrainParameters, {"optimizer": {"lr": float("nan")}}, ["optimizer.lr", "finite"]),
+        (TrainParameters, {"optimizer": {"lr": 0.0}}, ["optimizer.lr", "greater than 0"]),
+        (TrainParameters, {"optimizer": {"nesterov": True, "momentum": 0.0}}, ["nesterov needs"]),
+        (TrainParameters, {"schedule": {"name": "step"}}, ["milestones"]),
+        (TrainParameters, {"schedule": {"name": "step", "milestones": [0.5, 0.2]}}, ["[0.5, 0.2]"]),
+        (TrainParameters, {"precision": "float16"}, ["precision", "'float32' or 'bfloat16'", "float16"]),
+        (TrainParameters, {"objective": {"name": "isce", "params": {"margin": 1}}}, ["margin", "inference"]),
+        (AttackParameters, ATTACK | {"eps": [0.0]}, ["(0, 1]", "got 0.0"]),
+        (AttackParameters, ATTACK | {"eps": [1.5]}, ["(0, 1]", "got 1.5"]),
+        (AttackParameters, ATTACK | {"norm": "l2", "eps": [-1.0]}, ["above 0", "got -1.0"]),
+        (AttackParameters, ATTACK | {"eps": [0.2, 0.1]}, ["rise", "[0.2, 0.1]"]),
+        (AttackParameters, ATTACK | {"eps": []}, ["eps", "at least 1"]),
+        (AttackParameters, ATTACK | {"suite": "nonesuch"}, ["unknown suite 'nonesuch'", "basic"]),
+        (AttackSpec, {"attack": "pgd", "steps": -1}, ["steps", "got -1"]),
+        (AttackSpec, {"attack": "fgsm", "steps": 5}, ["fgsm takes one step"]),
+        (Suite, {"name": "s", "rows": [{"attack": "fgsm"}, {"attack": "fgsm"}]}, ["twice", "fgsm-training"]),
+    ],
+)
+def test_value_is_named_with_what_is_allowed(model, values, words):
+    message = refused(model, values)
+    assert message.startswith("here: ")
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_l2_allows_eps_above_one():
+    assert validate(AttackParameters, ATTACK | {"norm": "l2", "eps": [2.0]}, "here").eps == [2.0]
+
+
+def test_whole_numbers_pass_for_shares():
+    assert validate(AttackParameters, ATTACK | {"eps": [1]}, "here").eps == [1.0]
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_eps_of_linf_is_accepted_exactly_within_its_range(eps):
+    if 0 < eps <= 1:
+        assert validate(AttackParameters, ATTACK | {"eps": [eps]}, "here").eps == [eps]
+    else:
+        refused(AttackParameters, ATTACK | {"eps": [eps]})
+
+
+def test_parameters_survive_json():
+    parameters = TrainParameters(objective=ObjectiveSpec(name="isce", params={"inference": 2.0}))
+    assert TrainParameters(**parameters.model_dump(mode="json")) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "label"),
+    [
+        ("sce", {}, "sce"),
+        ("isce", {"inference": 2.0}, "isce-m2"),
+        ("isce", {"inference": -0.5}, "isce-m-0.5"),
+        ("isce-released", {"clip": False, "inference": 0.1}, "isce-released-clipoff-m0.1"),
+    ],
+)
+def test_label_of_an_objective(name, params, label):
+    assert ObjectiveSpec(name=name, params=params).label == label
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_file_is_valid_and_its_runs_have_names_of_their_own(path):
+    experiment = load_experiment(path.stem)
+    names = [name for name, _ in experiment.runs()]
+    assert len(set(names)) == len(names) == len(experiment.objectives) * len(experiment.seeds)
+    assert all(re.fullmatch(r"[a-z0-9.+-]+-s\d+", name) for name in names)
+    load_suite(experiment.attack.suite)
+
+
+def test_unknown_experiment_lists_what_exists():
+    with pytest.raises(ConfigError, match=r"unknown experiment 'nonesuch'; known: .*digits"):
+        load_experiment("nonesuch")
+
+
+def test_experiment_that_misnames_a_training_parameter_says_which(tmp_path):
+    values = yaml.safe_load((ROOT / "experiments" / "digits.yaml").read_text())
+    values["training"]["epoch"] = 3
+    message = refused(Experiment, values)
+    assert "epoch" in message
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\xff"])
+def test_file_that_is_no_mapping_is_refused_with_its_name(tmp_path, text):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "odd.yaml").write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError, match=r"odd\.yaml"):
+        load_experiment("odd", tmp_path)
+
+
+def test_notebook_variables_become_parameters_and_unknown_ones_are_refused():
+    import math
+
+    namespace = {"epochs": 3, "_private": 1, "math": math, "In": [], "train": len, "seed": 4}
+    parameters = from_notebook(TrainParameters, namespace)
+    assert (parameters.epochs, parameters.seed) == (3, 4)
+    with pytest.raises(ConfigError, match="unknown parameter 'epoch'"):
+        from_notebook(TrainParameters, namespace | {"epoch": 3})

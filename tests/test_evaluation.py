@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from isce import attacks, evaluation
+from isce.attacks import Threat
+from isce.config import AttackParameters, AttackSpec, Suite
+from isce.evaluation import evaluate, examples, mean_interval, wilson
+from isce.losses import build
+
+ROWS = [AttackSpec(attack="fgsm"), AttackSpec(attack="pgd", steps=4), AttackSpec(attack="pgd", objective="matched")]
+
+
+class Mean(nn.Module):
+    """Two classes, class 1 where the mean pixel exceeds 0.5: an image at distance d falls exactly at eps > d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(5.0, dtype=torch.float64))
+
+    def forward(self, x):
+        mean = self.gain * (x.flatten(1).mean(1) - 0.5)
+        return torch.stack([-mean, mean], 1)
+
+
+def parameters(rows=ROWS, eps=(0.1, 0.2), survivors_only=False, **changes) -> AttackParameters:
+    suite = Suite(name="s", rows=rows, survivors_only=survivors_only)
+    return AttackParameters(checkpoint="none", suite=suite, eps=list(eps), **changes)
+
+
+def flat(values) -> tuple[torch.Tensor, torch.Tensor]:
+    """Constant images with these pixel values; every label is 0, so that values above 0.5 are clean mistakes."""
+    x = torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    return x, torch.zeros(len(x), dtype=torch.int64)
+
+
+VALUES = [0.05, 0.25, 0.35, 0.38, 0.42, 0.45, 0.6, 0.7]  # distances to fall: .45 .25 .15 .12 .08 .05, 2 wrong
+
+
+def test_accuracies_are_the_closed_form_of_a_linear_model():
+    x, y = flat(VALUES)
+    figures = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    assert figures["clean"]["correct"] == 6
+    for threat, correct in (("linf@0.1", 4), ("linf@0.2", 2)):
+        outcome = figures["threats"][threat]
+        assert set(outcome["attacks"]) == {"fgsm-training", "pgd4-training", "pgd1-matched"}
+        assert [row["correct"] for row in outcome["attacks"].values()] == [correct] * 3
+        assert outcome["worst"] == {
+            "accuracy": correct / 8,
+            "correct": correct,
+            "n": 8,
+            "low": wilson(correct, 8)[0],
+            "high": wilson(correct, 8)[1],
+        }
+        assert [row["attacked"] for row in outcome["attacks"].values()] == [6] * 3
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_l2_needs_the_square_root_of_the_pixels_more():
+    x, y = flat(VALUES)
+    wider = parameters(norm="l2", eps=(0.2, 0.4))  # four pixels: 0.2 in l_2 moves each by 0.1
+    figures = evaluate(Mean(), build("sce"), x, y, wider, progress=False).figures()
+    assert [figures["threats"][t]["worst"]["correct"] for t in ("l2@0.2", "l2@0.4")] == [4, 2]
+
+
+def test_survivors_only_attacks_less_and_ends_in_the_same_worst_case():
+    x, y = flat(VALUES)
+    every = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    fewer = evaluate(Mean(), build("sce"), x, y, parameters(survivors_only=True), progress=False).figures()
+    for threat, outcome in fewer["threats"].items():
+        assert outcome["worst"] == every["threats"][threat]["worst"]
+    attacked = [row["attacked"] for outcome in fewer["threats"].values() for row in outcome["attacks"].values()]
+    assert attacked == [6, 4, 4, 4, 2, 2]
+
+
+def test_what_falls_at_a_smaller_eps_is_not_robust_at_a_larger_one():
+    outcome = evaluation.Outcome
+    none = np.zeros(3, dtype=bool)
+    one = outcome(none, np.array([True, False, False]), none, none, np.full(3, -1))
+    two = outcome(none, np.array([False, True, False]), none, none, np.full(3, -1))
+    found = evaluation.Evaluation(np.ones(3, dtype=bool), {"linf@0.1": {"a": one}, "linf@0.2": {"a": two}}, False)
+    assert found.robust("linf@0.1").tolist() == [False, True, True]
+    assert found.robust("linf@0.2").tolist() == [False, False, True]
+    assert found.robust("linf@0.2", "a").tolist() == [True, False, True]
+    assert found.figures()["threats"]["linf@0.2"]["worst"]["correct"] == 1
+    assert found.figures()["threats"]["linf@0.2"]["attacks"]["a"]["correct"] == 2
+    with pytest.raises(KeyError):
+        found.robust("linf@0.3")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batch_size_changes_nothing(batch_size):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(20, 1, 2, 2, generator=generator, dtype=torch.float64)
+    y = torch.randint(2, (20,), generator=generator)
+    whole = evaluate(Mean(), build("sce"), x, y, parameters(batch_size=20), progress=False)
+    parts = evaluate(Mean(), build("sce"), x, y, parameters(batch_size=batch_size), progress=False)
+    assert whole.figures() == parts.figures()
+    for threat, rows in whole.outcomes.items():
+        for row, outcome in rows.items():
+            assert np.array_equal(outcome.first_success, parts.outcomes[threat][row].first_success)
+
+
+def test_index_keys_the_randomness(monkeypatch):
+    seen = []
+    real = attacks.run
+
+    def spy(*args, **named):
+        seen.append(named["index"].tolist())
+        return real(*args, **named)
+
+    monkeypatch.setattr(attacks, "run", spy)
+    x, y = flat([0.6, 0.45, 0.4, 0.3])
+    index = torch.tensor([7, 5, 3, 1])
+    some = parameters(rows=ROWS[1:2], eps=[0.1], batch_size=2)
+    evaluate(Mean(), build("sce"), x, y, some, index=index, progress=False)
+    assert seen == [[5, 3], [1]]  # the clean mistake is not attacked
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    state = tmp_path / "state.npz"
+    expected = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    real, calls = attacks.run, []
+
+    def dies_at_fourth(spec, *args, **named):
+        calls.append(spec.label)
+        if len(calls) == 4:
+            raise KilledError
+        return real(spec, *args, **named)
+
+    monkeypatch.setattr(attacks, "run", dies_at_fourth)
+    with pytest.raises(KilledError):
+        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state)
+    calls.clear()
+    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
+    assert evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state).figures() == expected
+    assert calls == [spec.label for spec in ROWS]  # the three rows of the first eps were kept
+    calls.clear()
+    assert evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state).figures() == expected
+    assert calls == []
+
+
+@pytest.mark.parametrize("changed", ["weights", "images", "labels", "parameters", "objective", "damaged", "code"])
+def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed):
+    x, y = flat(VALUES)
+    model, objective, chosen, state = Mean(), build("isce"), parameters(), tmp_path / "state.npz"
+    evaluate(model, objective, x, y, chosen, progress=False, state=state)
+    if changed == "weights":
+        model.gain.data.mul_(2)
+    elif changed == "images":
+        x = x + 0.001
+    elif changed == "labels":
+        y = 1 - y
+    elif changed == "parameters":
+        chosen = parameters(seed=1)
+    elif changed == "objective":
+        objective = build("isce", inference=3.0)
+    elif changed == "damaged":
+        state.write_bytes(state.read_bytes()[:-200])
+    else:
+        monkeypatch.setattr("isce.evaluation.run.essence", lambda source: source + "changed")
+    calls, real = [], attacks.run
+    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
+    evaluate(model, objective, x, y, chosen, progress=False, state=state)
+    assert len(calls) == 6
+
+
+def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
+    real = attacks.base.verify
+
+    def outside(problem, points):
+        return real(problem, points + 0.5)
+
+    monkeypatch.setattr(attacks, "verify", outside)
+    x, y = flat(VALUES)
+    figures = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    row = figures["threats"]["linf@0.1"]["attacks"]["fgsm-training"]
+    assert row["rejected"] == 6
+    assert row["correct"] == 6
+
+
+class _BatchMean(nn.Module):
+    batch_dependent = True
+
+    def forward(self, x):
+        mean = x.flatten(1).mean(1)
+        return torch.stack([mean.mean() - mean, mean - mean.mean()], 1)
+
+
+def test_a_batch_dependent_model_is_attacked_in_fixed_batches(monkeypatch):
+    sizes, real = [], attacks.run
+
+    def spy(spec, model, objective, x, *args, **named):
+        sizes.append(named["index"].tolist())
+        return real(spec, model, objective, x, *args, **named)
+
+    monkeypatch.setattr(attacks, "run", spy)
+    x, _ = flat([0.1, 0.2, 0.3, 0.4, 0.5])
+    y = torch.tensor([0, 1, 0, 1, 0])
+    found = evaluate(
+        _BatchMean(), build("sce"), x, y, parameters(rows=ROWS[:1], eps=[0.2], batch_size=2), progress=False
+    )
+    assert found.clean.tolist() == [True, True, True, True, True]
+    assert sizes == [[0, 1], [2, 3], [4]]
+
+
+def test_out_of_memory_names_the_remedy(monkeypatch):
+    def full(*args, **named):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(attacks, "run", full)
+    x, y = flat(VALUES)
+    with pytest.raises(RuntimeError, match="out of memory with batch_size 256: lower it"):
+        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), TypeError, "floating point"),
+        (torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.int64), ValueError, "empty batch"),
+        (torch.full((2, 1, 2, 2), math.nan), torch.zeros(2, dtype=torch.int64), ValueError, "NaN"),
+        (torch.zeros(2, 1, 2, 2), torch.full((2,), 2), ValueError, r"labels must lie in \[0, 2\), got 2"),
+    ],
+)
+def test_bad_input_is_refused(x, y, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False)
+
+
+def test_wilson_by_hand():
+    """Wilson (1927): centre (k + z^2/2) / (n + z^2)."""
+    z, k, n = 1.959963984540054, 8, 10
+    centre = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
+    assert wilson(k, n) == pytest.approx((centre - half, centre + half))
+
+
+@given(n=st.integers(1, 10_000), share=st.floats(0, 1))
+def test_wilson_holds_the_share_and_stays_in_the_unit_interval(n, share):
+    low, high = wilson(share * n, n)
+    assert 0 <= low <= share + 1e-9
+    assert share - 1e-9 <= high <= 1
+
+
+@pytest.mark.parametrize(("correct", "n"), [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_refuses_counts_that_cannot_be(correct, n):
+    with pytest.raises(ValueError, match="need n >= 1"):
+        wilson(correct, n)
+
+
+def test_mean_interval_by_hand():
+    """Three values: half-width t(0.975, 2) s / sqrt(3), t = 4.302653."""
+    low, high = mean_interval([0.5, 0.6, 0.7])
+    assert (low, high) == pytest.approx((0.6 - 4.302653 * 0.1 / math.sqrt(3), 0.6 + 4.302653 * 0.1 / math.sqrt(3)))
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [0.5, math.nan]])
+def test_mean_interval_refuses_what_has_no_spread(values):
+    with pytest.raises(ValueError, match="at least two finite"):
+        mean_interval(values)
+
+
+def test_examples_fell_and_say_what_is_predicted():
+    x, y = flat(VALUES)
+    spec, threat = AttackSpec(attack="pgd", steps=4), Threat("linf", 0.2)
+    shown = examples(Mean(), build("sce"), x, y, spec, threat, count=3, batch_size=2)
+    assert shown.index.tolist() == [2, 3, 4]
+    assert torch.equal(shown.clean, x[2:5])
+    assert threat.inside(shown.adversarial, shown.clean).all()
+    assert shown.predictions[:, 0].tolist() == [0, 0, 0]
+    assert shown.predictions[:, 2].tolist() == [1, 1, 1]
+    probability = Mean()(shown.adversarial).softmax(1)[:, 1]
+    assert shown.predictions[:, 3].tolist() == pytest.approx(probability.tolist())
+
+
+def test_examples_take_the_classes_in_turn():
+    x, _ = flat([0.45, 0.46, 0.55, 0.56])
+    y = torch.tensor([0, 0, 1, 1])
+    shown = examples(Mean(), build("sce"), x, y, AttackSpec(attack="fgsm"), Threat("linf", 0.1), count=3)
+    assert shown.labels.tolist() == [0, 1, 0]
+
+
+def test_no_examples_where_nothing_falls():
+    x, y = flat([0.05])
+    shown = examples(Mean(), build("sce"), x, y, AttackSpec(attack="fgsm"), Threat("linf", 0.1))
+    assert shown.clean.shape == (0, 1, 2, 2)
+    assert shown.predictions.shape == (0, 4)

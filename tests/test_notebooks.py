@@ -1,0 +1,91 @@
+"""The notebooks as committed: stripped, tagged, titled; and papermill runs that are refused before anything starts."""
+
+import ast
+import os
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from isce.config import ROOT, AttackParameters, TrainParameters
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MODELS = {"train": TrainParameters, "attack": AttackParameters}
+
+
+def cells(path, kind):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def parameter_cell(path):
+    tagged = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1, "exactly one parameter cell"
+    return tagged[0]
+
+
+def defaults(path):
+    tree = ast.parse(parameter_cell(path).source)
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body}
+
+
+def test_every_notebook_is_known_here():
+    assert {path.stem for path in NOTEBOOKS} == set(MODELS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestEachNotebook:
+    def test_committed_without_outputs(self, path):
+        for cell in cells(path, "code"):
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+    def test_valid_and_opens_with_a_title_needs_and_duration(self, path):
+        nbformat.validate(nbformat.read(path, as_version=4))
+        first = cells(path, "markdown")[0].source
+        assert first.startswith("# ")
+        assert "**Needs**" in first
+        assert "**Takes**" in first
+
+    def test_parameter_cell_names_every_parameter_with_its_default(self, path):
+        model, found = MODELS[path.stem], defaults(path)
+        assert set(model.model_fields) <= set(found)
+        if path.stem == "train":
+            values = {name: found[name] for name in model.model_fields}
+            assert model(**values) == model(), "the notebook's defaults are the package's"
+
+    def test_uses_public_names_only(self, path):
+        for cell in cells(path, "code"):
+            for node in ast.walk(ast.parse(cell.source)):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+                names += [node.attr] if isinstance(node, ast.Attribute) else []
+                assert not any(name.startswith("_") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "values", "words"),
+    [
+        ("train", {"epoch": 3}, "unknown parameter 'epoch'"),
+        ("train", {"dataset": "nonesuch"}, "unknown data set 'nonesuch'; known:"),
+        ("attack", {"eps": [1.5]}, r"\(0, 1\] for linf"),
+    ],
+)
+def test_bad_parameter_stops_the_notebook_before_anything_starts(tmp_path, notebook, values, words):
+    values = {"folder": str(tmp_path / "run"), **values}
+    out = tmp_path / "out.ipynb"
+    with pytest.raises(PapermillExecutionError, match=words):
+        papermill.execute_notebook(
+            str(ROOT / "notebooks" / f"{notebook}.ipynb"), str(out), parameters=values, progress_bar=False
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_papermill_command_runs_a_notebook_whatever_the_current_folder(tmp_path):
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / "train.ipynb"), str(tmp_path / "out.ipynb")]
+    command += ["-p", "epochs", "1", "-p", "train_images", "100", "-p", "folder", str(tmp_path / "run")]
+    command += ["--no-progress-bar"]
+    environment = os.environ | {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert {"record.json", "last.safetensors", "best.safetensors"} <= {p.name for p in (tmp_path / "run").iterdir()}

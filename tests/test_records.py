@@ -1,0 +1,201 @@
+"""Records are written whole or not at all, and a damaged one is noticed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isce.records import (
+    Provenance,
+    Record,
+    RecordError,
+    canonical,
+    load,
+    provenance,
+    read,
+    read_all,
+    sha256,
+    versions,
+    write_atomic,
+)
+
+
+def make(**changes):
+    origin = Provenance(
+        commit=None,
+        modified=None,
+        packages={"torch": "2"},
+        python="3",
+        machine="m",
+        device="cpu",
+        seconds=1.5,
+        created="2026-01-01T00:00:00+00:00",
+    )
+    values = {
+        "kind": "train",
+        "experiment": "e",
+        "run": "sce-s0",
+        "key": "k",
+        "parameters": {"epochs": 3, "objective": {"name": "sce"}, "eps": [0.1]},
+        "figures": {"accuracy": 0.5},
+        "data_sha256": "d",
+        "provenance": origin,
+    }
+    return Record(**values | changes)
+
+
+def test_round_trip(tmp_path):
+    record = make(flags={"diverged": "NaN at step 3"})
+    record.save(tmp_path / "a" / "record.json")
+    assert read(tmp_path / "a" / "record.json") == record
+
+
+def test_content_leaves_out_what_may_differ_between_two_executions():
+    other = make()
+    other.provenance.seconds = 99.0
+    other.provenance.commit = "abc"
+    assert make().content() == other.content()
+    assert make().content() != make(figures={"accuracy": 0.6}).content()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_any_flipped_bit_is_noticed_or_harmless(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "flip" / "record.json"
+    record = make()
+    record.save(path)
+    blob = bytearray(path.read_bytes())
+    position = data.draw(st.integers(0, len(blob) - 1))
+    blob[position] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(bytes(blob))
+    try:
+        survived = read(path)
+    except RecordError as noticed:
+        survived, message = None, str(noticed)
+        assert str(path) in message
+    assert survived in (None, record)  # white space between JSON tokens is no content
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema_version": 2}, "schema version 2; this package reads 1"),
+        ({"figures": {"accuracy": 0.9}}, "checksum differs"),
+        ({"extra": 1}, "wrong or missing extra"),
+        ({"key": 7}, "wrong or missing key"),
+    ],
+)
+def test_changed_record_is_refused_with_the_reason(tmp_path, change, words):
+    path = tmp_path / "record.json"
+    make().save(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RecordError, match=words):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": 1}'])
+def test_half_a_record_is_refused(tmp_path, text):
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(RecordError, match=r"record\.json"):
+        read_all(tmp_path)
+
+
+def test_missing_record_is_named(tmp_path):
+    with pytest.raises(RecordError, match="No such file"):
+        read(tmp_path / "record.json")
+
+
+def test_figure_that_is_no_number_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        make(figures={"loss": float("nan")}).save(tmp_path / "record.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_no_part(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+
+    def no_space(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_killed_writer_leaves_old_or_new_never_a_part(tmp_path):
+    path = tmp_path / "file"
+    code = """
+import sys, pathlib, itertools
+from isce.records import write_atomic
+for n in itertools.count():
+    write_atomic(pathlib.Path(sys.argv[1]), str(n % 10) * 200_000)
+    print(n, flush=True)
+"""
+    for writes in (1, 2, 5):
+        with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(writes):
+                process.stdout.readline()
+            process.kill()
+        text = path.read_text()
+        assert len(text) == 200_000
+        assert len(set(text)) == 1
+
+
+def test_files_are_readable_like_any_other(tmp_path):
+    (tmp_path / "plain").write_text("x")
+    write_atomic(tmp_path / "atomic", "x")
+    assert (tmp_path / "plain").stat().st_mode == (tmp_path / "atomic").stat().st_mode
+
+
+def test_data_frame_has_a_row_for_each_record_and_a_column_for_each_plain_value(tmp_path):
+    make().save(tmp_path / "a" / "record.json")
+    make(kind="attack", figures={"clean": {"accuracy": 0.7}}).save(tmp_path / "b" / "record.json")
+    frame = load(tmp_path)
+    assert list(frame["kind"]) == ["train", "attack"]
+    assert frame["figures.accuracy"][0] == 0.5
+    assert frame["figures.clean.accuracy"][1] == 0.7
+    assert frame["parameters.objective.name"][0] == "sce"
+    assert "parameters.eps" not in frame
+    assert len(load(tmp_path, kind="attack")) == 1
+    assert load(tmp_path / "nothing").empty
+
+
+def test_hashes(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256(b"abc") == sha256("abc") == sha256(tmp_path / "file") == known
+    assert canonical({"b": [1], "a": 0.1}) == '{"a":0.1,"b":[1]}'
+
+
+def test_versions_are_public_ones():
+    import torch
+
+    assert versions(["torch", "no-such-package"]) == {"torch": torch.__version__.split("+")[0]}
+
+
+def test_provenance_outside_a_repository_has_no_commit(tmp_path):
+    origin = provenance("cpu", 1.23456, tmp_path)
+    assert (origin.commit, origin.modified, origin.seconds) == (None, None, 1.235)
+
+
+def test_provenance_names_commit_and_changes(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-m", "one")
+    clean = provenance("cpu", 1, tmp_path)
+    assert len(clean.commit) == 40
+    assert clean.modified is False
+    (tmp_path / "file").write_text("two")
+    assert provenance("cpu", 1, tmp_path).modified is True

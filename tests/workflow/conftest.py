@@ -1,0 +1,88 @@
+"""A copy of the project with a tiny experiment that was run once; each test works on a copy of that copy."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from isce.config import ROOT
+
+TINY = {
+    "name": "tiny",
+    "title": "Tiny",
+    "minutes": 1,
+    "measured_on": "no machine",
+    "objectives": [{"name": "sce"}, {"name": "isce-released"}],
+    "seeds": [0],
+    "training": {"dataset": "digits", "epochs": 2, "train_images": 200, "batch_size": 50},
+    "attack": {"suite": "tiny", "eps": [0.1, 0.2], "main_eps": 0.1, "images": 30},
+}
+SUITE = {"name": "tiny", "rows": [{"attack": "fgsm"}, {"attack": "pgd", "objective": "matched", "steps": 3}]}
+
+
+class Project:
+    """A project folder and what a user can do with it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.runs = root / "build" / "runs" / "tiny"
+
+    def command(self, *arguments, **options):
+        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "isce", *arguments],
+            cwd=self.root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def isce(self, *arguments):
+        process = self.command(*arguments)
+        out, err = process.communicate(timeout=600)
+        return process.returncode, out, err
+
+    def reproduce(self, *arguments):
+        return self.isce("reproduce", "--experiment", "tiny", "--no-book", "--jobs", "2", *arguments)
+
+    def due(self):
+        """What a dry run says would run."""
+        code, out, err = self.reproduce("--dry-run")
+        assert code == 0, out + err
+        return [line.removeprefix("would run: ") for line in out.splitlines() if line.startswith("would run")]
+
+    def edit(self, name, old, new):
+        path = self.root / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    def record(self, kind, run):
+        return self.runs / kind / run / "record.json"
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    root = tmp_path_factory.mktemp("built") / "project"
+    for name in ("isce", "notebooks", "workflow"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "experiments" / "suites").mkdir(parents=True)
+    (root / "book").mkdir()
+    (root / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(TINY, sort_keys=False))
+    (root / "experiments" / "suites" / "tiny.yaml").write_text(yaml.safe_dump(SUITE, sort_keys=False))
+    project = Project(root)
+    code, out, err = project.reproduce()
+    assert code == 0, out + err
+    return project, out
+
+
+@pytest.fixture
+def project(built, tmp_path):
+    shutil.copytree(built[0].root, tmp_path / "project")
+    return Project(tmp_path / "project")

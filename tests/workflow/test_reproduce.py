@@ -1,0 +1,232 @@
+"""``make reproduce``: runs what is missing or changed and nothing else, and keeps what is finished."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import pytest
+import yaml
+
+from isce import records
+
+RUNS = ["sce-s0", "isce-released-s0"]
+EVERYTHING = {f"{kind} {run}" for kind in ("train", "attack") for run in RUNS} | {"tables"}
+ATTACKS = {f"attack {run}" for run in RUNS} | {"tables"}
+RELEASED = {"train isce-released-s0", "attack isce-released-s0", "tables"}
+
+
+def test_one_line_for_each_run_with_the_total_and_a_table(built):
+    _, out = built
+    lines = [line for line in out.splitlines() if line.startswith("[")]
+    assert {line.split("]")[0] for line in lines} == {f"[{n:>3}/4" for n in range(1, 5)}
+    assert sum("validation accuracy" in line for line in lines) == 2
+    assert sum("worst case linf@0.1" in line for line in lines) == 2
+    assert "pgd3-matched" in out
+
+
+def test_records_hold_parameters_outcome_and_hashes(built):
+    project, _ = built
+    train = records.read(project.record("train", "sce-s0"))
+    attack = records.read(project.record("attack", "sce-s0"))
+    assert train.parameters["epochs"] == 2
+    assert len(train.figures["history"]) == 2
+    assert set(train.files) == {"best.safetensors", "last.safetensors"}
+    worst = attack.figures["threats"]["linf@0.2"]["worst"]
+    assert worst["n"] == 30
+    assert worst["low"] <= worst["accuracy"] <= worst["high"]
+    assert attack.data_sha256 == train.data_sha256
+
+
+def test_nothing_is_due_afterwards(built):
+    assert built[0].due() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "due"),
+    [
+        ("isce/losses/released.py", "def released_outputs", "EXTRA = 1\n\n\ndef released_outputs", RELEASED),
+        ("isce/losses/released.py", "def released_outputs", "# a comment\ndef released_outputs", set()),
+        (
+            "isce/losses/softmax.py",
+            "def inference_",
+            "EXTRA = 1\n\n\ndef inference_",
+            EVERYTHING - RELEASED | {"tables"},
+        ),
+        ("isce/losses/base.py", "class Objective", "EXTRA = 1\n\n\nclass Objective", EVERYTHING),
+        ("isce/training.py", "def train(", "EXTRA = 1\n\n\ndef train(", EVERYTHING),
+        ("isce/attacks/base.py", "class Threat", "EXTRA = 1\n\n\nclass Threat", ATTACKS),
+        ("isce/figures.py", "COLOURS =", "EXTRA = 1\nCOLOURS =", {"tables"}),
+        ("experiments/tiny.yaml", "epochs: 2", "epochs: 3", EVERYTHING),
+        ("experiments/tiny.yaml", "images: 30", "images: 31", ATTACKS),
+        ("experiments/suites/tiny.yaml", "steps: 3", "steps: 4", ATTACKS),
+        ("experiments/tiny.yaml", "seeds:\n- 0", "seeds:\n- 0\n- 1", {"train sce-s1", "attack sce-s1", "tables"}),
+        ("experiments/tiny.yaml", "title: Tiny", "title: Small", {"tables"}),
+    ],
+)
+def test_change_makes_due_what_it_touches_and_nothing_else(project, name, old, new, due):
+    project.edit(name, old, new)
+    found = set(project.due())
+    if "seeds" in old:
+        due = due | {job.replace("sce", "isce-released", 1) for job in due if "sce" in job}
+    assert found == due
+    project.edit(name, new, old)
+    assert set(project.due()) <= {"tables"}, "a change that is taken back costs no run"
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "due"),
+    [
+        ("train", "record.json", RELEASED),
+        ("train", "last.safetensors", RELEASED),
+        ("attack", "record.json", RELEASED - {"train isce-released-s0"}),
+        ("attack", "examples.safetensors", RELEASED - {"train isce-released-s0"}),
+    ],
+)
+def test_flipped_byte_is_named_and_mended_to_the_same_record(project, kind, file, due):
+    path = project.runs / kind / "isce-released-s0" / file
+    before = {k: records.read(project.record(k, "isce-released-s0")).content() for k in ("train", "attack")}
+    blob = bytearray(path.read_bytes())
+    blob[len(blob) // 2] ^= 0x10
+    stamp = path.stat().st_mtime_ns
+    path.write_bytes(bytes(blob))
+    os.utime(path, ns=(stamp, stamp))
+    code, out, err = project.reproduce()
+    assert code == 0, out + err
+    assert f"build/runs/tiny/{kind}/isce-released-s0/{file}" in err
+    assert "damaged" in err
+    assert sum(line.startswith("[") for line in out.splitlines()) == len(due) - 1
+    assert {k: records.read(project.record(k, "isce-released-s0")).content() for k in before} == before
+
+
+def test_killed_run_ends_in_the_same_records(project):
+    before = {run: records.read(project.record("attack", run)).content() for run in RUNS}
+    shutil.rmtree(project.root / "build")
+    process = project.command("reproduce", "--experiment", "tiny", "--no-book", "--jobs", "2", start_new_session=True)
+    started = [project.runs / "train" / run / "notebook.ipynb" for run in RUNS]
+    deadline = time.monotonic() + 120
+    while not any(path.exists() for path in started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    code, out, err = project.reproduce()
+    assert code == 0, out + err
+    assert {run: records.read(project.record("attack", run)).content() for run in RUNS} == before
+
+
+def test_failed_run_is_named_and_the_others_are_kept(project):
+    project.edit("experiments/tiny.yaml", "epochs: 2", "epochs: 1")
+    (project.runs / "train" / "isce-released-s0" / "notebook.ipynb").unlink()
+    (project.runs / "train" / "isce-released-s0" / "notebook.ipynb").mkdir()
+    code, out, err = project.reproduce()
+    assert code == 1
+    assert "isce: train tiny isce-released-s0" in err
+    assert "finished runs are kept" in out
+    assert records.read(project.record("attack", "sce-s0")).parameters["eps"] == [0.1, 0.2]
+    (project.runs / "train" / "isce-released-s0" / "notebook.ipynb").rmdir()
+    assert set(project.due()) == RELEASED
+
+
+def test_two_at_once_are_refused(project):
+    first = project.command("reproduce", "--experiment", "tiny", "--no-book", "--dry-run", start_new_session=True)
+    lock = project.root / "build" / ".lock"
+    deadline = time.monotonic() + 60
+    while (not lock.exists() or lock.read_text() != str(first.pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGSTOP)
+    try:
+        code, _, err = project.reproduce("--dry-run")
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+    assert code == 1
+    assert f"another `make reproduce` (process {first.pid})" in err
+    assert project.due() == [], "the lock is free once its owner is dead"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reproduce", "--experiment", "nonesuch"], "unknown experiment 'nonesuch'; known: tiny"),
+        (["reproduce", "--experiment", "tiny", "--profile", "nonesuch"], "unknown profile 'nonesuch'; known: local"),
+        (["report", "tiny", "--records", "nothing", "--out", "x"], "no attack record of experiment 'tiny' in nothing"),
+        (["compare", "--experiment", "tiny"], "nothing to compare"),
+        (["run", "train", "nothing.yaml"], "can't read nothing.yaml"),
+    ],
+)
+def test_bad_input_is_one_line(built, arguments, words):
+    code, _, err = built[0].isce(*arguments)
+    assert code == 1
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_bad_value_in_an_experiment_file_starts_nothing(project):
+    project.edit("experiments/tiny.yaml", "epochs: 2", "epochs: -2")
+    stamp = project.record("train", "sce-s0").stat().st_mtime_ns
+    code, _, err = project.reproduce()
+    assert code == 1
+    assert "epochs" in err
+    assert "got -2" in err
+    assert project.record("train", "sce-s0").stat().st_mtime_ns == stamp
+
+
+def test_adopted_records_compare_equal_and_a_changed_one_does_not(project):
+    results = project.root / "results"
+    code, out, err = project.isce("adopt", "--experiment", "tiny")
+    assert code == 0, err
+    assert not list(results.rglob("last.safetensors")), "checkpoints stay in build/"
+    assert len(list(results.rglob("record.json"))) == 4
+    code, out, _ = project.isce("compare", "--experiment", "tiny")
+    assert code == 0
+    assert "agree" in out
+    path = results / "tiny" / "attack" / "sce-s0" / "record.json"
+    record = records.read(path)
+    record.figures["clean"]["accuracy"] = 0.01
+    record.save(path)
+    code, out, _ = project.isce("compare", "--experiment", "tiny")
+    assert code == 1
+    assert "False" in out
+
+
+def test_committed_record_of_other_code_is_marked_stale(project):
+    assert project.isce("adopt", "--experiment", "tiny")[0] == 0
+    report = ["report", "tiny", "--records", "results", "--out", "out"]
+
+    def stale():
+        assert project.isce(*report)[0] == 0
+        numbers = json.loads((project.root / "out" / "tiny" / "numbers.json").read_text())
+        return {name for name, number in numbers.items() if number["stale"]}
+
+    assert stale() == set()
+    project.edit("isce/losses/released.py", "def released_outputs", "EXTRA = 1\n\n\ndef released_outputs")
+    found = stale()
+    assert "isce-released.clean" in found
+    assert "sce.clean" not in found
+
+
+def test_report_is_the_same_bytes_when_made_again(project):
+    folder = project.root / "build" / "report" / "tiny"
+    before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {"numbers.json", "results.csv", "robust.svg", "robust.pdf", "training.svg", "examples.svg"} <= set(before)
+    code, _, err = project.isce("report", "tiny", "--records", "build/runs", "--out", "build/report")
+    assert code == 0, err
+    assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_numbers_are_those_of_the_records(built):
+    project, _ = built
+    numbers = json.loads((project.root / "build" / "report" / "tiny" / "numbers.json").read_text())
+    record = records.read(project.record("attack", "sce-s0"))
+    cell = record.figures["threats"]["linf@0.1"]["attacks"]["pgd3-matched"]
+    assert numbers["sce.attack:pgd3-matched@0.1"]["value"] == pytest.approx(100 * cell["accuracy"])
+    assert numbers["sce.attack:pgd3-matched@0.1"]["source"] == ["tiny/attack/sce-s0/record.json"]
+    assert numbers["n_images"]["value"] == 30
+
+
+def test_params_file_is_what_papermill_gets(built):
+    project, _ = built
+    values = yaml.safe_load((project.runs / "train" / "sce-s0" / "params.yaml").read_text())
+    assert values["key"] == records.read(project.record("train", "sce-s0")).key
+    assert values["objective"] == {"name": "sce", "params": {}}
