@@ -55,7 +55,7 @@ format: $(READY) ## let ruff format the code
 
 book: $(READY) ## render the book from the committed records, into book/_build/html
 	@$(BIN)/python -m isce report --records results --out build/committed
-	@$(BIN)/python -m isce book --report build/committed --out book
+	@$(BIN)/python -m isce book --report build/committed --records results --out book
 
 notebooks: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -10,16 +10,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isce.config import ROOT, ConfigError, Experiment, load_experiment
+from isce.config import ROOT, ConfigError
+from isce.experiments import Experiment, load_experiment
 from isce.records import RecordError
 
 
 @contextmanager
-def _only_one(build: Path) -> Iterator[None]:
+def _only_one(build: Path) -> Generator[None]:
     """Hold the build folder's lock; the kernel frees it when the process ends, however it ends."""
     build.mkdir(parents=True, exist_ok=True)
     with (build / ".lock").open("a+") as lock:
@@ -49,7 +50,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     command += [str(build / "report" / experiment.name / "numbers.json")] if options.no_book else []
     command += ["--nolock", "--config", f"experiment={experiment.name}", f"build={build}", f"device={options.device}"]
     with _only_one(build):
-        workflow.plan(experiment.name, build)  # here too, so that its complaints are not lost in Snakemake's
+        workflow.plan(experiment.name, build)
         if options.dry_run:
             return _dry_run(experiment, [*command, "--dry-run", "--quiet", "host", "reason"])
         code = subprocess.call([*command, "--quiet", "all"], env=_environment())  # noqa: S603
@@ -68,15 +69,18 @@ def _dry_run(experiment: Experiment, command: list[str]) -> int:
     if done.returncode:
         sys.stderr.write(done.stdout + done.stderr)
         return 1
-    todo = re.findall(
-        r"^rule (train|attack|tables|book):(?:\n    .*)*?\n    jobid: .*(?:\n    wildcards: .*run=(\S+))?",
-        done.stdout,
-        re.M,
-    )
-    for kind, run in sorted(set(todo), key=lambda job: ("train", "attack", "tables", "book").index(job[0])):
+    blocks = done.stdout.split("\nrule ")[1:]
+    todo: set[tuple[str, ...]] = set()
+    for block in blocks:
+        rule = block.split(":", 1)[0]
+        wildcards = dict(re.findall(r"(\w+)=([^,\s]+)", block.partition("wildcards: ")[2].partition("\n")[0]))
+        if rule != "all":
+            todo.add((wildcards.get("kind", rule), wildcards.get("run", "")))
+    order = ("train", "attack", "minmax", "tables", "book")
+    for kind, run in sorted(todo, key=lambda job: (order.index(job[0]), job[1])):
         print(f"would run: {kind} {run}".rstrip())
     whole = f"the whole experiment takes {experiment.minutes:g} minutes on {experiment.measured_on}"
-    print(f"{experiment.title}: {len(set(todo))} steps to do; {whole}" if todo else "everything is up to date")
+    print(f"{experiment.title}: {len(todo)} steps to do; {whole}" if todo else "everything is up to date")
     return 0
 
 
@@ -113,6 +117,7 @@ def _book(options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT / "book"), "-W", "-n", "--keep-going", "-q"]
     command += ["--path-output", str(options.out)]
     environment = _environment() | {"ISCE_REPORT": str(options.report.resolve())}
+    environment |= {"ISCE_RECORDS": str(options.records.resolve())}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode or not _index(options.out).is_file():
         sys.stderr.write(done.stdout + done.stderr)
@@ -133,11 +138,15 @@ def _compare(options: argparse.Namespace) -> int:
     for side, command in zip(sides, ("reproduce", "results"), strict=True):
         if not side:
             raise ConfigError(f"nothing to compare: run `make {command} EXPERIMENT={options.experiment}` first")
-    frame = report.compare(*sides)
-    print(frame.to_string(index=False, float_format=lambda value: f"{value:.1f}"))
-    different = int((~frame["agrees"]).sum())
-    print(f"{len(frame) - different} of {len(frame)} cells agree within their 95% intervals")
-    return 1 if different else 0
+    rows = report.compare(*sides)
+    print(f"{'run':<24} {'cell':<32} {'ours':>6} {'committed':>9}")
+    for row in rows:
+        mark = "" if row["agrees"] else "  differs"
+        ours, committed = ("none" if row[side] is None else f"{row[side]:.1f}" for side in ("ours", "committed"))
+        print(f"{row['run']:<24} {row['key']:<32} {ours:>6} {committed:>9}{mark}")
+    agree = sum(row["agrees"] for row in rows)
+    print(f"{agree} of {len(rows)} cells agree within their 95% intervals over images")
+    return 0 if agree == len(rows) else 1
 
 
 def _adopt(options: argparse.Namespace) -> int:
@@ -156,6 +165,9 @@ def _adopt(options: argparse.Namespace) -> int:
             if not name.endswith(".safetensors") or name.startswith("examples"):  # checkpoints stay in build/
                 shutil.copyfile(path.parent / name, target / name)
         shutil.copyfile(path, target / path.name)
+    picture = options.build / "report" / options.experiment / "figures" / "robust.svg"
+    if picture.is_file():  # the README shows it
+        shutil.copyfile(picture, options.results / options.experiment / picture.name)
     print(f"{len(found)} records of {options.experiment} are now in {options.results}; commit them")
     return 0
 
@@ -182,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--no-book", action="store_true", help="stop after the tables")
     build_option(reproduce)
     run = command("run", _run, "execute one run's notebook")
-    run.add_argument("kind", choices=["train", "attack"])
+    run.add_argument("kind", choices=["train", "attack", "minmax"])
     run.add_argument("params", type=Path)
     run.add_argument("--device", default="auto")
     report = command("report", _report, "numbers, tables and figures from records")
@@ -191,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, required=True)
     book = command("book", _book, "render the book from a report folder")
     book.add_argument("--report", type=Path, required=True)
+    book.add_argument("--records", type=Path, required=True, help="what the report was made from, to link to")
     book.add_argument("--out", type=Path, required=True)
     for name, action, text in (
         ("compare", _compare, "compare own records with the committed ones, cell by cell"),

@@ -22,15 +22,15 @@ class DeviceSet:
         return len(self.labels)
 
     def batch(self, index: Tensor, moves: Mapping[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Images in [0, 1] and labels at ``index``; images moved as :func:`draw_moves` drew for the whole set."""
+        """Images in [0, 1] and labels at ``index``; images flipped, then shifted, as drawn by :func:`draw_moves`."""
         if moves is None:
             images = self.images[index]
         else:
             _, channels, height, width = self.images.shape
             every = torch.arange(max(channels, height, width), device=index.device)
             # A shifted image is continued by its edge pixels.
-            rows = (every[:height] + moves["down"][index, None]).clamp(0, height - 1)[:, None, :, None]
-            columns = (every[:width] + moves["right"][index, None]).clamp(0, width - 1)
+            rows = (every[:height] - moves["down"][index, None]).clamp(0, height - 1)[:, None, :, None]
+            columns = (every[:width] - moves["right"][index, None]).clamp(0, width - 1)
             columns = torch.where(moves["flip"][index, None], width - 1 - columns, columns)[:, None, None, :]
             images = self.images[index[:, None, None, None], every[:channels, None, None], rows, columns]
         unit = images.to(torch.float32) / self.peak

@@ -70,6 +70,12 @@ def assemble(parameters: TrainParameters, shape: Mapping[str, Any]) -> tuple[Cla
     return Classifier(backbone, score_map), objective
 
 
+def placed(classifier: Classifier, device: torch.device | str) -> Classifier:
+    """The classifier on a device, in the memory layout that is fastest there (twice as fast on the CPU)."""
+    # torch's annotations leave this form of `to` out.
+    return classifier.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``tensors`` with ``prefix.`` before each name."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
@@ -149,5 +155,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Loa
         classifier.load_state_dict(below("classifier", tensors))
         objective.load_state_dict(below("objective", tensors))
     except RuntimeError as error:
-        raise CheckpointError(f"checkpoint {path} doesn't fit the network as it is built now: {error}") from None
-    return LoadedCheckpoint(classifier.to(device).eval(), objective.to(device).eval(), parameters, metadata)
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint {path} doesn't fit the network as it is built now: {reason}") from None
+    classifier = placed(classifier, device)
+    return LoadedCheckpoint(classifier.eval(), objective.to(device).eval(), parameters, metadata)

@@ -1,4 +1,4 @@
-"""Typed, validated parameters: of one training run, one attack run, one suite, one experiment file.
+"""Typed, validated parameters: of one training run, one attack run, one min-max run, one suite.
 
 Notebooks, experiment files and the workflow are all checked with these models, before any work starts. Every model
 refuses unknown names, wrong types and values out of range with an error that names the value and what is allowed.
@@ -6,8 +6,7 @@ refuses unknown names, wrong types and values out of range with an error that na
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Self, TypeVar
@@ -190,7 +189,8 @@ class Suite(Strict):
         return self
 
 
-def _check_eps(norm: str, eps: list[float]) -> None:
+def check_eps(norm: str, eps: list[float]) -> None:
+    """Refuse a grid of eps that doesn't rise strictly within (0, 1] for linf, above 0 for l2 (:class:`ValueError`)."""
     low = [e for e in eps if not e > 0]
     high = [e for e in eps if norm == "linf" and e > 1]
     if low or high:
@@ -219,61 +219,31 @@ class AttackParameters(Strict):
 
     @model_validator(mode="after")
     def _eps_fits_norm(self) -> Self:
-        _check_eps(self.norm, self.eps)
+        check_eps(self.norm, self.eps)
         return self
 
 
-class AttackPlan(Strict):
-    """The attacks of an experiment; ``suite`` names a file of ``experiments/suites``."""
+class MinmaxParameters(Strict):
+    """Everything that decides the figures of one min-max run, given the checkpoint's bytes."""
 
-    suite: str
+    checkpoint: str
     norm: Literal["linf", "l2"] = "linf"
     eps: list[float] = Field(min_length=1)
-    main_eps: float
-    images: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
-    batch_size: int = Field(default=256, ge=1)
+    inference: list[float] = Field(
+        default=[0.0, 1.0, 2.0, 5.0, 10.0, 20.0],
+        min_length=1,
+        description="values of m to hold against the inner maximum",
+    )
+    images: int | None = Field(default=200, ge=1, description="stratified subset of the test split; None: all")
+    steps: int = Field(default=40, ge=1, description="of the projected ascent that measures the inner maximum")
+    restarts: int = Field(default=3, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    threads: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
-    def _eps_fits(self) -> Self:
-        _check_eps(self.norm, self.eps)
-        if self.main_eps not in self.eps:
-            raise ValueError(f"main_eps {self.main_eps} is not among eps {self.eps}")
+    def _eps_fits_norm(self) -> Self:
+        check_eps(self.norm, self.eps)
         return self
-
-
-class Experiment(Strict):
-    """A grid of runs: one data set and network, objectives x seeds, one attack plan."""
-
-    name: str
-    title: str
-    minutes: float = Field(gt=0, description="measured wall time on the machine that `measured_on` names")
-    measured_on: str
-    objectives: list[ObjectiveSpec] = Field(min_length=1)
-    seeds: list[int] = Field(min_length=1)
-    training: dict[str, Any] = Field(default_factory=dict, description="TrainParameters without objective and seed")
-    attack: AttackPlan
-
-    @model_validator(mode="after")
-    def _expands(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds must differ, got {self.seeds}")
-        labels = [o.label for o in self.objectives]
-        if len(set(labels)) != len(labels):
-            raise ValueError(f"objectives must differ, got {labels}")
-        for name in {"objective", "seed"} & set(self.training):
-            raise ValueError(f"{name!r} belongs beside 'training', not inside")
-        for _ in self.runs():  # each combination must be valid on its own
-            pass
-        return self
-
-    def runs(self) -> Iterator[tuple[str, TrainParameters]]:
-        """All training runs as (run name, parameters); the name is the objective's label and the seed."""
-        for objective, seed in itertools.product(self.objectives, self.seeds):
-            yield (
-                f"{objective.label}-s{seed}",
-                TrainParameters(**self.training, objective=objective, seed=seed),
-            )
 
 
 def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
@@ -312,17 +282,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def load_experiment(name: str, root: Path = ROOT) -> Experiment:
-    """The experiment file ``experiments/<name>.yaml``, checked; an unknown name lists what exists."""
-    return _load(Experiment, name, root / "experiments", "experiment")
-
-
 def load_suite(name: str, root: Path = ROOT) -> Suite:
     """The attack suite ``experiments/suites/<name>.yaml``, checked; an unknown name lists what exists."""
-    return _load(Suite, name, root / "experiments" / "suites", "suite")
+    return load_named(Suite, name, root / "experiments" / "suites", "suite")
 
 
-def _load(model: type[Model], name: str, folder: Path, kind: str) -> Model:
+def load_named(model: type[Model], name: str, folder: Path, kind: str) -> Model:
+    """The file ``<name>.yaml`` of a folder, checked with a model; an unknown name lists what the folder has.
+
+    Raises:
+        ConfigError: unknown name, unreadable file, or a value that is not allowed.
+    """
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
         raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(known) or f'none in {folder}'}")

@@ -112,6 +112,25 @@ def _image(ax: Axes, image: np.ndarray, difference: bool) -> None:
     ax.set(xticks=[], yticks=[])
 
 
+def coverage(rows: pd.DataFrame, norm: str) -> Figure:
+    """Which inference information m covers which share of images: L_m at the image at least the measured inner maximum.
+
+    Args:
+        rows: columns ``label``, ``eps``, ``m``, ``covered`` (per cent).
+        norm: name of the norm.
+    """
+    every = sorted(rows["eps"].unique())
+    figure, axes = _figure(len(every), 2.6 * len(every) + 1.2, 3.2)
+    for ax, eps in zip(axes, every, strict=True):
+        part = rows[rows["eps"] == eps]
+        for number, (label, line) in enumerate(part.groupby("label", sort=False)):
+            ax.plot(line["m"], line["covered"], color=COLOURS[number], marker=MARKERS[number], label=label)
+        ax.set(title=f"eps {eps:g} ({norm})", xlabel="m", ylim=(-2, 102))
+    axes[0].set_ylabel("covered (%)")
+    axes[-1].legend(frameon=False)
+    return figure
+
+
 def as_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as SVG, PDF or PNG; the same figure gives the same bytes.
 

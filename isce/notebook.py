@@ -14,10 +14,19 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from safetensors.torch import save
 
-from isce.config import ROOT, AttackParameters, ConfigError, Strict, TrainParameters, from_notebook
+from isce.config import (
+    ROOT,
+    AttackParameters,
+    ConfigError,
+    MinmaxParameters,
+    Strict,
+    TrainParameters,
+    from_notebook,
+)
 from isce.data import Data
 from isce.evaluation import Evaluation, Examples
 from isce.figures import as_bytes
+from isce.minmax import Analysis
 from isce.records import EXAMPLES, Record, provenance, sha256, write_atomic
 from isce.training import TrainResult, train
 
@@ -62,6 +71,10 @@ class _AttackNotebook(AttackParameters, Context):
     checkpoint: str = ""
 
 
+class _MinmaxNotebook(MinmaxParameters, Context):
+    checkpoint: str = ""
+
+
 def train_parameters(namespace: Mapping[str, Any]) -> tuple[TrainParameters, Context]:
     """The checked parameters of the training notebook, from its ``globals()``.
 
@@ -73,21 +86,35 @@ def train_parameters(namespace: Mapping[str, Any]) -> tuple[TrainParameters, Con
 
 
 def attack_parameters(namespace: Mapping[str, Any]) -> tuple[AttackParameters, Context]:
-    """The checked parameters of the attack notebook, from its ``globals()``.
-
-    An empty ``checkpoint`` stands for a default model, which is trained first (seconds) into the run's folder, so that
-    the notebook runs on its own.
+    """The checked parameters of the attack notebook, from its ``globals()``; see :func:`_with_checkpoint`.
 
     Raises:
         ConfigError: unknown name, wrong type or value out of range.
     """
-    values = from_notebook(_AttackNotebook, namespace).model_dump()
+    values, context = _with_checkpoint(from_notebook(_AttackNotebook, namespace).model_dump())
+    return AttackParameters(**_only(AttackParameters, values)), context
+
+
+def minmax_parameters(namespace: Mapping[str, Any]) -> tuple[MinmaxParameters, Context]:
+    """The checked parameters of the min-max notebook, from its ``globals()``; see :func:`_with_checkpoint`.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    values, context = _with_checkpoint(from_notebook(_MinmaxNotebook, namespace).model_dump())
+    return MinmaxParameters(**_only(MinmaxParameters, values)), context
+
+
+def _with_checkpoint(values: dict[str, Any]) -> tuple[dict[str, Any], Context]:
+    """An empty ``checkpoint`` stands for a default model, which is trained first (seconds) into the run's folder, so
+    that each notebook runs on its own.
+    """  # noqa: D205
     context = Context(**_only(Context, values))
     if not values["checkpoint"]:
         folder = context.path / "model"
         train(TrainParameters(), folder, device=str(context.torch_device))
-        values["checkpoint"] = str(folder / "last.safetensors")
-    return AttackParameters(**_only(AttackParameters, values)), context
+        values["checkpoint"] = f"{context.folder}/model/last.safetensors"
+    return values, context
 
 
 def _only(model: type[Strict], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,9 +173,18 @@ def write_attack_record(
     return _write("attack", parameters, context, figures, data, flags, (EXAMPLES,))
 
 
+def write_minmax_record(parameters: MinmaxParameters, context: Context, analysis: Analysis, data: Data) -> Path:
+    """Write the record of a min-max run, last and atomically; returns its path."""
+    flags = {"no bound": analysis.without} if analysis.without else {}
+    violations = sum(ball.summary["violations"] for ball in analysis.balls)
+    if violations:
+        flags["bound violated"] = f"{violations} measured maxima above their proved bound: the bound is wrong"
+    return _write("minmax", parameters, context, analysis.figures(), data, flags, ())
+
+
 def _write(
-    kind: Literal["train", "attack"],
-    parameters: TrainParameters | AttackParameters,
+    kind: Literal["train", "attack", "minmax"],
+    parameters: TrainParameters | AttackParameters | MinmaxParameters,
     context: Context,
     figures: dict[str, Any],
     data: Data,

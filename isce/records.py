@@ -18,10 +18,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 PACKAGES = (
@@ -78,7 +80,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # so that a NaN is refused, not nulled
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    kind: Literal["train", "attack"]
+    kind: Literal["train", "attack", "minmax"]
     experiment: str
     run: str
     key: str
@@ -172,7 +174,7 @@ def provenance(device: str, seconds: float, root: Path | None = None) -> Provena
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU",
         device=device,
         seconds=round(seconds, 3),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
     )
 
 
@@ -236,6 +238,8 @@ def load(folder: Path | str, kind: str | None = None) -> pd.DataFrame:
     Raises:
         RecordError: a record is damaged or of another schema version.
     """
+    import pandas as pd  # half a second, which planning and attacking can do without
+
     rows: list[dict[str, Any]] = []
     for path, record in read_all(Path(folder)).items():
         if kind is not None and record.kind != kind:

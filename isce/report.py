@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from isce import figures
-from isce.config import Experiment, ObjectiveSpec
+from isce import figures, minmax_report
+from isce.config import ObjectiveSpec
 from isce.evaluation import mean_interval, wilson
+from isce.experiments import Experiment
 from isce.records import EXAMPLES, Record, read_all, write_atomic
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One accuracy of one run: ``key`` names it as the book does (``clean``, ``worst@0.1``, ...); a share in [0, 1]."""
+
+    label: str
+    key: str
+    seed: str
+    accuracy: float
+    n: int
+    source: str
 
 
 class Report:
@@ -45,69 +59,84 @@ class Report:
             if (record.kind, record.run) in keys
         }
         self.stale = {name for name, record in self.records.items() if record.key != keys[(record.kind, record.run)]}
-        self.frame = pd.DataFrame([row for name, record in self.records.items() for row in _rows(name, record)])
+        self.cells: dict[tuple[str, str], list[Cell]] = {}
+        for name, record in self.records.items():
+            for cell in cells(name, record):
+                self.cells.setdefault((cell.label, cell.key), []).append(cell)
+        self.all = [cell for found in self.cells.values() for cell in found]
 
     def write(self, out: Path) -> bool:
         """Write the report below ``out``; returns False, and leaves no report, if there is no attack record."""
         target = out / self.experiment.name
         if target.exists():
             shutil.rmtree(target)
-        if self.frame.empty:
+        if not self.cells:
             return False
         self._table(target, "results", *self._results())
         self._table(target, "sweep", *self._sweep())
         self._figure(target, "robust", self._robust, "attack")
         self._figure(target, "training", self._training, "train")
+        if analysed := self._minmax():
+            self._table(target, "bounds", *minmax_report.bounds(analysed), kind="minmax")
+            self._table(target, "region", *minmax_report.region(analysed), kind="minmax")
+            self._figure(target, "coverage", lambda: minmax_report.coverage(analysed), "minmax")
         if any(EXAMPLES in record.files for record in self.records.values()):
             self._figure(target, "examples", self._examples, "attack")
         write_atomic(target / "numbers.json", json.dumps(self.numbers(), indent=1, sort_keys=True) + "\n")
         return True
 
+    def _minmax(self) -> list[tuple[str, Record]]:
+        """Min-max records with their labels, in the order of the experiment file and of the seeds."""
+        found = [(_label(record), record) for record in self.records.values() if record.kind == "minmax"]
+        return sorted(found, key=lambda pair: (self.labels.index(pair[0]), pair[1].run))
+
     @property
     def labels(self) -> list[str]:
         """Labels of the objectives that have attack records, in the experiment file's order."""
-        have = set(self.frame["label"])
+        have = {label for label, _ in self.cells}
         return [o.label for o in self.experiment.objectives if o.label in have]
 
     def numbers(self) -> dict[str, dict[str, Any]]:
         """Every number that a sentence may name: key -> value (per cent, or a count), text, sources, stale."""
         found: dict[str, dict[str, Any]] = {}
-        for (label, key), rows in self.frame.groupby(["label", "key"], sort=False):
-            value = 100 * float(rows["accuracy"].mean())
-            found[f"{label}.{key}"] = self._number(value, f"{value:.1f}%", rows["source"])
-        sources = self.frame["source"]
-        counts = {"n_images": self.frame["n"].max(), "n_seeds": self.frame["seed"].nunique()}
-        for name, count in counts.items():
-            found[name] = self._number(int(count), f"{int(count):,}", sources)
+        for (label, key), several in self.cells.items():
+            value = 100 * _mean(several)
+            found[f"{label}.{key}"] = self._number(value, f"{value:.1f}%", several)
+        for name, count in (("n_images", self._images), ("n_seeds", self._seeds)):
+            found[name] = self._number(count, f"{count:,}", self.all)
         main = self.experiment.attack.main_eps
-        found["eps_main"] = self._number(main, f"{main:g}", sources)
+        found["eps_main"] = self._number(main, f"{main:g}", self.all)
         return found
 
-    def _number(self, value: float, text: str, sources: pd.Series) -> dict[str, Any]:
-        names = sorted(set(sources))
+    def _number(self, value: float, text: str, several: Iterable[Cell]) -> dict[str, Any]:
+        names = sorted({cell.source for cell in several})
         return {"value": value, "text": text, "source": names, "stale": bool(self.stale.intersection(names))}
 
-    def _select(self, label: str, key: str) -> pd.DataFrame:
-        return self.frame[(self.frame["label"] == label) & (self.frame["key"] == key)]
+    @property
+    def _images(self) -> int:
+        return max(cell.n for cell in self.all)
+
+    @property
+    def _seeds(self) -> int:
+        return len({cell.seed for cell in self.all})
 
     def _cell(self, label: str, key: str) -> str:
-        """Mean over seeds, its interval over seeds, and the Wilson interval over images, in per cent."""
-        rows = self._select(label, key)
-        if rows.empty:
+        """Mean over seeds, the Wilson interval over images, and the half-width of the interval over seeds; per cent."""
+        several = self.cells.get((label, key))
+        if not several:
             return "not run"
-        accuracies = rows["accuracy"].to_numpy()
-        mean, n = float(accuracies.mean()), int(rows["n"].min())
-        low, high = wilson(mean * n, n)
-        text = f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-        if len(accuracies) > 1:
-            lower, upper = mean_interval(accuracies)
+        low, high = _wilson(several)
+        text = f"{100 * _mean(several):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        if len(several) > 1:
+            lower, upper = mean_interval([cell.accuracy for cell in several])
             text += f" ±{50 * (upper - lower):.1f}"
         return text
 
     def _results(self) -> tuple[list[str], list[list[str]], str]:
         plan = self.experiment.attack
         at = f"@{plan.main_eps:g}"
-        keys = ["clean", *_ordered(self.frame, f"attack:*{at}"), f"worst{at}"]
+        attacks = [k for k in dict.fromkeys(key for _, key in self.cells) if k.startswith("attack:") and k.endswith(at)]
+        keys = ["clean", *attacks, f"worst{at}"]
         names = [key.removeprefix("attack:").removesuffix(at) for key in keys]
         columns = ["objective", *(n.replace("worst", "worst case") for n in names)]
         rows = [[label, *(self._cell(label, key) for key in keys)] for label in self.labels]
@@ -125,7 +154,7 @@ class Report:
         return columns, rows, f"{caption} {self._evidence()}"
 
     def _evidence(self) -> str:
-        n, seeds = int(self.frame["n"].max()), int(self.frame["seed"].nunique())
+        n, seeds = self._images, self._seeds
         text = f"{n:,} test images, {seeds} training seed{'s' if seeds > 1 else ''}: mean over seeds"
         text += " [Wilson 95% interval over images]"
         return text + (" ± half-width of the 95% t interval over seeds." if seeds > 1 else ".")
@@ -135,12 +164,13 @@ class Report:
         rows: list[dict[str, Any]] = []
         for label in self.labels:
             for eps in [0.0, *plan.eps]:
-                worst = self._select(label, f"worst@{eps:g}" if eps else "clean")
-                own = self._select(label, f"own@{eps:g}" if eps else "clean")
-                mean, n = float(worst["accuracy"].mean()), int(worst["n"].min())
-                low, high = wilson(mean * n, n)
-                row = {"eps": eps, "worst": mean, "own": float(own["accuracy"].mean()), "low": low, "high": high}
-                rows.append({"label": label} | {k: v if k == "eps" else 100 * v for k, v in row.items()})
+                worst = self.cells.get((label, f"worst@{eps:g}" if eps else "clean"))
+                if worst is None:  # records made before this eps was asked for
+                    continue
+                own = self.cells.get((label, f"own@{eps:g}" if eps else "clean"), worst)
+                low, high = _wilson(worst)
+                shares = {"worst": _mean(worst), "own": _mean(own), "low": low, "high": high}
+                rows.append({"label": label, "eps": eps} | {name: 100 * share for name, share in shares.items()})
         caption = (
             f"Robust accuracy against eps ({plan.norm}). Solid: worst case over suite '{plan.suite}', with the Wilson "
             "95% interval over images as band. Dashed: the strongest single attack on the objective's own training "
@@ -195,11 +225,13 @@ class Report:
             "notebook": f"notebooks/{kind}.ipynb",
         }
 
-    def _table(self, target: Path, name: str, columns: list[str], rows: list[list[str]], caption: str) -> None:
+    def _table(
+        self, target: Path, name: str, columns: list[str], rows: list[list[str]], caption: str, kind: str = "attack"
+    ) -> None:
         frame = pd.DataFrame(rows, columns=columns)
         write_atomic(target / "tables" / f"{name}.csv", frame.to_csv(index=False))
         write_atomic(target / "tables" / f"{name}.txt", f"{caption}\n\n{frame.to_string(index=False)}\n")
-        table = {"caption": caption, "columns": columns, "rows": rows, "csv": f"{name}.csv", **self._origin("attack")}
+        table = {"caption": caption, "columns": columns, "rows": rows, "csv": f"{name}.csv", **self._origin(kind)}
         write_atomic(target / "tables" / f"{name}.json", json.dumps(table, indent=1) + "\n")
 
     def _figure(self, target: Path, name: str, draw: Callable[[], tuple[Figure, str, str]], kind: str) -> None:
@@ -216,27 +248,32 @@ def _label(record: Record) -> str:
     return record.run.rsplit("-s", 1)[0]
 
 
-def _rows(name: str, record: Record) -> list[dict[str, Any]]:
-    """One row for each accuracy of an attack record; ``key`` names it as the book does."""
+def cells(name: str, record: Record) -> list[Cell]:
+    """Every accuracy of an attack record; none of another kind, or where training had diverged."""
     if record.kind != "attack" or "clean" not in record.figures:
         return []
-    common = {"label": _label(record), "seed": record.run.rsplit("-s", 1)[1], "source": name}
     found = [("clean", record.figures["clean"])]
     for threat, outcome in record.figures["threats"].items():
         eps = f"{float(threat.split('@')[1]):g}"
-        found += [(f"attack:{row}@{eps}", cell) for row, cell in outcome["attacks"].items()]
-        own = [cell for row, cell in outcome["attacks"].items() if row.endswith("-training")]
-        found += [(f"own@{eps}", min(own, key=lambda cell: cell["accuracy"]))] if own else []
+        own = [share for row, share in outcome["attacks"].items() if row.endswith("-training")]
+        found += [(f"attack:{row}@{eps}", share) for row, share in outcome["attacks"].items()]
+        found += [(f"own@{eps}", min(own, key=lambda share: share["accuracy"]))] if own else []
         found += [(f"worst@{eps}", outcome["worst"])]
-    return [{**common, "key": key, "accuracy": cell["accuracy"], "n": cell["n"]} for key, cell in found]
+    label, seed = record.run.rsplit("-s", 1)
+    return [Cell(label, key, seed, float(share["accuracy"]), int(share["n"]), name) for key, share in found]
 
 
-def _ordered(frame: pd.DataFrame, pattern: str) -> list[str]:
-    start, end = pattern.split("*")
-    return [k for k in dict.fromkeys(frame["key"]) if k.startswith(start) and k.endswith(end)]
+def _mean(several: list[Cell]) -> float:
+    return sum(cell.accuracy for cell in several) / len(several)
 
 
-def compare(ours: Sequence[Record], theirs: Sequence[Record]) -> pd.DataFrame:
+def _wilson(several: list[Cell]) -> tuple[float, float]:
+    """Wilson interval of the mean over seeds, which all saw the same images: so over n images, not seeds times n."""
+    n = min(cell.n for cell in several)
+    return wilson(_mean(several) * n, n)
+
+
+def compare(ours: Iterable[Record], theirs: Iterable[Record]) -> list[dict[str, Any]]:
     """Two sets of attack records of one experiment, cell by cell.
 
     Args:
@@ -244,33 +281,19 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record]) -> pd.DataFrame:
         theirs: the committed records.
 
     Returns:
-        One row for each accuracy: ``run``, ``key``, ``ours``, ``committed`` (per cent; NaN where one side has none),
+        One row for each accuracy: ``run``, ``key``, ``ours``, ``committed`` (per cent; None where one side has none),
         ``agrees``: each lies in the other's Wilson 95% interval over images.
     """
-    frames = [
-        pd.DataFrame([{"run": r.run, **row} for r in side for row in _rows("", r)], columns=_COMPARED)
-        for side in (ours, theirs)
-    ]
-    both = frames[0].merge(frames[1], on=["run", "key"], how="outer", suffixes=("", "_committed"), sort=False)
-
-    def agrees(row: pd.Series) -> bool:
-        if pd.isna(row["accuracy"]) or pd.isna(row["accuracy_committed"]):
-            return False
-        sides = [(row["accuracy"], row["n"]), (row["accuracy_committed"], row["n_committed"])]
-        (one, n_one), (two, n_two) = sides
-        low, high = wilson(one * n_one, int(n_one))
-        lower, upper = wilson(two * n_two, int(n_two))
-        return low <= two <= high and lower <= one <= upper
-
-    return pd.DataFrame(
-        {
-            "run": both["run"],
-            "key": both["key"],
-            "ours": 100 * both["accuracy"],
-            "committed": 100 * both["accuracy_committed"],
-            "agrees": [agrees(row) for _, row in both.iterrows()],
-        }
-    )
+    sides = [{(r.run, cell.key): cell for r in side for cell in cells("", r)} for side in (ours, theirs)]
+    rows: list[dict[str, Any]] = []
+    for run, key in dict.fromkeys([*sides[0], *sides[1]]):
+        one, two = (side.get((run, key)) for side in sides)
+        values = [None if cell is None else round(100 * cell.accuracy, 2) for cell in (one, two)]
+        agrees = one is not None and two is not None and _within(one, two) and _within(two, one)
+        rows.append({"run": run, "key": key, "ours": values[0], "committed": values[1], "agrees": agrees})
+    return rows
 
 
-_COMPARED = ["run", "key", "accuracy", "n"]
+def _within(one: Cell, other: Cell) -> bool:
+    low, high = _wilson([other])
+    return low <= one.accuracy <= high

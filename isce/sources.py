@@ -13,8 +13,21 @@ from pathlib import Path
 
 from isce.records import canonical, sha256
 
-# Rooms that check, move, draw or write, but decide no figure: the parameters they check are hashed themselves.
-PASSIVE = frozenset({"isce", "isce.config", "isce.records", "isce.sources", "isce.figures", "isce.notebook"})
+# Rooms that check, move, draw or write, but decide no figure (the parameters they check are hashed themselves), and
+# registries, which only say in which module a name is: that module counts, for the runs that use it.
+PASSIVE = frozenset(
+    {
+        "isce",
+        "isce.config",
+        "isce.experiments",
+        "isce.figures",
+        "isce.losses",
+        "isce.models",
+        "isce.notebook",
+        "isce.records",
+        "isce.sources",
+    }
+)
 
 
 def module_file(module: str, root: Path) -> Path | None:
@@ -93,7 +106,7 @@ def code_hash(notebook: Path, root: Path, extra: Iterable[str] = ()) -> str:
     Args:
         notebook: the notebook that runs.
         root: folder that holds the package.
-        extra: modules that are reached by name at run time, such as the family of the run's objective.
+        extra: modules that are reached by name at run time: the families of the run's objective, network and attacks.
     """
     code = notebook_code(notebook)
     modules = closure([*_imports(code, "notebook", False), *extra], root)

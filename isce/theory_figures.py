@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -58,7 +59,7 @@ def softmax_margin() -> Figure:
     left.plot(u, low, color=BLUE, label="one rival")
     left.plot(u, high, color=BLUE, linestyle="--", label=f"{CLASSES - 1} equal rivals")
     left.axvline(0, color=BLACK, linewidth=0.8)
-    left.annotate("decision\nboundary", (0, 4.6), (1.0, 4.3), arrowprops={"arrowstyle": "-"}, fontsize=9)
+    left.annotate("decision boundary", (0, 3.2), (0.2, 3.2), fontsize=9)
     left.set(xlabel=r"margin $z_y - \max_{k \neq y} z_k$", ylabel="SCE", ylim=(0, 5.4))
     left.legend(frameon=False, loc="upper right", fontsize=9)
     point = torch.tensor([0.3, 1.0], dtype=torch.float64)
@@ -85,15 +86,21 @@ def inference_region_sketch() -> Figure:
     ax.plot(u, clean, color=BLUE, label="clean examples")
     ax.plot(u, attacked, color=RED, linestyle="--", label="after every logit moved by r against them")
     ax.fill_between(u, attacked, where=list(u < 0), color=RED, alpha=0.25, linewidth=0, label="lost")
-    hatched = {"facecolor": "none", "edgecolor": BLUE, "hatch": "///", "linewidth": 0}
+    hatched: dict[str, Any] = {"facecolor": "none", "edgecolor": BLUE, "hatch": "///", "linewidth": 0}
     ax.fill_between(u, clean, where=list(u < 2 * shift), label="not covered", **hatched)
     ax.axvline(0, color=BLACK, linewidth=0.8)
     ax.axvline(2 * shift, color=BLACK, linewidth=0.8, linestyle=":")
-    ax.annotate("2r", (2 * shift, 0.262), (2 * shift + 0.2, 0.262), fontsize=9)
-    ax.annotate("decision boundary", (0, 0.262), (-3.9, 0.262), fontsize=9)
-    ax.annotate("", (1.0, 0.222), (4.2, 0.222), arrowprops={"arrowstyle": "->", "color": "0.25"})
-    ax.annotate("margin drop", (2.0, 0.226), fontsize=9)
-    ax.set(xlabel=r"margin $z_y - \max_{k \neq y} z_k$", ylabel="density (sketch)", yticks=[], ylim=(0, 0.29))
+    ax.annotate("2r", (2 * shift, 0.27), (2 * shift + 0.15, 0.27), fontsize=9)
+    ax.annotate("decision boundary", (0, 0.27), (-0.15, 0.27), ha="right", fontsize=9)
+    ax.annotate("", (1.0, 0.241), (4.2, 0.241), arrowprops={"arrowstyle": "->", "color": "0.25"})
+    ax.annotate("margin drop 2r", (1.3, 0.247), fontsize=9)
+    ax.set(
+        xlabel=r"margin $z_y - \max_{k \neq y} z_k$",
+        ylabel="density (sketch)",
+        yticks=[],
+        xlim=(-6, 14),
+        ylim=(0, 0.29),
+    )
     ax.legend(frameon=False, fontsize=9, loc="upper right")
     return figure
 
@@ -125,17 +132,14 @@ def min_max_view() -> Figure:
     inner = [_text(logits + r * corners, 0.0) for r in radii[::6]]
     for sign, colour, name in ((1, RED, "max"), (-1, GREEN, "min")):
         curve = [float(_text(logits, 2 * sign * float(r))) for r in radii]
-        left.plot(radii, curve, color=colour, label=f"$L_{{{'+-'[sign < 0]}2r}}$ at the centre")
+        left.plot(radii, curve, color=colour, label=f"$L_{{{'+' if sign > 0 else '-'}2r}}$")
         found = [float(getattr(values, name)()) for values in inner]
-        left.plot(
-            radii[::6], found, "o" if sign > 0 else "s", color=colour, label=f"{name} of SCE over the box's corners"
-        )
+        left.plot(radii[::6], found, "o" if sign > 0 else "s", color=colour, label=f"{name} of SCE over the box")
     left.set(xlabel="radius r of the logit box", ylabel="loss", ylim=(0, None))
-    left.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=9)
 
-    scale = torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64)[:, None]
-    weights = scale * WEIGHTS
-    point = torch.tensor([0.5, 0.9], dtype=torch.float64)
+    weights = torch.tensor([[0.0, 1.5], [-0.6, 0.2], [1.5, -1.2]], dtype=torch.float64)
+    point = torch.tensor([0.3, 1.0], dtype=torch.float64)
     constants = (weights[:, None] - weights[None]).norm(dim=-1)
     circle = torch.linspace(0, 2 * np.pi, 721, dtype=torch.float64)
     ball = torch.stack([circle.cos(), circle.sin()], dim=1)
@@ -192,8 +196,8 @@ def reweighting() -> Figure:
         arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.5, "shrinkA": 0, "shrinkB": 0}
         right.annotate("", (across, along), (0, 0), arrowprops=arrow)
         right.plot([], [], color=colour, linewidth=2.5, label=label)
-    right.set(xlabel="against class 3  ←   descent direction   →  against class 2".replace("3", "b").replace("2", "c"))
-    right.set(ylabel="towards the true class", xlim=(-0.6, 0.6), ylim=(-0.05, 1.15), aspect="equal")
+    right.set(xlabel="← against one rival | against the other →", ylabel="towards the true class", aspect="equal")
+    right.set(xlim=(-0.6, 0.6), ylim=(-0.05, 1.15), xticks=[-0.5, 0, 0.5])
     right.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -204,25 +208,25 @@ def _on_sphere(a: Tensor) -> Tensor:
     return torch.cat([a[:, None], rest[:, None].expand(-1, CLASSES - 1)], dim=1)
 
 
-def _ascent(start: float, objective: Callable[[Tensor], Tensor], steps: int = 240, size: float = 0.02) -> list[float]:
-    """t_y along steps of length ``size`` up the gradient on the sphere."""
+def _ascent(start: float, objective: Callable[[Tensor], Tensor], size: float = 0.02) -> list[float]:
+    """Margins along steps of length ``size`` up the gradient on the sphere, until the prediction changes."""
     t = _on_sphere(torch.tensor([start], dtype=torch.float64))
     t[0, 1] += 0.02  # one wrong class a little ahead, as on any real example
-    t = t / t.norm()
-    path = [float(t[0, 0])]
-    for _ in range(steps):
-        z = t.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(z).sum(), z)
-        t = t + size * gradient / gradient.norm()
-        t = t / t.norm()
-        path.append(float(t[0, 0]))
-        if int(t.argmax()) != 0:
-            break
-    return path
+    margins: list[float] = []
+    while not margins or margins[-1] > 0:
+        t = (t / t.norm()).requires_grad_()
+        margins.append(-float(_negative_margin(t.detach())))
+        (gradient,) = torch.autograd.grad(objective(t).sum(), t)
+        t = t.detach() + size * gradient / gradient.norm()
+    return margins
+
+
+def _negative_margin(z: Tensor) -> Tensor:
+    return z[:, 1:].amax(dim=1) - z[:, 0]
 
 
 def released_geometry() -> Figure:
-    """Left: the loss along the sphere, with its minima. Right: where ascent on it goes first."""
+    """Left: the loss along the sphere, with its minima. Right: how long ascent on it takes to the boundary."""
     figure, (left, right) = _figure(2)
     a = torch.linspace(0.55, 1, 900, dtype=torch.float64)
     sphere = _on_sphere(a)
@@ -235,16 +239,15 @@ def released_geometry() -> Figure:
     left.set(xlabel=r"$t_y$, wrong classes equal", ylabel="loss")
     left.legend(frameon=False, fontsize=9)
 
-    def margin(z: Tensor) -> Tensor:
-        return z[:, 1:].amax(dim=1) - z[:, 0]
-
-    for start, style in ((0.97, "-"), (0.93, "--")):
-        right.plot(_ascent(start, _released), color=RED, linestyle=style, label=f"released loss, from {start}")
-        right.plot(_ascent(start, margin), color=BLUE, linestyle=style, label=f"margin of z, from {start}")
-    right.axhline(0.9, color=BLACK, linewidth=0.8, linestyle=":")
-    right.annotate("kink", (0, 0.9), (1, 0.87), fontsize=9)
-    right.set(xlabel="steps of ascent on the unit sphere", ylabel=r"$t_y$")
-    right.legend(frameon=False, fontsize=9)
+    for start, style in ((0.91, "-"), (0.97, "--")):
+        right.plot(_ascent(start, _released), color=RED, linestyle=style, label=f"released loss, from $t_y$ = {start}")
+    right.plot(_ascent(0.91, _negative_margin), color=BLUE, linestyle="-.", label="margin of z, from 0.91")
+    right.axhline(0, color=BLACK, linewidth=0.8)
+    right.annotate("decision boundary", (0, 0), (1, 0.03), fontsize=9)
+    right.set(
+        xlabel="steps of ascent on the unit sphere", ylabel=r"margin $t_y - \max_{k \neq y} t_k$", ylim=(-0.08, 1.5)
+    )
+    right.legend(frameon=False, fontsize=9, loc="upper right")
     return figure
 
 
@@ -281,7 +284,7 @@ FIGURES: tuple[Callable[[], Figure], ...] = (
 
 
 def write_all(folder: Path) -> None:
-    """Draw every figure as ``folder/<name>.svg``; same code, same bytes, and a file that would not change is left alone.
+    """Draw every figure as ``folder/<name>.svg``; same code, same bytes; what would not change is left alone.
 
     Args:
         folder: made if it doesn't exist.

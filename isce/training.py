@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from isce.checkpoint import (
     assemble,
     below,
     load_checkpoint,
+    placed,
     prefixed,
     read_tensors,
     write_tensors,
@@ -143,6 +145,13 @@ def learning_rate(optimizer: OptimizerSpec, schedule: ScheduleSpec, step: int, s
     return optimizer.lr * schedule.gamma ** sum(step >= m * steps for m in schedule.milestones)
 
 
+@cache
+def _code(*modules: str) -> str:
+    """Hash of the source of this module, of the given ones and of all that they reach."""
+    files = module_files(closure([__name__, *modules], ROOT, skip=()), ROOT)
+    return sha256(canonical({name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in files}))
+
+
 class _Run:
     """One training run: its networks, optimizer and history, and their files."""
 
@@ -153,8 +162,7 @@ class _Run:
         self.validation_set = DeviceSet(data.validation, device)
         shape = {name: getattr(data, name) for name in ("input_shape", "mean", "std", "num_classes")}
         classifier, objective = assemble(parameters, shape)
-        # Faster on the CPU and with tensor cores; torch's annotations don't know this argument.
-        self.classifier = classifier.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.classifier = placed(classifier, device)
         self.objective = objective.to(device)
         self.optimizer = self._optimizer()
         self.history: list[Row] = []
@@ -255,12 +263,10 @@ class _Run:
     def _identity(self) -> dict[str, Any]:
         """Everything that must be equal for a run to go on from a state file."""
         kinds: list[nn.Module] = [self.classifier.backbone, self.classifier.score_map, self.objective]
-        modules = closure([__name__, *(type(kind).__module__ for kind in kinds)], ROOT, skip=())
-        code = {name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in module_files(modules, ROOT)}
         return {
             "parameters": self.parameters.model_dump(mode="json"),
             "data": self.data.sha256,
-            "code": sha256(canonical(code)),
+            "code": _code(*(type(kind).__module__ for kind in kinds)),
             "versions": versions(),
             "device": self.device.type,
         }

@@ -8,6 +8,8 @@ parameters, code and package versions.
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import sys
 import time
@@ -17,20 +19,14 @@ from typing import Any, Literal
 
 import yaml
 
-from isce import losses, records
-from isce.config import (
-    ROOT,
-    AttackParameters,
-    ConfigError,
-    Experiment,
-    TrainParameters,
-    load_experiment,
-    load_suite,
-)
+from isce import losses, models, records
+from isce.config import ROOT, AttackParameters, ConfigError, MinmaxParameters, TrainParameters, load_suite
+from isce.experiments import Experiment, load_experiment
 from isce.records import canonical, sha256
 from isce.sources import closure, code_hash, essence, module_files
 
-Kind = Literal["train", "attack"]
+Kind = Literal["train", "attack", "minmax"]
+Parameters = TrainParameters | AttackParameters | MinmaxParameters
 CHECKPOINT = "last.safetensors"
 
 
@@ -52,47 +48,39 @@ class Run:
 
 
 def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
-    """All runs of an experiment, each training run directly before its attack run."""
+    """All runs of an experiment: each training run, then what is done with its checkpoint."""
     suite = load_suite(experiment.attack.suite, root)
     versions = records.versions()
+
+    @functools.cache
+    def code(kind: Kind, objective: str, model: str) -> str:
+        families = [f"isce.losses.{losses.family(objective)}", f"isce.models.{models.family(model)}"]
+        return code_hash(root / "notebooks" / f"{kind}.ipynb", root, families)
+
+    def run(kind: Kind, name: str, training: TrainParameters, own: Parameters, **depends: str) -> Run:
+        values = own.model_dump(mode="json")
+        parts = {"kind": kind, "parameters": values, "code": code(kind, training.objective.name, training.model)}
+        key = sha256(canonical({**parts, "versions": versions, **depends}))
+        return Run(kind, experiment.name, name, training.objective.label, key, values)
+
     found: list[Run] = []
-    for name, parameters in experiment.runs():
-        train = _run("train", experiment.name, name, parameters, {"versions": versions}, root)
-        plan = experiment.attack
-        attack = AttackParameters(
-            checkpoint=f"build/runs/{train.folder}/{CHECKPOINT}",
-            suite=suite,
-            norm=plan.norm,
-            eps=plan.eps,
-            images=plan.images,
-            seed=plan.seed,
-            batch_size=plan.batch_size,
-        )
-        depends = {"versions": versions, "checkpoint": train.key}
-        found += [train, _run("attack", experiment.name, name, attack, depends, root, parameters)]
+    for name, training in experiment.runs():
+        train = run("train", name, training, training)
+        checkpoint = f"build/runs/{train.folder}/{CHECKPOINT}"
+        plan = experiment.attack.model_dump(exclude={"suite", "main_eps"})
+        attack = AttackParameters(checkpoint=checkpoint, suite=suite, **plan)
+        found += [train, run("attack", name, training, attack, checkpoint=train.key)]
+        if experiment.minmax and training.seed in experiment.minmax.seeds:
+            minmax = MinmaxParameters(checkpoint=checkpoint, **experiment.minmax.model_dump(exclude={"seeds"}))
+            found.append(run("minmax", name, training, minmax, checkpoint=train.key))
     return found
-
-
-def _run(
-    kind: Kind,
-    experiment: str,
-    name: str,
-    parameters: TrainParameters | AttackParameters,
-    depends: dict[str, Any],
-    root: Path,
-    training: TrainParameters | None = None,
-) -> Run:
-    objective = (training or parameters).objective  # type: ignore[union-attr]
-    code = code_hash(root / "notebooks" / f"{kind}.ipynb", root, [f"isce.losses.{losses.family(objective.name)}"])
-    values = parameters.model_dump(mode="json")
-    key = sha256(canonical({"kind": kind, "parameters": values, "code": code, **depends}))
-    return Run(kind, experiment, name, objective.label, key, values)
 
 
 def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
     """Write ``params.yaml`` of every run of an experiment where it changed, and drop records that are damaged.
 
-    Afterwards a run is due exactly if its record is missing or older than its ``params.yaml``.
+    Afterwards a run is due exactly if its record is missing or older than its ``params.yaml``. The names of the runs
+    stand in ``keys/<experiment>.json``, where the Snakefile reads them.
 
     Args:
         name: experiment file of ``experiments/``.
@@ -115,10 +103,13 @@ def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
             oldest = min(path.stat().st_mtime_ns for path in (folder / "record.json", *folder.glob("*.safetensors")))
             if params.stat().st_mtime_ns > oldest:  # a change that was taken back
                 os.utime(params, ns=(oldest, oldest))
+    _plan_report(name, build, root)
+    names = [f"{run.kind}/{run.name}" for run in planned if run.kind != "train"]
+    records.write_atomic(build / "keys" / f"{name}.json", json.dumps(names) + "\n")
     return planned
 
 
-def plan_report(name: str, build: Path, root: Path = ROOT) -> None:
+def _plan_report(name: str, build: Path, root: Path) -> None:
     """Write the keys of the report and of the book: hashes of the code and pages they are made of."""
     drawing = sorted(closure(["isce.report"], root, skip=()))
     parts = {m: sha256(essence(f.read_text(encoding="utf-8"))) for m, f in module_files(drawing, root)}
@@ -170,7 +161,7 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     """Run one notebook with papermill and print one line about it.
 
     Args:
-        kind: ``train`` or ``attack``.
+        kind: which notebook.
         params: the run's ``params.yaml``; the run's files go beside it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         root: the project's folder.
@@ -213,6 +204,9 @@ def _headline(record: records.Record) -> str:
         return "FLAGS: " + ", ".join(record.flags)
     if record.kind == "train":
         return f"validation accuracy {figures['validation_accuracy']:.1%}"
+    if record.kind == "minmax":
+        threats = figures["threats"].items()
+        return "certified " + ", ".join(f"{name} {found['certified']:.1%}" for name, found in threats)
     worst = ", ".join(f"{threat} {outcome['worst']['accuracy']:.1%}" for threat, outcome in figures["threats"].items())
     return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}"
 
@@ -241,9 +235,9 @@ def _quiet_kernel() -> Any:
 def _progress(run: Path) -> tuple[int, int]:
     """How many runs of an experiment were done under their present key when this one was, and how many there are."""
     planned = list(run.parent.parent.glob("*/*/params.yaml"))
-    own, done = (run / "record.json").stat().st_mtime_ns, 0
+    own, done = records.read(run / "record.json").provenance.created, 0
     for params in planned:
-        path = params.parent / "record.json"
-        with contextlib.suppress(OSError, records.RecordError):
-            done += path.stat().st_mtime_ns <= own and records.read(path).key == _read_params(params)["key"]
+        with contextlib.suppress(records.RecordError):
+            other = records.read(params.parent / "record.json")
+            done += other.provenance.created <= own and other.key == _read_params(params)["key"]
     return done, len(planned)

@@ -13,15 +13,14 @@ from isce.config import (
     AttackParameters,
     AttackSpec,
     ConfigError,
-    Experiment,
     ObjectiveSpec,
     Suite,
     TrainParameters,
     from_notebook,
-    load_experiment,
     load_suite,
     validate,
 )
+from isce.experiments import Experiment, load_experiment
 
 SUITE = {"name": "s", "rows": [{"attack": "fgsm"}]}
 ATTACK = {"checkpoint": "c", "suite": SUITE, "eps": [0.1]}

@@ -10,10 +10,10 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from isce.config import ROOT, AttackParameters, TrainParameters
+from isce.config import ROOT, AttackParameters, MinmaxParameters, TrainParameters
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MODELS = {"train": TrainParameters, "attack": AttackParameters}
+MODELS = {"train": TrainParameters, "attack": AttackParameters, "minmax": MinmaxParameters}
 
 
 def cells(path, kind):
@@ -69,6 +69,7 @@ class TestEachNotebook:
     [
         ("train", {"epoch": 3}, "unknown parameter 'epoch'"),
         ("train", {"dataset": "nonesuch"}, "unknown data set 'nonesuch'; known:"),
+        ("minmax", {"steps": 0}, "steps: .*greater than or equal to 1, got 0"),
         ("attack", {"eps": [1.5]}, r"\(0, 1\] for linf"),
     ],
 )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from isce import losses
+from isce import losses, models
 from isce.config import ROOT
 from isce.sources import PASSIVE, closure, code_hash, essence, module_file
 
@@ -71,16 +71,29 @@ def test_family_that_is_reached_by_name_counts_when_named(project):
     assert code_hash(project / "a.ipynb", project, ["isce.other"]) != bare
 
 
-@pytest.mark.parametrize("notebook", ["train", "attack"])
+@pytest.mark.parametrize("notebook", ["train", "attack", "minmax"])
 def test_real_notebooks_reach_the_rooms_that_decide_figures_and_no_loss_family(notebook):
     from isce.sources import _imports, notebook_code
 
     code = notebook_code(ROOT / "notebooks" / f"{notebook}.ipynb")
     found = closure(_imports(code, "notebook", False), ROOT)
-    assert {"isce.data", "isce.training", "isce.models", "isce.losses.base"} <= found
+    assert {"isce.data", "isce.training", "isce.checkpoint"} <= found
     assert ("isce.evaluation" in found) == ("isce.attacks" in found) == (notebook == "attack")
-    assert not {f"isce.losses.{losses.family(name)}" for name in losses.names()} & found
+    assert ("isce.minmax.gap" in found) == (notebook == "minmax")
+    families = {f"isce.losses.{losses.family(name)}" for name in losses.names()} & found
+    # The bound is I-SCE itself, and Lipschitz constants know the score maps of every objective.
+    assert families == ({"isce.losses.softmax", "isce.losses.gaussian"} if notebook == "minmax" else set())
+    networks = {f"isce.models.{models.family(name)}" for name in models.names()} & found
+    assert networks == set()
     assert not PASSIVE & found
+
+
+@pytest.mark.parametrize("registry", [losses, models])
+def test_families_of_a_registry_bring_its_base(registry):
+    package = registry.__name__
+    for name in registry.names():
+        found = closure([f"{package}.{registry.family(name)}"], ROOT)
+        assert {f"{package}.base", f"{package}.{registry.family(name)}"} <= found
 
 
 def test_every_passive_room_exists():

@@ -1,4 +1,4 @@
-"""Sphinx extension: the built book loads nothing from elsewhere, and draws its theory figures itself.
+"""Sphinx extension: the built book loads nothing from elsewhere, draws its theory figures itself, is valid HTML.
 
 MathJax comes from the installed package ``sphinx-mathjax-offline``; only the one bundle and the fonts that it needs
 are copied into the book (the package's own extension would copy all 24 MB).
@@ -6,16 +6,19 @@ are copied into the book (the package's own extension would copy all 24 MB).
 
 from __future__ import annotations
 
+import re
 import shutil
 from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
 PACKAGE = "sphinx-mathjax-offline"
 BUNDLE = "tex-chtml.js"
+FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>')
 FONTS = "output/chtml/fonts/woff-v2"
 
 
@@ -39,13 +42,35 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
             shutil.copyfile(file, copy)
 
 
-def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+def drop_thebe_scripts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Jupyter Book always adds the scripts of thebe, which point to a CDN; this book runs no code in the browser."""
-    context["script_files"] = [
-        script
-        for script in context["script_files"]
-        if "thebe" not in str(script.filename).lower() and "THEBE" not in str(getattr(script, "attributes", ""))
-    ]
+    context["script_files"] = [script for script in context["script_files"] if "thebe" not in str(script).lower()]
+    context["css_files"] = [style for style in context["css_files"] if "thebe" not in str(style).lower()]
+
+
+def drop_thebe_settings(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Its settings in the page's body."""
+    for node in list(doctree.findall(nodes.raw)):
+        if "x-thebe-config" in node.astext() or "kernelName" in node.astext():
+            node.parent.remove(node)
+
+
+def number_ids(app: Sphinx, doctree: nodes.document) -> None:
+    """sphinx-proof gives all proofs, and all theorems' bodies, one id, which HTML forbids; nothing refers to it."""
+    for number, node in enumerate(doctree.findall(nodes.Element)):
+        if node.get("ids") in (["proof"], ["proof-content"]):
+            node["ids"] = [f"{node['ids'][0]}-{number}"]
+
+
+def drop_font_preloads(app: Sphinx, error: Exception | None) -> None:
+    """The theme preloads its fonts as cross-origin requests, which browsers refuse, loudly, for pages on the disk."""
+    if error is not None or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        cleaned = FONT_PRELOAD.sub("", text)
+        if cleaned != text:
+            page.write_text(cleaned, encoding="utf-8")
 
 
 def draw_figures(app: Sphinx) -> None:
@@ -56,8 +81,11 @@ def draw_figures(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the three steps."""
+    """Register the steps."""
     app.connect("builder-inited", draw_figures)
-    app.connect("html-page-context", drop_thebe, priority=900)
+    app.connect("doctree-read", number_ids)
+    app.connect("doctree-resolved", drop_thebe_settings, priority=900)
+    app.connect("html-page-context", drop_thebe_scripts, priority=900)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", drop_font_preloads)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from isce.attacks import third_party
-from isce.attacks.base import AttackResult, Found, Problem, Threat, check_scores, checked, margin, untouched, verify
+from isce.attacks import ascent, third_party
+from isce.attacks.base import AttackResult, Found, Problem, Threat, margin, untouched, verify
+from isce.attacks.checks import check_images, check_index, check_scores
+from isce.attacks.matched import matched
 
 if TYPE_CHECKING:
     from isce.config import AttackSpec
@@ -25,6 +28,7 @@ class _Attack(NamedTuple):
 
 _OWN = ("training", "matched")
 _ATTACKS = {
+    "matched": _Attack(matched, ascent.OBJECTIVES, random=True),
     "fgsm": _Attack(third_party.fgsm, _OWN, random=False),
     "bim": _Attack(third_party.bim, _OWN, random=False),
     "pgd": _Attack(third_party.pgd, _OWN, random=True),
@@ -80,16 +84,19 @@ def run(
         TypeError: images not floating point, labels or index not int64.
         ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores.
     """
-    problem = checked(classifier, objective, x, y, threat, seed, index)
+    check_images(x, y)
+    x, y, index = x.detach(), y.detach(), check_index(index, y)
     with untouched(classifier, objective):
         with torch.no_grad():
-            scores = classifier(problem.x)
-        check_scores(scores, problem.y)
-        state = _State(problem, scores)
+            scores = classifier(x)
+        check_scores(scores, y)
+        problem = Problem(classifier, objective, x, y, index, threat, seed, scores, best=x)
+        state = _State(problem)
         for restart in range(spec.restarts):
             rows = state.open()
             if len(rows) == 0:
                 break
+            problem = replace(problem, best=state.points)
             part = problem if problem.batch_dependent else problem.take(rows)
             found = _ATTACKS[spec.attack].restart(spec, part, restart)
             state.add(part, rows, found, spec.steps, restart)
@@ -99,11 +106,11 @@ def run(
 class _State:
     """The best verified points over the restarts."""
 
-    def __init__(self, problem: Problem, scores: Tensor) -> None:
+    def __init__(self, problem: Problem) -> None:
         self.whole = problem.batch_dependent
         self.points = problem.x.clone()
-        self.success = scores.argmax(1) != problem.y
-        self.margin = margin(scores, problem.y)
+        self.success = problem.scores.argmax(1) != problem.y
+        self.margin = margin(problem.scores, problem.y)
         self.first = torch.where(self.success, 0, -1)
         self.rejected = torch.zeros_like(self.success)
         self.last = self.success.clone()

@@ -129,7 +129,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """One batch to attack, checked by :func:`checked`.
+    """One batch to attack, already checked.
 
     Attributes:
         classifier: module that maps (N, C, H, W) in [0, 1] to raw scores (N, K), with ``return_embedding=True`` to
@@ -140,6 +140,8 @@ class Problem:
         index: position of each image in its data set (N,), int64; keys the randomness.
         threat: the threat model.
         seed: keys the randomness.
+        scores: clean scores (N, K).
+        best: the points with the lowest margin so far (N, C, H, W); at first the images.
     """
 
     classifier: nn.Module
@@ -149,6 +151,8 @@ class Problem:
     index: Tensor
     threat: Threat
     seed: int
+    scores: Tensor
+    best: Tensor
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Raw scores (N, K), and the embedding where the objective needs it, else None."""
@@ -164,7 +168,8 @@ class Problem:
 
     def take(self, rows: Tensor) -> Problem:
         """The same problem on some of its images."""
-        return replace(self, x=self.x[rows], y=self.y[rows], index=self.index[rows])
+        names = ("x", "y", "index", "scores", "best")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def random_start(self, restart: int, scale: float = 1.0) -> Tensor:
         """Points drawn uniformly from the ball of radius ``scale * eps``, projected into ball and box.
@@ -200,68 +205,6 @@ def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm:
             row.normal_(generator=generator)
             row.mul_(torch.rand((), generator=generator) ** (1 / row.numel()) / row.norm())
     return noise
-
-
-def checked(
-    classifier: nn.Module, objective: Any, x: Tensor, y: Tensor, threat: Threat, seed: int, index: Tensor | None
-) -> Problem:
-    """A problem whose inputs are what they should be.
-
-    Raises:
-        TypeError: images that aren't floating point, labels or index that aren't int64.
-        ValueError: wrong shape, no images, values outside [0, 1] or NaN, negative labels or index.
-    """
-    check_images(x, y)
-    index = torch.arange(len(x)) if index is None else index
-    if index.dtype != torch.int64:
-        raise TypeError(f"index must be int64, got {index.dtype}")
-    if index.shape != y.shape or bool((index < 0).any()):
-        raise ValueError(f"index must hold one position >= 0 for each of {len(x)} images, got {tuple(index.shape)}")
-    return Problem(classifier, objective, x.detach(), y.detach(), index.detach().to(x.device), threat, seed)
-
-
-def check_images(x: Tensor, y: Tensor) -> None:
-    """Refuse images and labels that no attack or evaluation can be run on.
-
-    Args:
-        x: images, should be floating point (N, C, H, W) in [0, 1], N >= 1.
-        y: labels, should be int64 (N,), >= 0, on the same device.
-
-    Raises:
-        TypeError: images that aren't floating point, labels that aren't int64.
-        ValueError: wrong shape, no images, values outside [0, 1] or NaN, negative labels, different devices.
-    """
-    if not x.is_floating_point():
-        raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
-    if y.dtype != torch.int64:
-        raise TypeError(f"labels must be int64, got {y.dtype}")
-    if x.ndim != 4:
-        raise ValueError(f"images must have shape (N, C, H, W), got {tuple(x.shape)}")
-    if x.numel() == 0:
-        raise ValueError(f"empty batch: images have shape {tuple(x.shape)}")
-    if y.shape != x.shape[:1]:
-        raise ValueError(f"labels must have shape ({len(x)},) as there are {len(x)} images, got {tuple(y.shape)}")
-    if x.device != y.device:
-        raise ValueError(f"images and labels must be on one device, got {x.device} and {y.device}")
-    low, high = (float(v) for v in torch.aminmax(x.detach()))
-    if not (low >= 0 and high <= 1):  # also where NaN
-        raise ValueError(f"images must lie in [0, 1] without NaN, got values from {low:g} to {high:g}")
-    if int(y.min()) < 0:
-        raise ValueError(f"labels must be at least 0, got {int(y.min())}")
-
-
-def check_scores(scores: Tensor, y: Tensor) -> None:
-    """Refuse a classifier whose clean scores can't be attacked.
-
-    Raises:
-        ValueError: scores not (N, K) with K >= 2, not finite, or a label outside [0, K).
-    """
-    if scores.ndim != 2 or len(scores) != len(y) or scores.shape[1] < 2:
-        raise ValueError(f"scores must have shape ({len(y)}, classes >= 2), got {tuple(scores.shape)}")
-    if int(y.max()) >= scores.shape[1]:
-        raise ValueError(f"labels must lie in [0, {scores.shape[1]}), got {int(y.max())}")
-    if not bool(torch.isfinite(scores).all()):
-        raise ValueError("the classifier's scores of clean images are not finite")
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from isce import attacks
 from isce.attacks import Threat
-from isce.attacks.base import check_images, untouched
+from isce.attacks.base import untouched
+from isce.attacks.checks import check_images
 
 if TYPE_CHECKING:
     from isce.config import AttackSpec

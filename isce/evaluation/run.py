@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from isce import attacks
 from isce.attacks import Threat
-from isce.attacks.base import check_images, check_scores, untouched
+from isce.attacks.base import untouched
+from isce.attacks.checks import check_images, check_index, check_scores
 from isce.evaluation.outcome import Evaluation, Mask, Outcome
 from isce.records import canonical, sha256, versions, write_atomic
 from isce.sources import closure, essence, module_files
@@ -62,8 +63,7 @@ def evaluate(
         RuntimeError: out of memory; names the remedy. Finished rows are kept in ``state``.
     """
     check_images(images, labels)
-    index = torch.arange(len(labels)) if index is None else index.cpu()
-    job = _Job(classifier, objective, images, labels, index, parameters)
+    job = _Job(classifier, objective, images, labels, check_index(index, labels), parameters)
     kept = _State(state, job)
     clean = job.clean()
     left, outcomes = clean.copy(), dict[str, dict[str, Outcome]]()
@@ -135,7 +135,7 @@ class _Job:
                     self.labels[batch].to(self.device),
                     threat,
                     seed=self.parameters.seed,
-                    index=self.index[batch],
+                    index=self.index[batch].to(self.device),
                 )
             except torch.OutOfMemoryError as error:
                 size = self.parameters.batch_size

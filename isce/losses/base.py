@@ -159,6 +159,8 @@ def numbers(name: str, value: object) -> Tensor:
         raise TypeError(f"{name} must be numbers, got {value!r}")
     try:
         tensor = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must have rows of equal length, got {value!r}") from error
     except (TypeError, RuntimeError) as error:
         raise TypeError(f"{name} must be numbers, got {value!r}") from error
     if not tensor.is_floating_point():
@@ -278,7 +280,12 @@ def example_weight(like: Tensor, target: Tensor, weight: Tensor | None, ignore_i
     kept = (target != ignore_index).to(like.dtype)
     if weight is None:
         return kept
-    return kept * weight.to(like)[target.masked_fill(target == ignore_index, 0)]
+    return kept * rows(weight.to(like), target.masked_fill(target == ignore_index, 0))
+
+
+def rows(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]``; inside nested transforms torch would read the value of an index without dimensions."""
+    return table[index.unsqueeze(0)].squeeze(0)
 
 
 def reduce(loss: Tensor, weight: Tensor, reduction: Reduction) -> Tensor:

@@ -8,7 +8,19 @@ from typing import Literal, Unpack, get_args
 import torch
 from torch import Tensor, nn
 
-from isce.losses.base import Common, Objective, Reduction, class_dim, example_weight, number, reduce, true_score, widen
+from isce.losses.base import (
+    Common,
+    Objective,
+    Reduction,
+    check,
+    class_dim,
+    example_weight,
+    number,
+    reduce,
+    rows,
+    true_score,
+    widen,
+)
 
 Covariance = Literal["identity", "diagonal"]
 
@@ -90,13 +102,14 @@ class LargeMarginGaussianMixture(Objective):
         return scores
 
     def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        check(scores, target, self.weight)
         true = true_score(scores, target, self.ignore_index)
         distance = -true
         row = target.masked_fill(target == self.ignore_index, 0)
         if self.covariance == "diagonal":
             if self._map is None:
                 raise RuntimeError("lgm with a learnt diagonal has no map yet: call score_map(...) first")
-            distance = distance - self._map[0].half_log_determinant()[row]
+            distance = distance - rows(self._map[0].half_log_determinant(), row)
         dim = class_dim(scores)
         logits = widen(scores).scatter_add(dim, row.unsqueeze(dim), -self.alpha * distance.unsqueeze(dim))
         weight = example_weight(true, target, self.weight, self.ignore_index)
@@ -182,6 +195,7 @@ class MaxMahalanobisCenter(Objective):
         return SimplexScores(embedding_dim, num_classes, self.c_mm)
 
     def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        check(scores, target, self.weight)
         true = true_score(scores, target, self.ignore_index)
         weight = example_weight(true, target, self.weight, self.ignore_index)
         return reduce(-true / 2 * weight, weight, reduction)

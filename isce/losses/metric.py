@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.losses.base import Common, Objective, Reduction, example_weight, number, reduce, root, unit, widen
+from isce.losses.base import Common, Objective, Reduction, example_weight, number, reduce, root, rows, unit, widen
 
 _TRAILING = "the term compares embeddings, one for each example: scores are (N, C)"
 _PAIRS = "the term compares the examples of a batch with each other, so an example alone has no loss of its own"
@@ -48,6 +48,8 @@ class _Embedded(Objective):
 
     def _pairs(self, embedding: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Squared distances (N, N), whether two examples share the class, and whether they are two and both count."""
+        if target.dim() != 1:
+            raise ValueError(f"{self.name}: labels must be (N,), got {tuple(target.shape)}; {_PAIRS}")
         squared = (embedding.unsqueeze(1) - embedding.unsqueeze(0)).square().sum(-1)
         kept = target != self.ignore_index
         others = ~torch.eye(len(target), dtype=torch.bool, device=target.device)
@@ -165,7 +167,7 @@ class CenterLoss(_Embedded):
             raise RuntimeError("center has no centres yet: call score_map(embedding_dim, num_classes) first")
         if self.centres.shape[1] != embedding.shape[-1]:
             raise ValueError(f"embedding must be (N, {self.centres.shape[1]}), got {tuple(embedding.shape)}")
-        return embedding - self.centres[target.masked_fill(target == self.ignore_index, 0)]
+        return embedding - rows(self.centres, target.masked_fill(target == self.ignore_index, 0))
 
     def _term(self, embedding: Tensor, target: Tensor) -> Tensor:
         return self._offset(embedding, target).square().sum(-1) / 2

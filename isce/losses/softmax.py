@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from isce.losses.base import Common, Objective, Reduction, check, class_dim, cross_entropy, numbers, widen
+from isce.losses.base import Common, Objective, Reduction, check, class_dim, cross_entropy, number, numbers, rows, widen
 
 
 def inference_softmax_cross_entropy(
@@ -69,7 +69,7 @@ def _with_inference(logits: Tensor, target: Tensor, inference: float | Tensor) -
     if not isinstance(inference, Tensor):
         if not math.isfinite(inference):
             raise ValueError(f"inference must be finite, got {inference}")
-        return logits.scatter_add(dim, index, logits.new_full((), -inference).expand(index.shape))
+        return logits.scatter_add(dim, index, logits.new_full(index.shape, -inference))
     m = inference.to(logits)
     if m.dim() == 0:
         return logits.scatter_add(dim, index, (-m).expand(index.shape))
@@ -78,7 +78,7 @@ def _with_inference(logits: Tensor, target: Tensor, inference: float | Tensor) -
     if m.dim() == 1:
         return logits.scatter_add(dim, index, -m[index])
     pairs = m.masked_fill(torch.eye(classes, dtype=torch.bool, device=m.device), 0.0)
-    return logits + pairs[row].movedim(-1, dim)
+    return logits + rows(pairs, row).movedim(-1, dim)
 
 
 class SoftmaxCrossEntropy(Objective):
@@ -109,8 +109,9 @@ class InferenceSoftmaxCrossEntropy(Objective):
     the gradient of this loss has the direction of SCE's, and an attack on it fails where one on SCE does.
 
     Args:
-        inference: m, a number, (C,) or (C, C), in units of a logit, finite; a buffer, saved in the state dict. The
-            diagonal of a matrix is set to 0. The default 2 covers moves of each logit by up to 1.
+        inference: m, a number, (C,) or (C, C), in units of a logit, finite. A number stays a number (the fastest form);
+            a vector or matrix is a buffer, saved in the state dict, the diagonal of a matrix set to 0. The default 2
+            covers moves of each logit by up to 1.
         **common: see :class:`~isce.losses.base.Objective`. For ``label_smoothing`` the smoothed label is compared with
             the softmax of the logits after the term.
 
@@ -120,7 +121,7 @@ class InferenceSoftmaxCrossEntropy(Objective):
     """
 
     name = "isce"
-    inference: Tensor
+    inference: float | Tensor
 
     def __init__(
         self, inference: float | Sequence[float] | Sequence[Sequence[float]] | Tensor = 2.0, **common: Unpack[Common]
@@ -129,9 +130,10 @@ class InferenceSoftmaxCrossEntropy(Objective):
         m = numbers("inference", inference)
         if m.dim() > 2 or (m.dim() and (m.shape[0] < 2 or len(set(m.shape)) > 1)):
             raise ValueError(f"inference must be a number, (C,) or (C, C), got shape {tuple(m.shape)}")
-        if m.dim() == 2:
-            m.fill_diagonal_(0.0)
-        self.register_buffer("inference", m)
+        if m.dim() == 0:
+            self.inference = float(m) if isinstance(inference, Tensor) else number("inference", inference)
+            return
+        self.register_buffer("inference", m.fill_diagonal_(0.0) if m.dim() == 2 else m)
 
     def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
         return inference_softmax_cross_entropy(

@@ -7,6 +7,7 @@ or ``network_constants``; ``inner_gap`` and ``inference_region`` measure trained
 
 from __future__ import annotations
 
+from isce.minmax.analysis import Analysis, Ball, analyse
 from isce.minmax.ball import Extremum, logit_ball_maximum, logit_ball_minimum
 from isce.minmax.bounds import certified_radius, input_bound, linear_constants
 from isce.minmax.counterparts import covering_inference, logit_box_maximum, logit_box_minimum, wrong_evidence
@@ -15,8 +16,11 @@ from isce.minmax.lipschitz import network_constants
 from isce.minmax.region import InferenceRegion, frechet_distance, inference_region
 
 __all__ = [
+    "Analysis",
+    "Ball",
     "Extremum",
     "InferenceRegion",
+    "analyse",
     "certified_radius",
     "covering_inference",
     "frechet_distance",

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from isce.losses import inference_softmax_cross_entropy
+from isce.losses.softmax import inference_softmax_cross_entropy
 from isce.minmax.checks import check_radius, check_scores
 
 

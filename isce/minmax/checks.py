@@ -52,9 +52,9 @@ def check_evaluation(classifier: nn.Module) -> None:
         classifier: any module.
 
     Raises:
-        ValueError: it is in training mode.
+        ValueError: it or a module in it is in training mode.
     """
-    if classifier.training:
+    if any(module.training for module in classifier.modules()):
         raise ValueError("the classifier is in training mode; call classifier.eval() first")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from isce.losses import inference_softmax_cross_entropy
+from isce.losses.softmax import inference_softmax_cross_entropy
 from isce.minmax.checks import check_radius, check_scores
 
 

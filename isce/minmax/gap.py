@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.losses import inference_softmax_cross_entropy
+from isce.losses.softmax import inference_softmax_cross_entropy
 from isce.minmax.checks import check_attacked, check_evaluation, check_radius, check_scores
 from isce.minmax.counterparts import wrong_evidence
 

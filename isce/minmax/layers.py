@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isce.models.base import BatchNorm
+
 Rule = Callable[[Any, Tensor], tuple[Tensor, float]]
 
 
@@ -22,10 +24,10 @@ def conv_norm(weight: Tensor, height: int, width: int, stride: int = 1, groups: 
     """Upper bound of the l_2 operator norm of a zero-padded convolution.
 
     With stride s the input splits into s x s phases, on which the operator is a convolution of stride 1 with s^2
-    times the channels. That convolution, on a zero-padded input, is a restriction of the circular one on any torus
-    with room for the input and the kernel's reach; its norm is the largest singular value over the Fourier
-    frequencies (Sedghi, Gupta and Long 2019). So this is a bound for every zero padding, close to exact on images
-    much larger than the kernel.
+    times the channels. Its outputs read the padded input only, without wrapping around: it is a restriction of the
+    circular convolution on a torus of the padded input's size. The norm of that is the largest singular value over the
+    Fourier frequencies (Sedghi, Gupta and Long 2019), so an upper bound, close to exact on images much larger than the
+    kernel.
 
     Args:
         weight: (out, in / groups, kh, kw); a dilated kernel with its zeros written out.
@@ -39,10 +41,7 @@ def conv_norm(weight: Tensor, height: int, width: int, stride: int = 1, groups: 
     """
     reach_h, reach_w = -weight.shape[2] % stride, -weight.shape[3] % stride
     kernel = F.pixel_unshuffle(F.pad(weight.detach().double(), (0, reach_w, 0, reach_h)), stride)
-    torus = (
-        math.ceil(height / stride) + kernel.shape[2] - 1,
-        math.ceil(width / stride) + kernel.shape[3] - 1,
-    )
+    torus = math.ceil(height / stride), math.ceil(width / stride)
     largest = 0.0
     for block in kernel.chunk(groups):
         matrices = torch.fft.rfft2(block, s=torus).flatten(2).permute(2, 0, 1)
@@ -78,7 +77,7 @@ def _batch_norm(layer: nn.BatchNorm2d, v: Tensor) -> tuple[Tensor, float]:
 
 
 def _unchanged(layer: nn.Module, v: Tensor) -> tuple[Tensor, float]:
-    """ReLU, flatten, dropout in evaluation mode: no entry moves further than it did, and v stays v."""
+    """ReLU, flatten: no entry moves further than it did, and v stays v."""
     return layer(v), 1.0
 
 
@@ -100,12 +99,7 @@ def _avg_pool(layer: nn.AvgPool2d, v: Tensor) -> tuple[Tensor, float]:
 def _global_avg_pool(layer: nn.AdaptiveAvgPool2d, v: Tensor) -> tuple[Tensor, float]:
     if _pair(layer.output_size) != (1, 1):
         raise ValueError(f"no Lipschitz bound for adaptive average pooling to {layer.output_size}; known: 1")
-    return layer(v), global_mean_norm(v)
-
-
-def global_mean_norm(v: Tensor) -> float:
-    """Exact l_2 norm of the mean over height and width of (1, C, H, W): 1 / sqrt(H W)."""
-    return 1 / math.sqrt(v.shape[2] * v.shape[3])
+    return layer(v), 1 / math.sqrt(v.shape[2] * v.shape[3])
 
 
 def _windows(layer: nn.MaxPool2d | nn.AvgPool2d) -> int:
@@ -121,9 +115,9 @@ def _pair(value: Any) -> tuple[int, int]:
 LAYERS: dict[type[nn.Module], Rule] = {
     nn.AdaptiveAvgPool2d: _global_avg_pool,
     nn.AvgPool2d: _avg_pool,
+    BatchNorm: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.Conv2d: _conv,
-    nn.Dropout: _unchanged,
     nn.Flatten: _unchanged,
     nn.Identity: _unchanged,
     nn.Linear: _linear,

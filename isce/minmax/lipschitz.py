@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
+from isce.losses.gaussian import GaussianScores, SimplexScores
 from isce.minmax.checks import check_evaluation
-from isce.minmax.layers import LAYERS, global_mean_norm
+from isce.minmax.layers import LAYERS
 from isce.models import Backbone, Classifier
 
 _SLACK = 1e-6
@@ -42,8 +43,8 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
     """Upper bounds K_{yk} of |f_k(x) - f_y(x) - f_k(x') + f_y(x')| / ||x - x'|| for images in pixel units.
 
     Args:
-        classifier: in evaluation mode, with fixed normalisation statistics, layers of ``isce.minmax.layers.LAYERS``
-            and a linear score map.
+        classifier: in evaluation mode, with fixed normalisation statistics, layers of ``isce.minmax.layers.LAYERS`` and
+            a score map that ``difference_weight`` knows.
         norm: "linf" or "l2".
 
     Returns:
@@ -70,6 +71,8 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
 def difference_weight(score_map: nn.Module) -> Tensor:
     """Matrix W (C, D), float64: every score difference f_k - f_y is affine in the embedding, with weight w_k - w_y.
 
+    For scores -c ||h - mu_k||^2 the squares of h cancel in a difference, and W = 2 c mu.
+
     Args:
         score_map: the objective's map from embedding to scores.
 
@@ -81,7 +84,14 @@ def difference_weight(score_map: nn.Module) -> Tensor:
     """
     if isinstance(score_map, nn.Linear):
         return score_map.weight.detach().double()
-    raise ValueError(f"no Lipschitz bound for the score map {type(score_map).__name__}; known: Linear")
+    if isinstance(score_map, SimplexScores):
+        return 2 * score_map.centres.detach().double()
+    if isinstance(score_map, GaussianScores) and score_map.log_variance is None:
+        return score_map.means.detach().double()
+    raise ValueError(
+        f"no Lipschitz bound for the score map {type(score_map).__name__}; "
+        "known: Linear, SimplexScores, GaussianScores with the identity covariance"
+    )
 
 
 def embedding_reach(backbone: Backbone) -> Reach:
@@ -96,16 +106,27 @@ def embedding_reach(backbone: Backbone) -> Reach:
     Raises:
         ValueError: a layer or operation without a known bound.
     """
-    tracer = fx.Tracer()
-    tracer.traced_func_name = "features"
     try:
-        graph = tracer.trace(backbone)
+        graph = _Tracer().trace(backbone)
     except (TraceError, TypeError) as error:
         raise ValueError(f"no Lipschitz bound: {type(backbone).__name__} branches on its data") from error
     gain = (1 / backbone.std.detach().double()).expand(backbone.input_shape)
     start = Reach(gain[None].clone(), float(gain.max()))
+    walk = _Walk(fx.GraphModule(backbone, graph))
+    walk.extra_traceback = False
     with torch.no_grad():
-        return _Walk(fx.GraphModule(backbone, graph)).run(start)
+        return walk.run(start)
+
+
+class _Tracer(fx.Tracer):
+    """Starts at the normalised image, and takes every layer that has a rule as one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traced_func_name = "features"
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in LAYERS or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Walk(fx.Interpreter):
@@ -133,7 +154,9 @@ class _Walk(fx.Interpreter):
         return rule(*args, **kwargs)
 
 
-def _add(first: Reach, second: Reach) -> Reach:
+def _add(first: Any, second: Any) -> Reach:
+    if not (isinstance(first, Reach) and isinstance(second, Reach) and first.entries.shape == second.entries.shape):
+        raise ValueError("no Lipschitz bound for a sum of other things than two activations of one shape")
     return Reach(first.entries + second.entries, first.length + second.length)
 
 
@@ -151,19 +174,16 @@ def _pad(reach: Reach, pad: Sequence[int], mode: str = "constant", value: float 
     return Reach(F.pad(reach.entries, list(pad)), reach.length)
 
 
-def _mean(reach: Reach, dim: Sequence[int], keepdim: bool = False) -> Reach:
-    if tuple(dim) not in ((2, 3), (-2, -1)):
-        raise ValueError(f"no Lipschitz bound for a mean over {dim}; known: height and width")
-    return Reach(reach.entries.mean((2, 3), keepdim=keepdim), reach.length * global_mean_norm(reach.entries))
+def _avg_pool(reach: Reach, kernel_size: int) -> Reach:
+    entries, factor = LAYERS[nn.AvgPool2d](nn.AvgPool2d(kernel_size), reach.entries)
+    return Reach(entries, reach.length * factor)
 
 
 _FUNCTIONS: dict[Any, Callable[..., Reach]] = {
     operator.add: _add,
-    operator.iadd: _add,
-    torch.add: _add,
-    F.relu: _relu,
-    torch.relu: _relu,
-    torch.flatten: _flatten,
+    F.avg_pool2d: _avg_pool,
     F.pad: _pad,
+    F.relu: _relu,
+    torch.flatten: _flatten,
 }
-_METHODS: dict[str, Callable[..., Reach]] = {"relu": _relu, "flatten": _flatten, "mean": _mean}
+_METHODS: dict[str, Callable[..., Reach]] = {"flatten": _flatten}

@@ -7,18 +7,38 @@ objective), joined by one :class:`Classifier`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from isce.models.base import Backbone, Classifier, Shape
+from isce.models.resnet import PreActivationResNet, ResNet18
 from isce.models.shallow import LeNet, SmallCNN
 
-__all__ = ["Backbone", "Classifier", "LeNet", "SmallCNN", "build", "names"]
+__all__ = ["Backbone", "Classifier", "LeNet", "PreActivationResNet", "ResNet18", "SmallCNN", "build", "family", "names"]
 
-_NETWORKS: dict[str, Callable[..., Backbone]] = {"lenet": LeNet, "small-cnn": SmallCNN}
+_PLAIN: dict[str, Callable[..., Backbone]] = {"lenet": LeNet, "small-cnn": SmallCNN}
+_NORMALISED: dict[str, Callable[..., Backbone]] = {
+    "resnet-18": ResNet18,
+    **{f"preact-resnet-{depth}": partial(PreActivationResNet, depth) for depth in (20, 32, 110)},
+}
+_NETWORKS = _PLAIN | _NORMALISED
 
 
 def names() -> list[str]:
     """Names that :func:`build` knows, sorted."""
     return sorted(_NETWORKS)
+
+
+def family(name: str) -> str:
+    """Name of the module inside ``isce.models`` that holds a network.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in _NETWORKS:
+        raise ValueError(f"unknown network {name!r}; known: {', '.join(names())}")
+    network = _NETWORKS[name]
+    holder = network.func if isinstance(network, partial) else network
+    return holder.__module__.rpartition(".")[2]
 
 
 def build(
@@ -28,6 +48,7 @@ def build(
     mean: Sequence[float],
     std: Sequence[float],
     embedding_dim: int | None = None,
+    batch_statistics: bool = False,
 ) -> Backbone:
     """A new backbone with random weights (from torch's global generator, as torch's layers draw them).
 
@@ -37,12 +58,17 @@ def build(
         mean: mean of each channel, for images in [0, 1].
         std: standard deviation of each channel, for images in [0, 1].
         embedding_dim: width of the embedding; None: the network's own.
+        batch_statistics: batch normalisation by the batch at hand even in evaluation mode, as in the released script.
 
     Raises:
         ValueError: unknown name, or parameters that the network can't take.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(names())}")
+    family(name)  # refuses an unknown name
     if embedding_dim is not None and embedding_dim < 1:
         raise ValueError(f"embedding_dim must be at least 1 or None, got {embedding_dim}")
-    return _NETWORKS[name](input_shape, mean, std, embedding_dim)
+    if not batch_statistics:
+        return _NETWORKS[name](input_shape, mean, std, embedding_dim)
+    if name not in _NORMALISED:
+        allowed = ", ".join(sorted(_NORMALISED))
+        raise ValueError(f"batch_statistics needs a network with batch normalisation ({allowed}), got {name!r}")
+    return _NORMALISED[name](input_shape, mean, std, embedding_dim, batch_statistics)

@@ -1,4 +1,4 @@
-"""The two parts that every network is made of: a backbone with normalisation inside, and the classifier around it."""
+"""What networks are made of: a backbone with normalisation inside, and the classifier around it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Shape = tuple[int, int, int]
@@ -65,6 +66,27 @@ class Backbone(nn.Module):
         return self.features((x - self.mean) / self.std)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that can keep to the statistics of the batch at hand in evaluation mode too.
+
+    Running statistics are tracked while training either way, so that a network trained "as released" can also be
+    evaluated with frozen statistics: set :attr:`batch_statistics` to False.
+
+    Attributes:
+        batch_statistics: in evaluation mode normalise by the batch at hand (True) or by running statistics (False).
+    """
+
+    def __init__(self, channels: int, batch_statistics: bool) -> None:
+        super().__init__(channels)
+        self.batch_statistics = batch_statistics
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        """``input`` (N, C, H, W), normalised by channel."""
+        if self.training or not self.batch_statistics:
+            return super().forward(input)
+        return F.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
+
+
 class Classifier(nn.Module):
     """A backbone and the map from its embedding to decision scores; prediction is the arg-max of the scores.
 
@@ -81,7 +103,13 @@ class Classifier(nn.Module):
     @property
     def batch_dependent(self) -> bool:
         """Whether, as it stands, scores of one image depend on the other images of the batch (in evaluation mode)."""
-        return any(getattr(module, "batch_statistics", False) for module in self.modules())
+        return any(isinstance(m, BatchNorm) and m.batch_statistics for m in self.modules())
+
+    def freeze_statistics(self) -> None:
+        """From now on normalise by the running statistics of training in evaluation mode, never by the batch."""
+        for module in self.modules():
+            if isinstance(module, BatchNorm):
+                module.batch_statistics = False
 
     @overload
     def forward(self, x: Tensor, return_embedding: Literal[False] = False) -> Tensor: ...

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from isce.attacks import Threat
-from isce.attacks.base import checked, keyed_noise, margin, untouched, verify
+from isce.attacks import Threat, run
+from isce.attacks.base import Problem, keyed_noise, margin, untouched, verify
+from isce.config import AttackSpec
 from isce.losses import build
 
 
@@ -137,7 +138,7 @@ Y = torch.tensor([0, 1, 1])
 )
 def test_bad_input_is_refused_with_one_clear_error(x, y, index, error, message):
     with pytest.raises(error, match=message):
-        checked(nn.Identity(), build("sce"), x, y, Threat("linf", 0.1), 0, index)
+        run(AttackSpec(attack="fgsm"), _Sum(), build("sce"), x, y, Threat("linf", 0.1), seed=0, index=index)
 
 
 class _Sum(nn.Module):
@@ -155,7 +156,8 @@ class _Sum(nn.Module):
 
 def test_verify_replaces_what_is_outside_or_not_finite_and_judges_the_rest():
     x, y = torch.full((4, 1, 1, 2), 0.4), torch.zeros(4, dtype=torch.int64)
-    problem = checked(_Sum(bad=0.5), build("sce"), x, y, Threat("linf", 0.2), 0, None)
+    model = _Sum(bad=0.5)
+    problem = Problem(model, build("sce"), x, y, torch.arange(4), Threat("linf", 0.2), 0, model(x), best=x)
     points = torch.tensor([[0.6, 0.6], [0.7, 0.7], [math.nan, 0.6], [0.5, 0.6]]).view(4, 1, 1, 2)
     held, success, _, rejected = verify(problem, points)
     assert success.tolist() == [True, False, False, False]

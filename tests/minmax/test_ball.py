@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import wrightomega
 
 from isce.minmax import logit_ball_maximum, logit_ball_minimum, logit_box_maximum, logit_box_minimum
-from isce.minmax.ball import _product_log, _smaller_root
+from isce.minmax.ball import _bound_cells, _product_log, _smaller_root, _top_range, _wrong_logits
 
 
 def brute_force_maxima(logits, target, radius, generator, starts=40):
@@ -114,7 +114,7 @@ def test_two_classes_have_a_closed_form(radius):
 
 
 def test_equal_logits_break_their_symmetry_at_a_large_radius():
-    """With n equal wrong logits the even shift attains log(1 + n exp(r sqrt((n + 1) / n))); beyond some radius one class alone is worse."""
+    """n equal wrong logits: the even shift gives log(1 + n exp(r sqrt((n + 1) / n))), best for small r alone."""
     logits, target = torch.zeros(1, 10, dtype=torch.float64), torch.tensor([0])
     even = [math.log(1 + 9 * math.exp(r * math.sqrt(10 / 9))) for r in (0.5, 20.0)]
     small, large = (logit_ball_maximum(logits, target, r) for r in (0.5, 20.0))
@@ -139,6 +139,25 @@ def test_at_most_one_class_moves_by_more_than_one():
         wrong = logits.scatter(1, target[:, None], -math.inf)
         assert ((moved > 1 + 1e-6).sum(1) <= 1).all()
         assert (moved.argmax(1) == wrong.argmax(1)).all()
+
+
+def test_the_bound_holds_on_wide_intervals_of_the_branch_and_bound():
+    """Step 4 of the derivation, where its terms of second order are large: any interval around the maximum's t."""
+    for seed in range(20):
+        logits, target, _ = problem(seed, 5, 1.0, rows=1)
+        for radius in (0.5, 2.0, 5.0):
+            extremum = logit_ball_maximum(logits, target, radius)
+            wrong, order = _wrong_logits(logits, target)
+            t = extremum.shift.gather(1, order[:, :1])[:, 0]
+            low, high = _top_range(radius, 4)
+            for share in (0.01, 0.3, 1.0):
+                ends = (
+                    t - share * (t - max(low, 1.0 if t > 1 else 0.0)),
+                    t + share * (min(high, 1.0 if t < 1 else high) - t),
+                )
+                _, bound, holds_root = _bound_cells(wrong, *ends, radius)
+                assert holds_root.all()
+                assert (bound >= extremum.value - 1e-9).all()
 
 
 def test_between_the_boxes_inside_and_around():
@@ -176,7 +195,9 @@ def test_extreme_logits_stay_finite():
 
 
 def test_the_two_scalar_roots():
-    w = torch.cat([torch.logspace(-200, -1, 50, dtype=torch.float64), torch.linspace(0.1, 1, 2000, dtype=torch.float64)])
+    w = torch.cat(
+        [torch.logspace(-200, -1, 50, dtype=torch.float64), torch.linspace(0.1, 1, 2000, dtype=torch.float64)]
+    )
     torch.testing.assert_close(_smaller_root(w - 1 - w.log()), w, rtol=1e-7, atol=0)
     t = torch.linspace(-700, 2000, 5001, dtype=torch.float64)
     torch.testing.assert_close(_product_log(t), torch.from_numpy(wrightomega(t.numpy())), rtol=1e-12, atol=0)

@@ -20,6 +20,7 @@ TINY = {
     "seeds": [0],
     "training": {"dataset": "digits", "epochs": 2, "train_images": 200, "batch_size": 50},
     "attack": {"suite": "tiny", "eps": [0.1, 0.2], "main_eps": 0.1, "images": 30},
+    "minmax": {"eps": [0.05], "inference": [0.0, 2.0], "images": 10},
 }
 SUITE = {"name": "tiny", "rows": [{"attack": "fgsm"}, {"attack": "pgd", "objective": "matched", "steps": 3}]}
 

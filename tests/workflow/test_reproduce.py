@@ -12,15 +12,17 @@ import yaml
 from isce import records
 
 RUNS = ["sce-s0", "isce-released-s0"]
-EVERYTHING = {f"{kind} {run}" for kind in ("train", "attack") for run in RUNS} | {"tables"}
+KINDS = ("train", "attack", "minmax")
+EVERYTHING = {f"{kind} {run}" for kind in KINDS for run in RUNS} | {"tables"}
 ATTACKS = {f"attack {run}" for run in RUNS} | {"tables"}
-RELEASED = {"train isce-released-s0", "attack isce-released-s0", "tables"}
+MINMAX = {f"minmax {run}" for run in RUNS} | {"tables"}
+RELEASED = {f"{kind} isce-released-s0" for kind in KINDS} | {"tables"}
 
 
 def test_one_line_for_each_run_with_the_total_and_a_table(built):
     _, out = built
     lines = [line for line in out.splitlines() if line.startswith("[")]
-    assert {line.split("]")[0] for line in lines} == {f"[{n:>3}/4" for n in range(1, 5)}
+    assert {line.split("]")[0] for line in lines} == {f"[{n:>3}/6" for n in range(1, 7)}
     assert sum("validation accuracy" in line for line in lines) == 2
     assert sum("worst case linf@0.1" in line for line in lines) == 2
     assert "pgd3-matched" in out
@@ -43,36 +45,38 @@ def test_nothing_is_due_afterwards(built):
     assert built[0].due() == []
 
 
+CODE = "\nEXTRA = 1\n"
+SEED_1 = {f"{kind} {run[:-1]}1" for kind in ("train", "attack") for run in RUNS} | {"tables"}
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "due"),
     [
-        ("isce/losses/released.py", "def released_outputs", "EXTRA = 1\n\n\ndef released_outputs", RELEASED),
-        ("isce/losses/released.py", "def released_outputs", "# a comment\ndef released_outputs", set()),
-        (
-            "isce/losses/softmax.py",
-            "def inference_",
-            "EXTRA = 1\n\n\ndef inference_",
-            EVERYTHING - RELEASED | {"tables"},
-        ),
-        ("isce/losses/base.py", "class Objective", "EXTRA = 1\n\n\nclass Objective", EVERYTHING),
-        ("isce/training.py", "def train(", "EXTRA = 1\n\n\ndef train(", EVERYTHING),
-        ("isce/attacks/base.py", "class Threat", "EXTRA = 1\n\n\nclass Threat", ATTACKS),
-        ("isce/figures.py", "COLOURS =", "EXTRA = 1\nCOLOURS =", {"tables"}),
+        ("isce/losses/released.py", "", CODE, RELEASED),
+        ("isce/losses/released.py", "", "\n# a comment\n", set()),
+        ("isce/losses/softmax.py", "", CODE, (EVERYTHING - RELEASED) | MINMAX),  # the bound is I-SCE
+        ("isce/training.py", "", CODE, EVERYTHING),
+        ("isce/attacks/base.py", "", CODE, ATTACKS),
+        ("isce/minmax/gap.py", "", CODE, MINMAX),
+        ("isce/figures.py", "", CODE, {"tables"}),
         ("experiments/tiny.yaml", "epochs: 2", "epochs: 3", EVERYTHING),
-        ("experiments/tiny.yaml", "images: 30", "images: 31", ATTACKS),
         ("experiments/suites/tiny.yaml", "steps: 3", "steps: 4", ATTACKS),
-        ("experiments/tiny.yaml", "seeds:\n- 0", "seeds:\n- 0\n- 1", {"train sce-s1", "attack sce-s1", "tables"}),
-        ("experiments/tiny.yaml", "title: Tiny", "title: Small", {"tables"}),
+        ("experiments/tiny.yaml", "seeds:\n- 0\n", "seeds:\n- 0\n- 1\n", SEED_1),
     ],
 )
 def test_change_makes_due_what_it_touches_and_nothing_else(project, name, old, new, due):
-    project.edit(name, old, new)
-    found = set(project.due())
-    if "seeds" in old:
-        due = due | {job.replace("sce", "isce-released", 1) for job in due if "sce" in job}
-    assert found == due
-    project.edit(name, new, old)
-    assert set(project.due()) <= {"tables"}, "a change that is taken back costs no run"
+    path = project.root / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1) if old else text + new)
+    assert set(project.due()) == due
+
+
+def test_change_that_is_taken_back_costs_no_run(project):
+    project.edit("experiments/tiny.yaml", "epochs: 2", "epochs: 3")
+    assert set(project.due()) == EVERYTHING
+    project.edit("experiments/tiny.yaml", "epochs: 3", "epochs: 2")
+    assert set(project.due()) <= {"tables"}
 
 
 @pytest.mark.parametrize(
@@ -80,8 +84,8 @@ def test_change_makes_due_what_it_touches_and_nothing_else(project, name, old, n
     [
         ("train", "record.json", RELEASED),
         ("train", "last.safetensors", RELEASED),
-        ("attack", "record.json", RELEASED - {"train isce-released-s0"}),
-        ("attack", "examples.safetensors", RELEASED - {"train isce-released-s0"}),
+        ("attack", "record.json", {"attack isce-released-s0", "tables"}),
+        ("attack", "examples.safetensors", {"attack isce-released-s0", "tables"}),
     ],
 )
 def test_flipped_byte_is_named_and_mended_to_the_same_record(project, kind, file, due):
@@ -177,7 +181,7 @@ def test_adopted_records_compare_equal_and_a_changed_one_does_not(project):
     code, out, err = project.isce("adopt", "--experiment", "tiny")
     assert code == 0, err
     assert not list(results.rglob("last.safetensors")), "checkpoints stay in build/"
-    assert len(list(results.rglob("record.json"))) == 4
+    assert len(list(results.rglob("record.json"))) == 6
     code, out, _ = project.isce("compare", "--experiment", "tiny")
     assert code == 0
     assert "agree" in out
@@ -187,7 +191,7 @@ def test_adopted_records_compare_equal_and_a_changed_one_does_not(project):
     record.save(path)
     code, out, _ = project.isce("compare", "--experiment", "tiny")
     assert code == 1
-    assert "False" in out
+    assert "differs" in out
 
 
 def test_committed_record_of_other_code_is_marked_stale(project):
@@ -200,7 +204,8 @@ def test_committed_record_of_other_code_is_marked_stale(project):
         return {name for name, number in numbers.items() if number["stale"]}
 
     assert stale() == set()
-    project.edit("isce/losses/released.py", "def released_outputs", "EXTRA = 1\n\n\ndef released_outputs")
+    path = project.root / "isce" / "losses" / "released.py"
+    path.write_text(path.read_text() + CODE)
     found = stale()
     assert "isce-released.clean" in found
     assert "sce.clean" not in found
@@ -209,7 +214,15 @@ def test_committed_record_of_other_code_is_marked_stale(project):
 def test_report_is_the_same_bytes_when_made_again(project):
     folder = project.root / "build" / "report" / "tiny"
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert {"numbers.json", "results.csv", "robust.svg", "robust.pdf", "training.svg", "examples.svg"} <= set(before)
+    assert {
+        "numbers.json",
+        "results.csv",
+        "robust.svg",
+        "robust.pdf",
+        "training.svg",
+        "examples.svg",
+        "coverage.svg",
+    } <= set(before)
     code, _, err = project.isce("report", "tiny", "--records", "build/runs", "--out", "build/report")
     assert code == 0, err
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -1,0 +1,122 @@
+"""What the matched attack can ascend, and the direction of ascent computed so that confidence can't hide it.
+
+Value and gradient with respect to the scores are computed in float64, and the gradient is rescaled for each image
+before it goes back through the network in the network's own precision: only its direction counts. A cross-entropy is
+replaced by an increasing function of it that has no underflow at all:
+
+    CE(s / T, y) = log(1 + exp(g / T)),   g = T log sum_{k != y} exp(s_k / T) - s_y    (derived here),
+
+so ascending the *soft margin* g is ascending the cross-entropy at temperature T, with softmax weights over the wrong
+classes in place of probabilities that round to 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isce.attacks.base import margin
+
+#: A function of scores (N, K) in float64, labels (N,), embedding (N, D) or None, and one row of own constants for each
+#: image (N, ...), to be ascended; returns (N,).
+Ascended = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
+
+#: Temperatures of ``ce``, one for each restart in turn, in units of the spread of an image's clean scores.
+TEMPERATURES = (0.25, 1.0, 0.05)
+
+OBJECTIVES = ("training", "matched", "ce", "margin", "dlr", "targeted")
+
+
+def ascended(name: str, objective: Any, scores: Tensor, y: Tensor, restart: int) -> tuple[Ascended, Tensor]:
+    """A function to ascend, and its constants for each image.
+
+    Args:
+        name: one of ``OBJECTIVES``: the training loss or the matched function of ``objective``; cross-entropy of the
+            raw scores, at another temperature each restart; the negative margin max_{k != y} s_k - s_y; the negative
+            margin over the distance between first and third score (Croce and Hein 2020, eq. 3, without the constant);
+            the difference s_t - s_y, t the wrong class that is (restart + 1)-th in the clean scores.
+        objective: the training objective.
+        scores: clean scores (N, K).
+        y: labels (N,).
+        restart: number of the restart.
+
+    Raises:
+        ValueError: ``dlr`` with fewer than three classes.
+    """
+    none = scores.new_zeros(len(scores), 0)
+    if name == "training":
+        return lambda s, y, e, _: objective.per_example(s, y, e), none
+    if name == "matched":
+        return lambda s, y, e, _: objective.matched(s, y, e), none
+    if name == "margin":
+        return lambda s, y, _, __: -margin(s, y), none
+    if name == "dlr":
+        if scores.shape[1] < 3:
+            raise ValueError(f"dlr needs at least 3 classes, got {scores.shape[1]}")
+        return _dlr, none
+    if name == "ce":
+        spread = scores.double().std(1, keepdim=True).clamp(min=1e-30)
+        return _soft_margin, TEMPERATURES[restart % len(TEMPERATURES)] * spread
+    wrong = torch.sort(scores.scatter(1, y[:, None], -math.inf), dim=1, descending=True, stable=True).indices
+    return _difference, wrong[:, [restart % (scores.shape[1] - 1)]]
+
+
+def _soft_margin(scores: Tensor, y: Tensor, embedding: Tensor | None, temperature: Tensor) -> Tensor:
+    del embedding
+    wrong = (scores / temperature).scatter(1, y[:, None], -math.inf).logsumexp(1)
+    return temperature[:, 0] * wrong - scores.gather(1, y[:, None])[:, 0]
+
+
+def _dlr(scores: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Tensor:
+    del embedding, none
+    ordered = scores.topk(3, dim=1).values
+    return -margin(scores, y) / (ordered[:, 0] - ordered[:, 2]).clamp(min=1e-30)
+
+
+def _difference(scores: Tensor, y: Tensor, embedding: Tensor | None, target: Tensor) -> Tensor:
+    del embedding
+    return (scores.gather(1, target) - scores.gather(1, y[:, None]))[:, 0]
+
+
+def pull(
+    function: Ascended, scores: Tensor, y: Tensor, embedding: Tensor | None, constants: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Value and rescaled gradient of a function with respect to scores and embedding.
+
+    Where the gradient has underflowed to 0, or is not finite, that of the margin stands in, and the negative margin for
+    the value: a loss that has underflowed is at its floor of 0, so such a point ranks below all others, as it should.
+
+    Args:
+        function: to be ascended.
+        scores: (N, K).
+        y: labels (N,).
+        embedding: (N, D) or None.
+        constants: of the function, for each image.
+
+    Returns:
+        Value (N,) float64; gradient for the scores (N, K) and for the embedding (N, D) or None, each image's divided by
+        its largest entry, in the type of ``scores``.
+    """
+    parts = [part.detach().double().requires_grad_() for part in (scores, embedding) if part is not None]
+    with torch.enable_grad():
+        value = function(parts[0], y, parts[1] if embedding is not None else None, constants)
+        gradients = torch.autograd.grad(value.sum(), parts, allow_unused=True) if value.requires_grad else [None, None]
+    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parts, gradients, strict=False)]
+    largest = torch.stack([g.abs().amax(1) for g in filled]).amax(0)
+    value, lost = value.detach(), ~((largest > 0) & largest.isfinite() & value.detach().isfinite())
+    scaled = [g / torch.where(lost, 1.0, largest)[:, None] for g in filled]
+    if bool(lost.any()):
+        value = torch.where(lost, -margin(parts[0].detach(), y), value)
+        scaled[0] = torch.where(lost[:, None], _margin_gradient(parts[0].detach(), y), scaled[0])
+        scaled[1:] = [torch.where(lost[:, None], 0.0, g) for g in scaled[1:]]
+    return value, scaled[0].to(scores.dtype), scaled[1].to(scores.dtype) if embedding is not None else None
+
+
+def _margin_gradient(scores: Tensor, y: Tensor) -> Tensor:
+    """+1 at the largest wrong class, -1 at the true one."""
+    rival = scores.scatter(1, y[:, None], -math.inf).argmax(1)
+    return torch.zeros_like(scores).scatter(1, rival[:, None], 1.0).scatter(1, y[:, None], -1.0)

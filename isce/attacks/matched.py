@@ -1,0 +1,165 @@
+"""The matched adaptive attack: projected ascent on a choice of functions, dropping each image the step it falls.
+
+Step rule (ours): steps of size ``2 eps (1 - i / n)`` along the gradient's sign (l_inf) or the unit gradient (l_2), plus
+a quarter of the last move; with a tenth of the steps left every image returns to its best point so far and is refined
+there. A falling step size alone, without the halving at checkpoints of APGD (Croce and Hein 2020), won at equal budgets
+on standard, released and adversarially trained networks: it explores for as long as the budget allows.
+
+Starts: the image itself first, then in turn random points and the best point so far with half the step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from isce.attacks.ascent import Ascended, ascended, pull
+from isce.attacks.base import Found, Problem, margin
+
+if TYPE_CHECKING:
+    from isce.config import AttackSpec
+
+FIRST_STEP = 2.0
+LAST_STEP = 0.01
+MOMENTUM = 0.25
+RETURN_AT = 0.9
+#: An image counts as fallen inside the loop when its margin is below minus this share of its largest score: less may
+#: be the rounding of another batch size.
+CLEAR = 1e-6
+
+
+@dataclass(frozen=True)
+class _Climb:
+    """The images still standing; every tensor has one row for each.
+
+    Attributes:
+        rows: position in the batch.
+        y: label.
+        x: the image.
+        constants: of the function that is ascended.
+        point: current point.
+        before: the point before it.
+        best: point with the highest value so far.
+        best_gradient: gradient there.
+        best_value: the value there.
+    """
+
+    rows: Tensor
+    y: Tensor
+    x: Tensor
+    constants: Tensor
+    point: Tensor
+    before: Tensor
+    best: Tensor
+    best_gradient: Tensor
+    best_value: Tensor
+
+    def take(self, keep: Tensor) -> _Climb:
+        """Some of the images."""
+        return _Climb(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
+
+
+def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """One restart of the matched attack with ``spec.steps`` gradient steps."""
+    function, constants = ascended(spec.objective, problem.objective, problem.scores, problem.y, restart)
+    informed = restart > 0 and restart % 2 == 0
+    start = problem.random_start(restart) if restart % 2 else problem.best if informed else problem.x
+    first = FIRST_STEP / 2 if informed else FIRST_STEP
+    climb = _Climb(
+        rows=torch.arange(len(problem.y), device=problem.y.device),
+        y=problem.y,
+        x=problem.x,
+        constants=constants,
+        point=start,
+        before=start,
+        best=start,
+        best_gradient=torch.zeros_like(start),
+        best_value=torch.full_like(problem.y, -math.inf, dtype=torch.float64),
+    )
+    sizes = [first if spec.step_size is None else spec.step_size] * spec.steps
+    sizes = [problem.threat.eps * max(size * (1 - i / spec.steps), LAST_STEP) for i, size in enumerate(sizes)]
+    climber = _climb_whole if problem.batch_dependent else _climb_each
+    return climber(problem, function, climb, sizes)
+
+
+def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
+    """Ascend, and drop each image the step it falls."""
+    points, last, first = problem.x.clone(), problem.x.clone(), torch.full_like(problem.y, -1)
+    for step in range(len(sizes) + 1):
+        scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
+        fallen = margin(scores, climb.y) < -CLEAR * scores.abs().amax(1)
+        if bool(fallen.any()):
+            rows = climb.rows[fallen]
+            points[rows] = last[rows] = climb.point[fallen]
+            first[rows] = step
+            if bool(fallen.all()):
+                return Found(points, first, last)
+            climb, value, gradient = climb.take(~fallen), value[~fallen], gradient[~fallen]
+        climb = _remember(climb, value, gradient)
+        if step < len(sizes):
+            climb = _advance(problem, climb, gradient, sizes, step)
+    points[climb.rows], last[climb.rows] = climb.best, climb.point
+    return Found(points, first, last)
+
+
+def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
+    """Ascend a batch that must stay together; its best step is the one with most images fallen."""
+    points, most, at = climb.point, -1, 0
+    for step in range(len(sizes) + 1):
+        scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
+        count = int((scores.argmax(1) != climb.y).sum())
+        if count > most:
+            points, most, at = climb.point, count, step
+        if step < len(sizes):
+            climb = _advance(problem, _remember(climb, value, gradient), gradient, sizes, step)
+    return Found(points, torch.full_like(problem.y, at), climb.point)
+
+
+def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, value and (if asked for; else zeros) gradient at the current points."""
+    point = climb.point.detach().requires_grad_(gradient)
+    with torch.set_grad_enabled(gradient):
+        scores, embedding = problem.outputs(point)
+    value, *pulled = pull(function, scores, climb.y, embedding, climb.constants)
+    if not gradient:
+        return scores, value, torch.zeros_like(point)
+    outputs = [part for part in (scores, embedding) if part is not None]
+    (found,) = torch.autograd.grad(outputs, point, pulled[: len(outputs)])
+    return scores.detach(), value, found.nan_to_num_(0.0)
+
+
+def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> _Climb:
+    """Keep the points that are better than the best so far."""
+    better = value > climb.best_value
+    if bool(better.all()):
+        return replace(climb, best=climb.point, best_gradient=gradient, best_value=value)
+    shaped = better.view(-1, 1, 1, 1)
+    return replace(
+        climb,
+        best=torch.where(shaped, climb.point, climb.best),
+        best_gradient=torch.where(shaped, gradient, climb.best_gradient),
+        best_value=torch.where(better, value, climb.best_value),
+    )
+
+
+def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[float], step: int) -> _Climb:
+    """One projected step with momentum; once, near the end, from the best point instead of the current one."""
+    point, before = climb.point, climb.before
+    if step == round(RETURN_AT * len(sizes)):
+        point = before = climb.best
+        gradient = climb.best_gradient
+    if problem.threat.norm == "linf":
+        move = gradient.sign().mul_(sizes[step])
+    else:
+        move = _unit(_unit(gradient, math.inf), 2).mul_(sizes[step])  # the largest entry first: squares may underflow
+    move.add_(point).add_(point - before, alpha=MOMENTUM)
+    return replace(climb, point=problem.threat.project(move, climb.x), before=point)
+
+
+def _unit(gradient: Tensor, order: float) -> Tensor:
+    length = torch.linalg.vector_norm(gradient, order, dim=(1, 2, 3), keepdim=True)
+    return gradient / length.masked_fill(length == 0, 1.0)

@@ -1,0 +1,89 @@
+"""Experiment files: grids of runs, checked before any work starts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from isce.config import ROOT, ObjectiveSpec, Strict, TrainParameters, check_eps, load_named
+
+
+class AttackPlan(Strict):
+    """The attacks of an experiment; ``suite`` names a file of ``experiments/suites``."""
+
+    suite: str
+    norm: Literal["linf", "l2"] = "linf"
+    eps: list[float] = Field(min_length=1)
+    main_eps: float
+    images: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _eps_fits(self) -> Self:
+        check_eps(self.norm, self.eps)
+        if self.main_eps not in self.eps:
+            raise ValueError(f"main_eps {self.main_eps} is not among eps {self.eps}")
+        return self
+
+
+class MinmaxPlan(Strict):
+    """The min-max analysis of an experiment's checkpoints; see :class:`isce.config.MinmaxParameters`."""
+
+    eps: list[float] = Field(min_length=1)
+    inference: list[float] = Field(min_length=1)
+    norm: Literal["linf", "l2"] = "linf"
+    images: int | None = Field(default=200, ge=1)
+    seeds: list[int] = Field(default=[0], min_length=1, description="training seeds whose checkpoints are analysed")
+
+    @model_validator(mode="after")
+    def _eps_fits(self) -> Self:
+        check_eps(self.norm, self.eps)
+        return self
+
+
+class Experiment(Strict):
+    """A grid of runs: one data set and network, objectives x seeds, one attack plan, perhaps one min-max plan."""
+
+    name: str
+    title: str
+    minutes: float = Field(gt=0, description="measured wall time on the machine that `measured_on` names")
+    measured_on: str
+    objectives: list[ObjectiveSpec] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    training: dict[str, Any] = Field(default_factory=dict, description="TrainParameters without objective and seed")
+    attack: AttackPlan
+    minmax: MinmaxPlan | None = None
+
+    @model_validator(mode="after")
+    def _expands(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must differ, got {self.seeds}")
+        labels = [o.label for o in self.objectives]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"objectives must differ, got {labels}")
+        for name in {"objective", "seed"} & set(self.training):
+            raise ValueError(f"{name!r} belongs beside 'training', not inside")
+        unknown = sorted(set(self.minmax.seeds) - set(self.seeds)) if self.minmax else []
+        if unknown:
+            raise ValueError(f"minmax.seeds {unknown} are not among seeds {self.seeds}")
+        for _ in self.runs():  # each combination must be valid on its own
+            pass
+        return self
+
+    def runs(self) -> Iterator[tuple[str, TrainParameters]]:
+        """All training runs as (run name, parameters); the name is the objective's label and the seed."""
+        for objective, seed in itertools.product(self.objectives, self.seeds):
+            yield (
+                f"{objective.label}-s{seed}",
+                TrainParameters(**self.training, objective=objective, seed=seed),
+            )
+
+
+def load_experiment(name: str, root: Path = ROOT) -> Experiment:
+    """The experiment file ``experiments/<name>.yaml``, checked; an unknown name lists what exists."""
+    return load_named(Experiment, name, root / "experiments", "experiment")

@@ -1,0 +1,138 @@
+"""Everything of the min-max view, measured on one trained model: what the min-max notebook runs and records."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from isce.config import MinmaxParameters
+from isce.minmax.bounds import certified_radius, input_bound
+from isce.minmax.gap import inner_gap, projected_ascent
+from isce.minmax.lipschitz import network_constants
+from isce.minmax.region import InferenceRegion, inference_region
+from isce.models import Classifier
+
+
+@dataclass(frozen=True)
+class Ball:
+    """What was measured on one ball around every image.
+
+    Attributes:
+        eps: its radius, pixel units.
+        summary: ``mean_loss``, ``mean_inner`` (softmax cross-entropy at the images, and the largest that the ascent
+            reached), ``mean_bound`` (I-SCE at m = K eps, a proved upper bound; None without constants), ``violations``
+            (images whose measured maximum exceeds the bound; must be 0), ``certified`` and ``robust`` (shares whose
+            prediction is proved, or was not broken by the ascent), ``clean``, ``n``.
+        gap: see :func:`isce.minmax.inner_gap`.
+        region: see :func:`isce.minmax.inference_region`.
+    """
+
+    eps: float
+    summary: dict[str, Any]
+    gap: pd.DataFrame
+    region: InferenceRegion
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The min-max analysis of one model.
+
+    Attributes:
+        constant: largest pairwise constant K, or None.
+        without: why there is no constant (a layer without a known bound), or None.
+        norm: of the balls.
+        balls: one for each eps.
+    """
+
+    constant: float | None
+    without: str | None
+    norm: str
+    balls: list[Ball]
+
+    def figures(self) -> dict[str, Any]:
+        """Everything as plain JSON values; NaN (a class with one image has no covariance) becomes None."""
+        threats: dict[str, Any] = {}
+        for ball in self.balls:
+            classes = {str(name): _finite(row.to_dict()) for name, row in ball.region.classes.iterrows()}
+            gap = [_finite(row.to_dict()) for _, row in ball.gap.iterrows()]
+            threats[f"{self.norm}@{ball.eps:g}"] = {**ball.summary, "gap": gap, "region": classes}
+        return {"constant": self.constant, "threats": threats}
+
+
+def _finite(row: dict[Any, Any]) -> dict[str, float | None]:
+    return {str(name): float(value) if math.isfinite(value) else None for name, value in row.items()}
+
+
+def analyse(
+    classifier: Classifier, x: Tensor, y: Tensor, parameters: MinmaxParameters, progress: bool = True
+) -> Analysis:
+    """Bounds, certificates, inner gap and inference region of a trained model, for each eps.
+
+    One ascent for each eps, on softmax cross-entropy of the raw scores, serves all of them.
+
+    Args:
+        classifier: in evaluation mode, with fixed normalisation statistics.
+        x: (N, C, H, W) images in [0, 1], on the classifier's device.
+        y: (N,) int64 classes.
+        parameters: norm, grid of eps and of m, budget of the ascent.
+        progress: show a bar over the grid of eps.
+
+    Raises:
+        ValueError: training mode, batch statistics, or images and classes that don't fit.
+    """
+    constants, without = None, None
+    try:
+        constants = network_constants(classifier, parameters.norm).to(x.device)
+    except ValueError as error:
+        without = str(error)
+    with torch.no_grad():
+        scores = classifier(x).double()
+    balls: list[Ball] = []
+    for eps in tqdm(parameters.eps, disable=not progress, unit="eps"):
+        moved = projected_ascent(
+            classifier,
+            x,
+            y,
+            eps=eps,
+            norm=parameters.norm,
+            steps=parameters.steps,
+            restarts=parameters.restarts,
+            seed=parameters.seed,
+        )
+        summary = _summary(classifier, scores, moved, y, constants, eps)
+        gap = inner_gap(classifier, x, y, eps, parameters.inference, norm=parameters.norm, attack=lambda *_: moved)  # noqa: B023
+        region = inference_region(classifier, x, y, lambda *_: moved, batch_size=len(x))  # noqa: B023
+        balls.append(Ball(eps, summary, gap, region))
+    constant = None if constants is None else float(constants.max())
+    return Analysis(constant, without, parameters.norm, balls)
+
+
+def _summary(
+    classifier: Classifier, scores: Tensor, moved: Tensor, y: Tensor, constants: Tensor | None, eps: float
+) -> dict[str, Any]:
+    with torch.no_grad():
+        attacked = classifier(moved).double()
+    clean = F.cross_entropy(scores, y, reduction="none")
+    inner = torch.maximum(clean, F.cross_entropy(attacked, y, reduction="none"))
+    right = scores.argmax(1) == y
+    found: dict[str, Any] = {
+        "eps": eps,
+        "n": len(y),
+        "mean_loss": float(clean.mean()),
+        "mean_inner": float(inner.mean()),
+    }
+    found |= {"clean": float(right.double().mean()), "mean_bound": None, "violations": 0, "certified": 0.0}
+    found["robust"] = float((right & (attacked.argmax(1) == y)).double().mean())
+    if constants is not None:
+        bound = input_bound(scores, y, constants, eps)
+        found["mean_bound"] = float(bound.mean())
+        found["violations"] = int((inner > bound * (1 + 1e-6) + 1e-6).sum())
+        found["certified"] = float((certified_radius(scores, y, constants) > eps).double().mean())
+    return found
