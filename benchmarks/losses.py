@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     torch._dynamo.config.recompile_limit = 100  # all objectives share one forward, which is compiled for each
     where = {
-        "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.processor(),
+        "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine(),
         "threads": options.threads,
         "compiled": options.compile,
         "torch": torch.__version__,

@@ -47,7 +47,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     build: Path = options.build
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
     command += ["--profile", str(ROOT / "workflow" / "profiles" / options.profile), "--cores", str(options.jobs)]
-    command += [str(build / "report" / experiment.name / "numbers.json")] if options.no_book else []
+    command += ["without_book"] if options.no_book else []
     command += ["--nolock", "--config", f"experiment={experiment.name}", f"build={build}", f"device={options.device}"]
     with _only_one(build):
         workflow.plan(experiment.name, build)
@@ -74,7 +74,7 @@ def _dry_run(experiment: Experiment, command: list[str]) -> int:
     for block in blocks:
         rule = block.split(":", 1)[0]
         wildcards = dict(re.findall(r"(\w+)=([^,\s]+)", block.partition("wildcards: ")[2].partition("\n")[0]))
-        if rule != "all":
+        if rule not in ("all", "without_book"):
             todo.add((wildcards.get("kind", rule), wildcards.get("run", "")))
     order = ("train", "attack", "minmax", "tables", "book")
     for kind, run in sorted(todo, key=lambda job: (order.index(job[0]), job[1])):

@@ -104,7 +104,7 @@ def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
             if params.stat().st_mtime_ns > oldest:  # a change that was taken back
                 os.utime(params, ns=(oldest, oldest))
     _plan_report(name, build, root)
-    names = [f"{run.kind}/{run.name}" for run in planned if run.kind != "train"]
+    names = [f"{run.kind}/{run.name}" for run in planned]
     records.write_atomic(build / "keys" / f"{name}.json", json.dumps(names) + "\n")
     return planned
 

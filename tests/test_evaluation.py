@@ -13,7 +13,7 @@ from torch import nn
 from isce import attacks, evaluation
 from isce.attacks import Threat
 from isce.config import AttackParameters, AttackSpec, Suite
-from isce.evaluation import evaluate, examples, mean_interval, wilson
+from isce.evaluation import evaluate, examples, mcnemar, mean_interval, verify, wilson
 from isce.losses import build
 
 ROWS = [AttackSpec(attack="fgsm"), AttackSpec(attack="pgd", steps=4), AttackSpec(attack="pgd", objective="matched")]
@@ -299,3 +299,28 @@ def test_no_examples_where_nothing_falls():
     shown = examples(Mean(), build("sce"), x, y, AttackSpec(attack="fgsm"), Threat("linf", 0.1))
     assert shown.clean.shape == (0, 1, 2, 2)
     assert shown.predictions.shape == (0, 4)
+
+
+def test_mcnemar_by_hand():
+    """Five images differ, all one way: 2 (1/2)^5."""
+    first = np.array([True] * 8 + [False] * 2)
+    second = np.array([True] * 3 + [False] * 7)
+    paired = mcnemar(first, second)
+    assert (paired.only_first, paired.only_second) == (5, 0)
+    assert paired.p_value == pytest.approx(2 / 2**5)
+    assert mcnemar(first, first).p_value == 1
+
+
+@pytest.mark.parametrize("second", [np.ones(3, dtype=bool), np.ones(2)])
+def test_mcnemar_refuses_what_is_not_paired(second):
+    with pytest.raises(ValueError, match="two bool masks over the same images"):
+        mcnemar(np.ones(2, dtype=bool), second)
+
+
+def test_verify_judges_ball_box_and_class():
+    x, y = flat([0.45, 0.45, 0.45, 0.45])
+    points = x + torch.tensor([0.1, 0.02, 0.3, math.nan], dtype=torch.float64).view(4, 1, 1, 1)
+    held = verify(Mean(), x, y, points, Threat("linf", 0.2))
+    assert held.tolist() == [True, False, False, False]  # holds; classified right; outside; NaN
+    with pytest.raises(ValueError, match="adversarial examples must have shape"):
+        verify(Mean(), x, y, points[:2], Threat("linf", 0.2))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from isce.attacks import ascent, third_party
+from isce.attacks import ascent, black_box, third_party
 from isce.attacks.base import AttackResult, Found, Problem, Threat, margin, untouched, verify
 from isce.attacks.checks import check_images, check_index, check_scores
 from isce.attacks.matched import matched
@@ -32,6 +32,7 @@ _ATTACKS = {
     "fgsm": _Attack(third_party.fgsm, _OWN, random=False),
     "bim": _Attack(third_party.bim, _OWN, random=False),
     "pgd": _Attack(third_party.pgd, _OWN, random=True),
+    "search": _Attack(black_box.search, ("margin",), random=True),
 }
 
 

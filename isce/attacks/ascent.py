@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isce.attacks.base import margin
+from isce.attacks.base import margin, training_loss
 
 #: A function of scores (N, K) in float64, labels (N,), embedding (N, D) or None, and one row of own constants for each
 #: image (N, ...), to be ascended; returns (N,).
@@ -49,7 +49,8 @@ def ascended(name: str, objective: Any, scores: Tensor, y: Tensor, restart: int)
     """
     none = scores.new_zeros(len(scores), 0)
     if name == "training":
-        return lambda s, y, e, _: objective.per_example(s, y, e), none
+        loss = training_loss(objective)
+        return lambda s, y, e, _: loss(s, y, e), none
     if name == "matched":
         return lambda s, y, e, _: objective.matched(s, y, e), none
     if name == "margin":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -212,6 +212,23 @@ def margin(scores: Tensor, y: Tensor) -> Tensor:
     true = scores.gather(1, y[:, None])
     others = scores.scatter(1, y[:, None], -math.inf)
     return true[:, 0] - others.amax(1)
+
+
+def training_loss(objective: Any) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """An objective's training loss of each image, (N,), as an adversary who has that image alone sees it.
+
+    A loss that compares the images of a batch with each other is taken of each image on its own, so that an attack's
+    outcome doesn't depend on the batch around it; what is left of such a loss is its cross-entropy.
+    """
+    if "vmap" not in objective.exempt:
+        return objective.per_example
+
+    def alone(scores: Tensor, y: Tensor, embedding: Tensor | None) -> Tensor:
+        parts = [None] * len(y) if embedding is None else embedding.split(1)
+        losses = [objective.per_example(*one) for one in zip(scores.split(1), y.split(1), parts, strict=True)]
+        return torch.cat(losses)
+
+    return alone
 
 
 def verify(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from isce import compat
-from isce.attacks.base import Found, Problem
+from isce.attacks.base import Found, Problem, training_loss
 
 if TYPE_CHECKING:
     from isce.config import AttackSpec
@@ -25,7 +25,8 @@ class _Watch:
 
     def __init__(self, problem: Problem, objective: str) -> None:
         self.problem = problem
-        self.ascended = problem.objective.per_example if objective == "training" else problem.objective.matched
+        own = problem.objective
+        self.ascended = training_loss(own) if objective == "training" else own.matched
         self.calls = 0
         self.first = torch.full_like(problem.y, -1)
         self.points = problem.x.clone()

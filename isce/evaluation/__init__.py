@@ -6,9 +6,23 @@ of the grid, found a verified point inside ball and box that is misclassified.
 
 from __future__ import annotations
 
-from isce.evaluation.examples import Examples, examples
-from isce.evaluation.intervals import mean_interval, wilson
+from isce.evaluation.examples import Examples, examples, verify
+from isce.evaluation.flags import outcome_flags, red_flags
+from isce.evaluation.intervals import Paired, mcnemar, mean_interval, wilson
 from isce.evaluation.outcome import Evaluation, Outcome
 from isce.evaluation.run import evaluate
 
-__all__ = ["Evaluation", "Examples", "Outcome", "evaluate", "examples", "mean_interval", "wilson"]
+__all__ = [
+    "Evaluation",
+    "Examples",
+    "Outcome",
+    "Paired",
+    "evaluate",
+    "examples",
+    "mcnemar",
+    "mean_interval",
+    "outcome_flags",
+    "red_flags",
+    "verify",
+    "wilson",
+]

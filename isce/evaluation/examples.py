@@ -92,3 +92,30 @@ def _predict(classifier: nn.Module, x: Tensor) -> Tensor:
     with untouched(classifier), torch.no_grad():
         confidence, predicted = classifier(x).softmax(1).max(1)
     return torch.stack([predicted.to(confidence), confidence], 1).cpu()
+
+
+def verify(classifier: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor, threat: Threat) -> Tensor:
+    """Whether adversarial examples hold: judged anew, for instance by a fresh load of the checkpoint.
+
+    Args:
+        classifier: see :func:`evaluate`; one that is batch-dependent needs the batch of the attack, whole.
+        images: (N, C, H, W), floating point in [0, 1].
+        labels: (N,), int64.
+        adversarial: (N, C, H, W).
+        threat: norm and eps.
+
+    Returns:
+        bool (N,), on the CPU: inside ball and box, and misclassified.
+
+    Raises:
+        TypeError, ValueError: images or labels that can't be used, or adversarial examples of another shape.
+    """
+    check_images(images, labels)
+    if adversarial.shape != images.shape:
+        raise ValueError(f"adversarial examples must have shape {tuple(images.shape)}, got {tuple(adversarial.shape)}")
+    inside = threat.inside(adversarial, images)
+    device = next((p.device for p in classifier.parameters()), images.device)
+    with untouched(classifier), torch.no_grad():
+        scores = classifier(adversarial.to(device))
+    wrong = (scores.argmax(1) != labels.to(device)) & scores.isfinite().all(1)
+    return inside.cpu() & wrong.cpu()

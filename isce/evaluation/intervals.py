@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -42,3 +44,38 @@ def mean_interval(values: Any) -> tuple[float, float]:
         raise ValueError(f"need at least two finite values, got {array.tolist()}")
     low, high = DescrStatsW(array).tconfint_mean(alpha=0.05)
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two objectives on the same images.
+
+    Attributes:
+        only_first: images robust under the first alone.
+        only_second: images robust under the second alone.
+        p_value: exact two-sided McNemar test that both are equally often robust.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(first: Any, second: Any) -> Paired:
+    """Exact McNemar test between two masks over the same images.
+
+    Args:
+        first: bool (N,), such as ``Evaluation.robust`` of one objective.
+        second: bool (N,), of the other, same images in the same order.
+
+    Raises:
+        ValueError: masks of different or no length, or not bool.
+    """
+    one, two = np.asarray(first), np.asarray(second)
+    if one.shape != two.shape or one.ndim != 1 or not len(one) or one.dtype != bool or two.dtype != bool:
+        got = f"{one.dtype} {one.shape} and {two.dtype} {two.shape}"
+        raise ValueError(f"need two bool masks over the same images, got {got}")
+    only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
+    differ = only_first + only_second
+    p_value = float(binomtest(only_first, differ).pvalue) if differ else 1.0
+    return Paired(only_first, only_second, p_value)

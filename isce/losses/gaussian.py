@@ -175,7 +175,8 @@ class MaxMahalanobisCenter(Objective):
     linear in the embedding, while the loss itself, a distance, can be ascended without nearing any other class.
 
     Args:
-        c_mm: norm of the centres, above 0; the paper's is 10, and 100 in its ablation.
+        c_mm: norm of the centres, above 0; 10 is the paper's, 100 its larger one. The gradient grows with it, so a
+            larger one wants a smaller step size.
         **common: see :class:`~isce.losses.base.Objective`; ``label_smoothing`` is refused.
 
     Raises:

@@ -47,13 +47,16 @@ class _Embedded(Objective):
         raise NotImplementedError
 
     def _pairs(self, embedding: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Squared distances (N, N), whether two examples share the class, and whether they are two and both count."""
+        """Squared distances (N, N), whether two examples share a class, and whether they are two and the second counts.
+
+        Where the first is an ignored example its weight is 0.
+        """
         if target.dim() != 1:
             raise ValueError(f"{self.name}: labels must be (N,), got {tuple(target.shape)}; {_PAIRS}")
         squared = (embedding.unsqueeze(1) - embedding.unsqueeze(0)).square().sum(-1)
         kept = target != self.ignore_index
         others = ~torch.eye(len(target), dtype=torch.bool, device=target.device)
-        return squared, target.unsqueeze(1) == target, others & kept & kept.unsqueeze(1)
+        return squared, target.unsqueeze(1) == target, others & kept
 
 
 class ContrastiveLoss(_Embedded):

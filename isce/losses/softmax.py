@@ -67,7 +67,7 @@ def _with_inference(logits: Tensor, target: Tensor, inference: float | Tensor) -
     row = target.clamp(0, classes - 1)
     index = row.unsqueeze(dim)
     if not isinstance(inference, Tensor):
-        if not math.isfinite(inference):
+        if not torch.compiler.is_compiling() and not math.isfinite(inference):
             raise ValueError(f"inference must be finite, got {inference}")
         return logits.scatter_add(dim, index, logits.new_full(index.shape, -inference))
     m = inference.to(logits)

@@ -76,6 +76,7 @@ def logit_ball_minimum(logits: Tensor, target: Tensor, radius: float) -> Extremu
 
     Raises:
         ValueError: if a shape, a class or the radius is not as stated.
+        TypeError: logits not floating point or labels not int64.
     """
     check_scores(logits, target)
     check_radius(radius)
@@ -113,6 +114,7 @@ def logit_ball_maximum(logits: Tensor, target: Tensor, radius: float, tolerance:
 
     Raises:
         ValueError: if a shape, a class, the radius or the tolerance is not as stated.
+        TypeError: logits not floating point or labels not int64.
     """
     check_scores(logits, target)
     check_radius(radius)

@@ -59,6 +59,7 @@ def input_bound(scores: Tensor, target: Tensor, constants: float | Tensor, eps: 
 
     Raises:
         ValueError: if a shape, a class, a constant or eps is not as stated.
+        TypeError: scores not floating point or labels not int64.
     """
     check_scores(scores, target)
     check_radius(eps, "eps")
@@ -80,6 +81,7 @@ def certified_radius(scores: Tensor, target: Tensor, constants: float | Tensor) 
 
     Raises:
         ValueError: if a shape, a class or a constant is not as stated.
+        TypeError: scores not floating point or labels not int64.
     """
     check_scores(scores, target)
     margin = scores.gather(1, target[:, None]) - scores

@@ -28,6 +28,7 @@ def logit_box_maximum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
 
     Raises:
         ValueError: if a shape, a class or the radius is not as stated.
+        TypeError: logits not floating point or labels not int64.
     """
     check_scores(logits, target)
     check_radius(radius)
@@ -47,6 +48,7 @@ def logit_box_minimum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
 
     Raises:
         ValueError: if a shape, a class or the radius is not as stated.
+        TypeError: logits not floating point or labels not int64.
     """
     check_scores(logits, target)
     check_radius(radius)
@@ -69,6 +71,7 @@ def covering_inference(scores: Tensor, moved: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: if a shape or a class is not as stated.
+        TypeError: scores not floating point or labels not int64.
     """
     check_scores(scores, target)
     check_scores(moved, target)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isce.losses.softmax import inference_softmax_cross_entropy
-from isce.minmax.checks import check_attacked, check_evaluation, check_radius, check_scores
-from isce.minmax.counterparts import wrong_evidence
+from isce.minmax.checks import check_attacked, check_batch_size, check_evaluation, check_radius
+from isce.minmax.counterparts import covering_inference, wrong_evidence
 
 Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -31,6 +31,7 @@ def inner_gap(
     *,
     norm: Norm = "linf",
     attack: Attack | None = None,
+    batch_size: int | None = None,
 ) -> pd.DataFrame:
     """Compare I-SCE at each m with the inner maximum that an attack reaches.
 
@@ -46,6 +47,7 @@ def inner_gap(
         norm: of the ball, "linf" or "l2".
         attack: (classifier, x, y) -> adversarial images in the ball and in [0, 1]; default ``projected_ascent``. An
             example on which it finds less than the clean loss counts with the clean loss.
+        batch_size: images per forward pass and call of the attack; None: all at once.
 
     Returns:
         One row per m: ``m``; ``covered``, share of examples with L_m(f(x), y) >= measured maximum; ``mean_bound``,
@@ -59,16 +61,26 @@ def inner_gap(
         raise ValueError("ms must hold at least one value of m")
     check_evaluation(classifier)
     check_radius(eps, "eps")
-    if attack is None:
-        moved = projected_ascent(classifier, x, y, eps=eps, norm=norm)
-    else:
-        moved = attack(classifier, x, y)
-        _check_inside(x, moved, eps, norm)
-    with torch.no_grad():
-        scores, attacked = classifier(x).double(), classifier(moved).double()
-    check_scores(scores, y)
-    clean = F.cross_entropy(scores, y, reduction="none")
-    inner = torch.maximum(F.cross_entropy(attacked, y, reduction="none"), clean)
+    size = len(x) if batch_size is None else batch_size
+    check_batch_size(size)
+    parts: list[tuple[Tensor, Tensor]] = []
+    for rows in torch.arange(len(x), device=x.device).split(size):
+        images, labels = x[rows], y[rows]
+        if attack is None:
+            moved = projected_ascent(classifier, images, labels, eps=eps, norm=norm, index=rows)
+        else:
+            moved = attack(classifier, images, labels)
+            _check_inside(images, moved, eps, norm)
+        with torch.no_grad():
+            parts.append((classifier(images).double(), classifier(moved).double()))
+    scores, attacked = (torch.cat(part) for part in zip(*parts, strict=True))
+    return _gap_by_m(scores, attacked, y, ms)
+
+
+def _gap_by_m(scores: Tensor, attacked: Tensor, y: Tensor, ms: Sequence[float]) -> pd.DataFrame:
+    needed = covering_inference(scores, attacked, y).clamp(min=0)
+    clean, reached = (F.cross_entropy(s, y, reduction="none") for s in (scores, attacked))
+    inner = torch.maximum(reached, clean)
     rows: list[dict[str, float]] = []
     for m in ms:
         bound = inference_softmax_cross_entropy(scores, y, float(m), reduction="none")
@@ -76,7 +88,7 @@ def inner_gap(
         rows.append(
             {
                 "m": float(m),
-                "covered": float((gap >= 0).double().mean()),
+                "covered": float((needed <= m).double().mean()),
                 "mean_bound": float(bound.mean()),
                 "mean_inner": float(inner.mean()),
                 "mean_gap": float(gap.mean()),
@@ -97,6 +109,7 @@ def projected_ascent(
     steps: int = 40,
     restarts: int = 3,
     seed: int = 0,
+    index: Tensor | None = None,
 ) -> Tensor:
     """Projected gradient ascent with steps falling from eps to 0, keeping each example's best point.
 
@@ -111,8 +124,9 @@ def projected_ascent(
         norm: "linf" (sign steps) or "l2" (normalised steps).
         loss: (scores, target) -> (N,), what is ascended.
         steps: per restart.
-        restarts: the first starts at x, the others at a random point of the ball, keyed by (seed, image, restart).
+        restarts: the first starts at x, the others at a random point of the ball, keyed by (seed, index, restart).
         seed: of the random starts.
+        index: (N,) positions of the images in their data set; default 0 to N - 1.
 
     Returns:
         (N, C, H, W), in the ball and in [0, 1].
@@ -124,11 +138,14 @@ def projected_ascent(
     check_radius(eps, "eps")
     if norm not in ("linf", "l2"):
         raise ValueError(f"unknown norm {norm!r}; known: linf, l2")
+    positions = list(range(len(x))) if index is None else index.tolist()
     best = x.detach().clone()
     with torch.no_grad():
         record = loss(classifier(best), y)
     for restart in range(restarts):
-        point = x.detach() if restart == 0 else _project(x + _noise(x, norm, (seed, restart)) * eps, x, eps, norm)
+        point = x.detach()
+        if restart > 0:
+            point = _project(x + eps * _noise(x, norm, [f"{seed}/{i}/{restart}" for i in positions]), x, eps, norm)
         for step in range(steps):
             point.requires_grad_(True)
             (slope,) = torch.autograd.grad(loss(classifier(point), y).sum(), point)
@@ -160,11 +177,11 @@ def _project(point: Tensor, x: Tensor, eps: float, norm: Norm) -> Tensor:
     return (x + shift).clamp(0, 1)
 
 
-def _noise(x: Tensor, norm: Norm, key: tuple[int, int]) -> Tensor:
+def _noise(x: Tensor, norm: Norm, keys: Sequence[str]) -> Tensor:
     """Uniform in the unit ball, one stream per image so that the batch around it does not matter."""
     noise = torch.empty(x.shape)
-    for i in range(len(x)):
-        digest = hashlib.blake2b(repr((*key, i)).encode(), digest_size=7).digest()
+    for i, key in enumerate(keys):
+        digest = hashlib.blake2b(key.encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
         if norm == "linf":
             noise[i] = torch.rand(x.shape[1:], generator=generator) * 2 - 1

@@ -37,7 +37,8 @@ def conv_norm(weight: Tensor, height: int, width: int, stride: int = 1, groups: 
         groups: of channels, as ``torch.nn.Conv2d``.
 
     Returns:
-        The bound; exact eigenvalues up to rounding, not power iteration, which errs on the unsound side.
+        The bound; exact eigenvalues up to rounding, not power iteration, which errs on the unsound side. Takes well
+        under a second for the convolutions of small networks, and tens of seconds for all of ResNet-18's.
     """
     reach_h, reach_w = -weight.shape[2] % stride, -weight.shape[3] % stride
     kernel = F.pixel_unshuffle(F.pad(weight.detach().double(), (0, reach_w, 0, reach_h)), stride)

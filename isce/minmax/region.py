@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
-from isce.minmax.checks import check_attacked, check_evaluation, check_scores
+from isce.losses.base import negative_margin
+from isce.minmax.checks import check_attacked, check_batch_size, check_evaluation, check_scores
 from isce.minmax.gap import Attack
 
 
@@ -58,8 +59,7 @@ def inference_region(
         ValueError: if an input is not as stated or the attack returns another shape or values that are not finite.
     """
     check_evaluation(classifier)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
         moved = attack(classifier, images, labels)
@@ -103,7 +103,7 @@ def _covariance(features: Tensor) -> np.ndarray:
 
 
 def _per_example(clean: Tensor, attacked: Tensor, target: Tensor) -> pd.DataFrame:
-    margins = _margin(clean, target), _margin(attacked, target)
+    margins = -negative_margin(clean, target), -negative_margin(attacked, target)
     shift = (attacked - clean).abs().amax(1)
     log_clean, log_attacked = F.log_softmax(clean, 1), F.log_softmax(attacked, 1)
     divergence = (log_clean.exp() * (log_clean - log_attacked)).sum(1).clamp(min=0)
@@ -121,11 +121,6 @@ def _per_example(clean: Tensor, attacked: Tensor, target: Tensor) -> pd.DataFram
         "kl_truth_adversarial": F.nll_loss(log_attacked, target, reduction="none"),
     }
     return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
-
-
-def _margin(scores: Tensor, target: Tensor) -> Tensor:
-    wrong = scores.scatter(1, target[:, None], -torch.inf).amax(1)
-    return scores.gather(1, target[:, None])[:, 0] - wrong
 
 
 def _per_class(examples: pd.DataFrame, features: Tensor, moved: Tensor) -> pd.DataFrame:

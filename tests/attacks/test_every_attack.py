@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from isce import attacks
+from isce import attacks, models
 from isce.attacks import Threat, run
 from isce.config import AttackSpec, ConfigError, validate
-from isce.losses import build
+from isce.losses import build, names
 from isce.losses.base import Objective
+from isce.models import Classifier
 
 SPECS = [
     AttackSpec(attack="fgsm"),
@@ -22,6 +23,7 @@ SPECS = [
     AttackSpec(attack="pgd", steps=5),
     AttackSpec(attack="pgd", steps=5, restarts=2, objective="matched"),
     *(AttackSpec(attack="matched", steps=5, restarts=3, objective=o) for o in attacks.objectives("matched")),
+    AttackSpec(attack="search", objective="margin", steps=30, restarts=2),
 ]
 THREATS = [Threat("linf", 0.15), Threat("l2", 0.7)]
 
@@ -140,6 +142,24 @@ def test_objectives_that_need_the_embedding_get_it(target, spec):
     if spec.restarts == 1:  # restarts keep the lowest margin, not the highest objective
         moved = still & ((result.adversarial - x).abs().flatten(1).amax(1) > 0)
         assert (after > before)[moved].all()
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("spec", [SPECS[0], SPECS[4], SPECS[6], SPECS[7]], ids=lambda s: s.label)
+def test_every_objective_can_be_attacked_and_image_by_image(digits, name, spec):
+    """Also those that compare the images of a batch: an adversary has one image alone."""
+    objective = build(name)
+    backbone = models.build("small-cnn", input_shape=digits.input_shape, mean=digits.mean, std=digits.std)
+    classifier = Classifier(backbone, objective.score_map(backbone.embedding_dim, 10)).double()
+    x, index, threat = digits.test.unit()[:4].double(), torch.arange(4), Threat("linf", 0.05)
+    with torch.no_grad():
+        y = classifier(x).argmax(1)
+    whole = run(spec, classifier, objective, x, y, threat, seed=0).adversarial
+    for i in range(4):
+        row = slice(i, i + 1)
+        alone = run(spec, classifier, objective, x[row], y[row], threat, seed=0, index=index[row]).adversarial
+        assert (alone - whole[row]).abs().max() < 1e-9
+    assert (whole != x).any()
 
 
 class _BatchMean(nn.Module):

@@ -1,4 +1,4 @@
-"""What the suite knows of each objective: its loss written out for one example in plain floats, values, and minima."""
+"""What the suite knows of each objective: the loss written out, values worked by hand, minima, refused parameters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import loss_formulas as formulas
 import torch
+from loss_formulas import CENTRES, HALF_LOG_DET, Rows
 from torch import Tensor
 
 from isce import losses
 
-Rows = list[list[float]]
 Function = Callable[[Tensor], Tensor]
 
 
@@ -47,156 +48,6 @@ class Case:
     variants: Sequence[dict[str, Any]] = ({},)
     bound: float = 3.0
     refused: Sequence[tuple[dict[str, Any], type[Exception]]] = field(default=())
-
-
-def entropy(z: list[float], y: int, smoothing: float = 0.0) -> float:
-    """Cross-entropy of softmax(z) with the smoothed label."""
-    top = max(z)
-    log_sum = top + math.log(sum(math.exp(v - top) for v in z))
-    label = [smoothing / len(z) + (1 - smoothing) * (k == y) for k in range(len(z))]
-    return sum(q * (log_sum - v) for q, v in zip(label, z, strict=True) if q)
-
-
-def squared(a: list[float], b: list[float]) -> float:
-    return sum((u - v) ** 2 for u, v in zip(a, b, strict=True))
-
-
-def normalised(a: list[float]) -> list[float]:
-    length = math.sqrt(sum(v * v for v in a))
-    return [v / length if length else 0.0 for v in a]
-
-
-def sce(scores: Rows, target: list[int], embedding: Rows, smoothing: float) -> list[float]:
-    return [entropy(z, y, smoothing) for z, y in zip(scores, target, strict=True)]
-
-
-def isce(scores: Rows, target: list[int], embedding: Rows, smoothing: float, inference: Any = 2.0) -> list[float]:
-    result = []
-    for z, y in zip(scores, target, strict=True):
-        m = inference[y] if isinstance(inference, list) else inference
-        terms = m if isinstance(m, list) else [m] * len(z)
-        result.append(entropy([v + (terms[k] if k != y else 0.0) for k, v in enumerate(z)], y, smoothing))
-    return result
-
-
-def isce_released(
-    scores: Rows,
-    target: list[int],
-    embedding: Rows,
-    smoothing: float,
-    inference: float = 0.1,
-    scale: float = 1.0,
-    clip: bool = True,
-) -> list[float]:
-    result = []
-    for z, y in zip(scores, target, strict=True):
-        out = normalised(z)
-        p = z.index(max(z))
-        out[p] = scale * (out[p] + inference)
-        if clip:
-            out[p] = min(max(out[p], -1.0), 1.0)
-        result.append(entropy(out, y, smoothing))
-    return result
-
-
-def contrastive(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, margin: float = 1.0, lam: float = 0.05
-) -> list[float]:
-    result = []
-    for i, y in enumerate(target):
-        terms = []
-        for j, other in enumerate(target):
-            if j == i:
-                continue
-            distance = math.sqrt(squared(embedding[i], embedding[j]))
-            terms.append(distance**2 / 2 if other == y else max(0.0, margin - distance) ** 2 / 2)
-        verification = sum(terms) / len(terms) if terms else 0.0
-        result.append(entropy(scores[i], y, smoothing) + lam * verification)
-    return result
-
-
-def triplet(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, margin: float = 0.2, lam: float = 1.0
-) -> list[float]:
-    u = [normalised(h) for h in embedding]
-    result = []
-    for a, y in enumerate(target):
-        negatives = [squared(u[a], u[n]) for n, other in enumerate(target) if other != y]
-        terms = []
-        for p, other in enumerate(target):
-            if p == a or other != y or not negatives:
-                continue
-            positive = squared(u[a], u[p])
-            semi_hard = [d for d in negatives if d > positive]
-            terms.append(max(0.0, positive - (min(semi_hard) if semi_hard else max(negatives)) + margin))
-        result.append(entropy(scores[a], y, smoothing) + lam * (sum(terms) / len(terms) if terms else 0.0))
-    return result
-
-
-def center(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, lam: float = 0.003, alpha: float = 0.5
-) -> list[float]:
-    rows = zip(scores, target, embedding, strict=True)
-    return [entropy(z, y, smoothing) + lam / 2 * squared(h, CENTRES[y]) for z, y, h in rows]
-
-
-def lgm(
-    scores: Rows,
-    target: list[int],
-    embedding: Rows,
-    smoothing: float,
-    alpha: float = 0.3,
-    lam: float = 0.1,
-    covariance: str = "identity",
-) -> list[float]:
-    result = []
-    half_log_det = HALF_LOG_DET if covariance == "diagonal" else [0.0] * len(HALF_LOG_DET)
-    for z, y in zip(scores, target, strict=True):
-        d = [-v - half for v, half in zip(z, half_log_det, strict=True)]
-        logits = [-(1 + alpha * (k == y)) * d[k] - half_log_det[k] for k in range(len(z))]
-        result.append(entropy(logits, y, smoothing) + lam * (d[y] + half_log_det[y]))
-    return result
-
-
-def mmc(scores: Rows, target: list[int], embedding: Rows, smoothing: float, c_mm: float = 10.0) -> list[float]:
-    return [-z[y] / 2 for z, y in zip(scores, target, strict=True)]
-
-
-def cosface(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, scale: float = 64.0, margin: float = 0.35
-) -> list[float]:
-    return [
-        entropy([v - scale * margin * (k == y) for k, v in enumerate(z)], y, smoothing)
-        for z, y in zip(scores, target, strict=True)
-    ]
-
-
-def arcface(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, scale: float = 64.0, margin: float = 0.5
-) -> list[float]:
-    def turned(cosine: float) -> float:
-        if abs(cosine) > 1:  # not an angle: its sine counts as 0
-            return cosine * math.cos(margin) if cosine > 0 else cosine - margin * math.sin(margin)
-        theta = math.acos(cosine)
-        return math.cos(theta + margin) if theta + margin < math.pi else cosine - margin * math.sin(margin)
-
-    return [
-        entropy([scale * turned(v / scale) if k == y else v for k, v in enumerate(z)], y, smoothing)
-        for z, y in zip(scores, target, strict=True)
-    ]
-
-
-def logit_squeezing(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, lam: float = 0.5
-) -> list[float]:
-    return [
-        entropy(z, y, smoothing) + lam * math.sqrt(sum(v * v for v in z)) for z, y in zip(scores, target, strict=True)
-    ]
-
-
-# The suite's problems have 4 classes and embeddings of 3.
-CENTRES = [[0.5, 0.0, -1.0], [0.0, 1.0, 0.0], [-0.25, 0.5, 0.0], [1.0, 1.0, 1.0]]
-HALF_LOG_DET = [0.25, -0.5, 0.0, 0.75]
 
 
 def make(name: str, **params: Any) -> losses.Objective:
@@ -296,13 +147,13 @@ EQUAL = [[0.0, 0.0, 0.0, 0.0]]
 
 CASES: dict[str, Case] = {
     "sce": Case(
-        sce,
+        formulas.sce,
         [({}, [[0.0, 0.0], [LN2, 0.0]], [0, 0], None, [LN2, math.log(1.5)])],
         [_far("sce")],
         refused=[({"inference": 1.0}, ValueError)],
     ),
     "isce": Case(
-        isce,
+        formulas.isce,
         [
             ({"inference": LN2}, [[0.0, 0.0], [0.0, 0.0, 0.0][:2]], [0, 1], None, [math.log(3), math.log(3)]),
             ({"inference": [0.0, LN2]}, [[0.0, 0.0], [0.0, 0.0]], [0, 1], None, [LN2, math.log(3)]),
@@ -330,7 +181,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "isce-released": Case(
-        isce_released,
+        formulas.isce_released,
         [
             # t = (0.6, 0.8), class 1 predicted: outputs 0.6 and 0.9.
             ({}, [[3.0, 4.0], [3.0, 4.0]], [0, 1], None, [math.log(1 + E**0.3), math.log(1 + E**-0.3)]),
@@ -351,7 +202,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "contrastive": Case(
-        contrastive,
+        formulas.contrastive,
         [
             # Examples 0 and 1 share the class, at distance 5; example 2 lies 0.5 from 0 and beyond the margin from 1.
             (
@@ -367,7 +218,7 @@ CASES: dict[str, Case] = {
         refused=[({"margin": 0.0}, ValueError), ({"lam": -1.0}, ValueError), ({"margin": "1"}, TypeError)],
     ),
     "triplet": Case(
-        triplet,
+        formulas.triplet,
         [
             # Unit embeddings at 0, 60 and 90 degrees, classes 0, 0, 1: squared distances 1, 2 and 2 - sqrt(3).
             # Anchor 0: its negative is farther than the positive and outside the margin. Anchor 1: none is farther.
@@ -384,14 +235,14 @@ CASES: dict[str, Case] = {
         refused=[({"margin": -0.2}, ValueError), ({"lam": math.nan}, ValueError)],
     ),
     "center": Case(
-        center,
+        formulas.center,
         [({"lam": 2.0}, EQUAL, [1], [[1.0, 1.0, 2.0]], [2 * LN2 + 5.0])],
         [_center],
         variants=[{}, {"lam": 0.5}],
         refused=[({"alpha": 1.5}, ValueError), ({"lam": -0.1}, ValueError), ({"alpha": None}, TypeError)],
     ),
     "lgm": Case(
-        lgm,
+        formulas.lgm,
         [
             # d = (1, 1 + ln 2, ...): with the margin the true class is 2 away.
             ({"alpha": 1.0, "lam": 0.0}, [[-1.0, -2.0]], [0], None, [LN2]),
@@ -406,20 +257,20 @@ CASES: dict[str, Case] = {
         ],
     ),
     "mmc": Case(
-        mmc,
+        formulas.mmc,
         [({}, [[-3.0, -5.0], [-3.0, -5.0]], [0, 1], None, [1.5, 2.5])],
         [_mmc],
         refused=[({"c_mm": 0.0}, ValueError), ({"label_smoothing": 0.1}, ValueError)],
     ),
     "cosface": Case(
-        cosface,
+        formulas.cosface,
         [({"scale": 2.0, "margin": 0.5}, [[1.0, 0.0]], [0], None, [LN2])],
         [lambda: _aligned("cosface")],
         variants=[{}, {"scale": 3.0}],
         refused=[({"scale": 0.0}, ValueError), ({"margin": -0.1}, ValueError), ({"margin": "0"}, TypeError)],
     ),
     "arcface": Case(
-        arcface,
+        formulas.arcface,
         [
             # 60 degrees turned by 30: cosine 0; 180 degrees can't be turned further: -1 - m sin(m).
             ({"scale": 2.0, "margin": math.pi / 6}, [[1.0, 0.0]], [0], None, [LN2]),
@@ -437,14 +288,14 @@ CASES: dict[str, Case] = {
         refused=[({"scale": -1.0}, ValueError), ({"margin": 2.0}, ValueError)],
     ),
     "label-smoothing": Case(
-        sce,
+        formulas.sce,
         [({"label_smoothing": 0.5}, [[LN2, 0.0]], [0], None, [math.log(3) - 0.75 * LN2])],
         [_smoothing],
         variants=[{}, {"label_smoothing": 0.3}],
         refused=[({"label_smoothing": 1.5}, ValueError), ({"label_smoothing": None}, TypeError)],
     ),
     "logit-squeezing": Case(
-        logit_squeezing,
+        formulas.logit_squeezing,
         [({"lam": 0.1}, [[3.0, 3.0, 3.0, 3.0]], [2], None, [2 * LN2 + 0.6])],
         [_squeezing],
         variants=[{}, {"lam": 0.05}],

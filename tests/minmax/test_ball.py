@@ -141,23 +141,25 @@ def test_at_most_one_class_moves_by_more_than_one():
         assert (moved.argmax(1) == wrong.argmax(1)).all()
 
 
-def test_the_bound_holds_on_wide_intervals_of_the_branch_and_bound():
-    """Step 4 of the derivation, where its terms of second order are large: any interval around the maximum's t."""
-    for seed in range(20):
-        logits, target, _ = problem(seed, 5, 1.0, rows=1)
-        for radius in (0.5, 2.0, 5.0):
-            extremum = logit_ball_maximum(logits, target, radius)
-            wrong, order = _wrong_logits(logits, target)
-            t = extremum.shift.gather(1, order[:, :1])[:, 0]
-            low, high = _top_range(radius, 4)
-            for share in (0.01, 0.3, 1.0):
-                ends = (
-                    t - share * (t - max(low, 1.0 if t > 1 else 0.0)),
-                    t + share * (min(high, 1.0 if t < 1 else high) - t),
-                )
-                _, bound, holds_root = _bound_cells(wrong, *ends, radius)
-                assert holds_root.all()
-                assert (bound >= extremum.value - 1e-9).all()
+wide = [(torch.randn(5, generator=torch.Generator().manual_seed(seed)).tolist(), 2.0) for seed in range(3)]
+even = [([0.0] * 10, radius) for radius in (6.0, 8.0, 9.3)]  # several roots: the even shift, a saddle, one class alone
+
+
+@pytest.mark.parametrize(("logits", "radius"), [*wide, *even, ([0.0, 9.0], 3.0), ([0.0, 9.0, 9.0], 4.0)])
+def test_the_bound_holds_on_wide_intervals_of_the_branch_and_bound(logits, radius):
+    """Step 4 of the derivation where its terms of second order are large: any interval around the maximum's t."""
+    scores, target = torch.tensor([logits], dtype=torch.float64), torch.tensor([0])
+    extremum = logit_ball_maximum(scores, target, radius)
+    wrong, order = _wrong_logits(scores, target)
+    t = extremum.shift.gather(1, order[:, :1]).item()
+    low, high = _top_range(radius, len(logits) - 1)
+    shares = torch.linspace(1e-4, 1, 300, dtype=torch.float64)
+    left = t - shares * (t - (max(low, 1.0) if t > 1 else low))
+    for right in (t + 1e-6, t + 0.3 * (high - t), high):
+        right = min(right, 1.0) if t < 1 else right
+        _, bound, holds_root = _bound_cells(wrong.expand(300, -1), left, torch.full_like(left, right), radius)
+        assert holds_root.all()
+        assert (bound >= extremum.value - 1e-9).all()
 
 
 def test_between_the_boxes_inside_and_around():

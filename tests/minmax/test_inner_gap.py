@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,15 @@ def test_shares_follow_from_the_m_each_example_needs(digits):
     expected = [(needed <= m).double().mean().item() for m in ms]
     assert frame["covered"].tolist() == pytest.approx(expected, abs=1 / len(x))
     assert frame["mean_gap"].is_monotonic_increasing
+
+
+def test_coverage_keeps_its_digits_where_the_losses_round_to_zero(linear_classifier):
+    """True-class lead 60 against 59: both losses are 0 in float64, and still m = 0.9 does not cover the move."""
+    classifier = linear_classifier(torch.eye(2, dtype=torch.float64), torch.tensor([60.0, 0.5], dtype=torch.float64))
+    x, y = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64), torch.tensor([0])
+    frame = inner_gap(classifier, x, y, 0.5, [0.9, 1.0 + 1e-9])
+    assert frame["mean_inner"].tolist() == [0.0, 0.0]
+    assert frame["covered"].tolist() == [0.0, 1.0]
 
 
 def test_a_useless_attack_counts_with_the_clean_loss(digits):
@@ -92,6 +102,10 @@ def test_ascent_is_deterministic_and_blind_to_the_batch(digits):
     assert torch.equal(first, projected_ascent(classifier, x[:4], y[:4], **settings))
     more = projected_ascent(classifier, x[:8], y[:8], **settings)
     torch.testing.assert_close(more[:4], first, atol=1e-5, rtol=0)
+    rest = projected_ascent(classifier, x[4:8], y[4:8], index=torch.arange(4, 8), **settings)
+    torch.testing.assert_close(more[4:], rest, atol=1e-5, rtol=0)
+    whole, parts = (inner_gap(classifier, x[:8], y[:8], 0.1, [1.0, 8.0], batch_size=n) for n in (None, 3))
+    pd.testing.assert_frame_equal(whole, parts, rtol=1e-3)
 
 
 def test_ascent_leaves_the_model_alone(digits):
@@ -107,6 +121,8 @@ def test_ascent_leaves_the_model_alone(digits):
 
 def test_bad_input(digits):
     classifier, x, y = digits
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        inner_gap(classifier, x, y, 0.1, [1.0], batch_size=0)
     with pytest.raises(ValueError, match="at least one value of m"):
         inner_gap(classifier, x, y, 0.1, [])
     with pytest.raises(ValueError, match=r"eps must be finite and not negative, got -0\.1"):

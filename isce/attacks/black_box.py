@@ -1,0 +1,66 @@
+"""A black-box attack that looks at scores only: if it beats the gradient attacks, their gradients are at fault."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from isce.attacks.base import Found, Problem, keyed_noise, margin
+
+if TYPE_CHECKING:
+    from isce.config import AttackSpec
+
+SHARE = 0.3  # of the image's area that the first squares cover; it falls to one pixel along the run
+
+
+def search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """Random search by squares (after the idea of Andriushchenko et al. 2020), one forward pass for each step.
+
+    Starts at random corners of the ball in vertical stripes; each step pushes one square of each image up or down as
+    far as ball and box let it, channel by channel, and keeps that where the margin falls.
+    """
+    n, channels, height, width = problem.x.shape
+    stripes = keyed_noise(problem.seed, problem.index, 2 * restart, torch.Size([channels, 1, width]), "linf")
+    draws = keyed_noise(problem.seed, problem.index, 2 * restart + 1, torch.Size([spec.steps, 2 + channels]), "linf")
+    draws = draws.to(problem.x)
+    push = 2 * problem.threat.eps
+    point = problem.threat.project(problem.x + push * stripes.to(problem.x).sign(), problem.x)
+    rows, lowest = torch.arange(n, device=problem.y.device), _margins(problem, point)
+    points, first = point.clone(), torch.full_like(problem.y, -1)
+    part = problem
+    for step in range(spec.steps + 1):
+        standing = lowest >= 0
+        if not problem.batch_dependent and not bool(standing.all()):
+            first[rows[~standing]] = step
+            points[rows[~standing]] = point[~standing]
+            rows, point, lowest, part = rows[standing], point[standing], lowest[standing], part.take(standing)
+        if step == spec.steps or len(rows) == 0:
+            break
+        side = max(1, round((SHARE * (1 - step / spec.steps) ** 2 * height * width) ** 0.5))
+        mask = _squares(draws[rows, step, :2], side, height, width)
+        signs = draws[rows, step, 2:].sign()[:, :, None, None]
+        candidate = part.threat.project(point + push * signs * mask[:, None], part.x)
+        reached = _margins(part, candidate)
+        better = reached < lowest
+        point = torch.where(better.view(-1, 1, 1, 1), candidate, point)
+        lowest = torch.where(better, reached, lowest)
+    points[rows] = point
+    return Found(points, first, points)
+
+
+def _margins(problem: Problem, points: Tensor) -> Tensor:
+    with torch.no_grad():
+        return margin(problem.classifier(points), problem.y)
+
+
+def _squares(draws: Tensor, side: int, height: int, width: int) -> Tensor:
+    """Masks (N, H, W) of one square for each image, its place given by two numbers in [-1, 1]."""
+    share = (draws + 1) / 2
+    top = (share[:, 0] * (height - min(side, height) + 1)).floor().clamp(max=height - min(side, height))
+    left = (share[:, 1] * (width - min(side, width) + 1)).floor().clamp(max=width - min(side, width))
+    down = torch.arange(height, device=draws.device) - top[:, None]
+    right = torch.arange(width, device=draws.device) - left[:, None]
+    inside_rows, inside_columns = (down >= 0) & (down < side), (right >= 0) & (right < side)
+    return (inside_rows[:, :, None] & inside_columns[:, None, :]).to(draws)

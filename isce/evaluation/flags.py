@@ -1,0 +1,198 @@
+"""Red flags: signs that an evaluation was fooled, by the network's gradients or by the attacks' budgets.
+
+Some are read off the outcome, others need a few more forward passes and attacks on a probe of at most ``PROBE`` images.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isce import attacks
+from isce.attacks import Threat
+from isce.attacks.base import Problem, training_loss, untouched
+from isce.evaluation.outcome import Evaluation
+
+if TYPE_CHECKING:
+    from isce.config import AttackParameters, AttackSpec
+
+PROBE = 64
+FEW = 3  # fewer images than this never raise a flag by a difference in accuracy
+POINTS = 0.02  # nor does a difference up to this
+MISLEADS = 0.05  # nor, between attacks on the training loss alone and the whole suite, up to this
+STUCK = 0.1  # share of probe images without a usable gradient
+MORE = 4  # times the steps
+SEARCH_STEPS = 100
+
+
+def red_flags(
+    evaluation: Evaluation,
+    classifier: nn.Module,
+    objective: Any,
+    images: Tensor,
+    labels: Tensor,
+    parameters: AttackParameters,
+) -> dict[str, str]:
+    """Everything about an evaluation that should make a reader doubt it.
+
+    Args:
+        evaluation: what ``evaluate`` returned for the other arguments.
+        classifier: the network; left as it was.
+        objective: the objective it was trained with.
+        images: (N, C, H, W), floating point in [0, 1].
+        labels: (N,), int64.
+        parameters: of the evaluation.
+
+    Returns:
+        Detail by name of the flag; empty if nothing is wrong. Names: ``rejected-points``, ``last-worse-than-best``,
+        ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``zero-gradient``, ``not-zero-at-large-eps``,
+        ``more-steps-lower``, ``black-box-beats-white-box``.
+    """
+    found = outcome_flags(evaluation.figures())
+    if evaluation.clean.any():
+        found |= _Probe(evaluation, classifier, objective, images, labels, parameters).flags()
+    return found
+
+
+def outcome_flags(figures: dict[str, Any]) -> dict[str, str]:
+    """The flags that show in the figures of an evaluation (``Evaluation.figures``) alone."""
+    found: dict[str, list[str]] = {}
+    before: dict[str, float] = {}
+    for threat, outcome in figures["threats"].items():
+        for row, cell in outcome["attacks"].items():
+            if cell["rejected"]:
+                found.setdefault("rejected-points", []).append(f"{row} {threat}: {cell['rejected']} of {cell['n']}")
+            if _matters(cell["last_accuracy"] - cell["accuracy"], cell["n"]):
+                text = f"{cell['last_accuracy']:.1%} at the last point, {cell['accuracy']:.1%} at the best"
+                found.setdefault("last-worse-than-best", []).append(f"{row} {threat}: {text}")
+            if _matters(cell["accuracy"] - before.get(row, 1.0), cell["n"]):
+                found.setdefault("rises-with-eps", []).append(f"{row} {threat}: {cell['accuracy']:.1%}")
+            before[row] = cell["accuracy"]
+        own = [cell["accuracy"] for row, cell in outcome["attacks"].items() if row.endswith("-training")]
+        worst = outcome["worst"]["accuracy"]
+        if own and _matters(min(own) - worst, outcome["worst"]["n"], MISLEADS):
+            text = f"{threat}: {min(own):.1%} under attacks on the training loss, {worst:.1%} under the suite"
+            found.setdefault("own-loss-misleads", []).append(text)
+    return {name: "; ".join(texts) for name, texts in found.items()}
+
+
+def _matters(difference: float, n: int, points: float = POINTS) -> bool:
+    return difference > points and round(difference * n) >= FEW
+
+
+class _Probe:
+    """The evaluation's inputs, and a few extra attacks on a few of its images."""
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        classifier: nn.Module,
+        objective: Any,
+        images: Tensor,
+        labels: Tensor,
+        parameters: AttackParameters,
+    ) -> None:
+        self.evaluation, self.parameters = evaluation, parameters
+        self.classifier, self.objective = classifier, objective
+        self.images, self.labels = images, labels
+        self.device = next((p.device for p in classifier.parameters()), images.device)
+
+    def flags(self) -> dict[str, str]:
+        """All flags that need the network."""
+        found = {
+            "random-output": self._random_output(),
+            "zero-gradient": self._zero_gradient(),
+            "not-zero-at-large-eps": self._large_eps(),
+        }
+        threat, left = self._contested()
+        white = [row for row in self.parameters.suite.rows if row.attack != "search"]
+        if left.any() and white:
+            strongest = min(white, key=lambda row: int(self.evaluation.robust(threat.label, row.label).sum()))
+            longer = _like(strongest, steps=MORE * strongest.steps)
+            found["more-steps-lower"] = self._at_stake(longer, threat, left)
+            found["black-box-beats-white-box"] = self._at_stake(_search(), threat, left)
+        return {name: detail for name, detail in found.items() if detail}
+
+    def _batch(self, mask: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        index = torch.from_numpy(np.flatnonzero(mask)[:PROBE])
+        return self.images[index].to(self.device), self.labels[index].to(self.device), index.to(self.device)
+
+    def _random_output(self) -> str:
+        x, _, _ = self._batch(self.evaluation.clean)
+        with untouched(self.classifier), torch.no_grad():
+            one, two = self.classifier(x), self.classifier(x)
+        if torch.equal(one, two):
+            return ""
+        return f"scores of the same batch differ by up to {float((one - two).abs().max()):.2g}"
+
+    def _zero_gradient(self) -> str:
+        """As a plain attack computes it: the training loss, in the network's own precision."""
+        x, y, index = self._batch(self.evaluation.clean)
+        texts: list[str] = []
+        with untouched(self.classifier, self.objective):
+            problem = Problem(self.classifier, self.objective, x, y, index, Threat("linf", 1), 0, x, x)
+            own = {"training loss": training_loss(self.objective), "matched": self.objective.matched}
+            for name, function in own.items():
+                point = x.clone().requires_grad_()
+                scores, embedding = problem.outputs(point)
+                value = function(scores, y, embedding).sum()
+                gradient = torch.autograd.grad(value, point)[0] if value.requires_grad else torch.zeros_like(x)
+                stuck = ~gradient.isfinite().flatten(1).all(1) | (gradient == 0).flatten(1).all(1)
+                if float(stuck.double().mean()) > STUCK:
+                    texts.append(f"{name}: {int(stuck.sum())} of {len(x)} images")
+        return "; ".join(texts)
+
+    def _large_eps(self) -> str:
+        """With eps as wide as the box any image may be shown, so nothing should be robust."""
+        x, y, index = self._batch(self.evaluation.clean)
+        eps = 1.0 if self.parameters.norm == "linf" else math.sqrt(x[0].numel())
+        threat = Threat(self.parameters.norm, eps)
+        broken = self._attack(_matched(50), threat, x, y, index)
+        return "" if broken.all() else f"{int((~broken).sum())} of {len(x)} images stand at {threat.label}"
+
+    def _contested(self) -> tuple[Threat, np.ndarray[Any, Any]]:
+        """The eps whose worst case is nearest to half of the clean accuracy (the larger of two), and who survives."""
+        middle = self.evaluation.clean.mean() / 2
+
+        def distance(eps: float) -> float:
+            return abs(float(self.evaluation.robust(Threat(self.parameters.norm, eps).label).mean()) - middle)
+
+        threat = Threat(self.parameters.norm, min(reversed(self.parameters.eps), key=distance))
+        return threat, self.evaluation.robust(threat.label)
+
+    def _at_stake(self, spec: AttackSpec, threat: Threat, left: np.ndarray[Any, Any]) -> str:
+        """What an attack takes off the survivors, if that is worth a flag."""
+        x, y, index = self._batch(left)
+        broken = self._attack(spec, threat, x, y, index)
+        stake = float(broken.double().mean()) * float(left.mean())
+        if int(broken.sum()) < FEW or stake <= POINTS:
+            return ""
+        return (
+            f"{spec.label} {threat.label} breaks {int(broken.sum())} of {len(x)} survivors, {stake:.1%} of all images"
+        )
+
+    def _attack(self, spec: AttackSpec, threat: Threat, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        seed = self.parameters.seed
+        return attacks.run(spec, self.classifier, self.objective, x, y, threat, seed=seed, index=index).success
+
+
+def _like(spec: AttackSpec, **changes: Any) -> AttackSpec:
+    if spec.attack == "fgsm":
+        changes["attack"] = "bim"
+    return type(spec)(**(spec.model_dump() | changes))
+
+
+def _matched(steps: int) -> AttackSpec:
+    from isce.config import AttackSpec
+
+    return AttackSpec(attack="matched", objective="margin", steps=steps)
+
+
+def _search() -> AttackSpec:
+    from isce.config import AttackSpec
+
+    return AttackSpec(attack="search", objective="margin", steps=SEARCH_STEPS)

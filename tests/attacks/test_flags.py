@@ -1,0 +1,154 @@
+"""Each red flag on a network built to raise it, and on a plain one that must not."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from isce.config import AttackParameters, AttackSpec, Suite
+from isce.evaluation import Evaluation, Outcome, evaluate, outcome_flags, red_flags
+from isce.losses import build
+
+ROWS = [
+    AttackSpec(attack="pgd", steps=10),
+    AttackSpec(attack="matched", objective="margin", steps=10),
+]
+
+
+def flags(target, wrap=lambda classifier: classifier, rows=ROWS, eps=(0.1,)) -> dict[str, str]:
+    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=rows), eps=list(eps))
+    args = (wrap(target.classifier), build("sce"), target.x, target.y, parameters)
+    return red_flags(evaluate(*args, progress=False), *args)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+
+class RoundedInput(Wrapped):
+    def forward(self, x):
+        return self.classifier((6 * x).round() / 6)
+
+
+class RandomOutput(Wrapped):
+    def forward(self, x):
+        scores = self.classifier(x)
+        return scores + 0.1 * torch.randn_like(scores)
+
+
+class Saturated(Wrapped):
+    """Decides as before; hides from cross-entropy, not from a margin."""
+
+    def forward(self, x):
+        return 1e4 * self.classifier(x)
+
+
+class NotDifferentiable(Wrapped):
+    def forward(self, x):
+        return (4 * self.classifier(x)).round()
+
+
+class Detour(Wrapped):
+    """Right scores, gradients turned around: what looks like ascent leads away."""
+
+    def forward(self, x):
+        scores = self.classifier(x)
+        return scores.detach() - (scores - scores.detach())
+
+
+def test_a_plain_network_raises_none(target):
+    assert flags(target, eps=(0.05, 0.1)) == {}
+
+
+def test_rounded_input(target):
+    found = flags(target, RoundedInput)
+    assert {"zero-gradient", "black-box-beats-white-box", "not-zero-at-large-eps"} <= set(found)
+    assert "training loss: " in found["zero-gradient"]
+    assert "matched: " in found["zero-gradient"]
+
+
+def test_random_output(target):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert "random-output" in flags(target, RandomOutput)
+
+
+def test_saturated_scores_hide_from_cross_entropy_only(target):
+    found = flags(target, Saturated)
+    assert {"zero-gradient", "own-loss-misleads"} <= set(found)
+    assert "training loss: " in found["zero-gradient"]
+    assert "matched: " not in found["zero-gradient"]
+    assert "not-zero-at-large-eps" not in found
+
+
+def test_a_layer_without_gradient(target):
+    assert {"zero-gradient", "not-zero-at-large-eps"} <= set(flags(target, NotDifferentiable))
+
+
+def test_gradients_that_mislead(target):
+    assert {"black-box-beats-white-box", "not-zero-at-large-eps"} <= set(flags(target, Detour))
+
+
+def test_too_few_steps(target):
+    rows = [AttackSpec(attack="bim", steps=2, step_size=0.1)]
+    assert "more-steps-lower" in flags(target, rows=rows, eps=[0.15])
+
+
+def outcome(n: int, broken: int, last: int | None = None, rejected: int = 0) -> Outcome:
+    def first(count: int):
+        return np.arange(n) < count
+
+    return Outcome(
+        attacked=first(n),
+        broken=first(broken),
+        rejected=first(rejected),
+        last_broken=first(broken if last is None else last),
+        first_success=np.full(n, -1),
+    )
+
+
+def figures(**threats: dict[str, Outcome]) -> dict:
+    outcomes = {f"linf@0.{name[1:]}": rows for name, rows in threats.items()}
+    return Evaluation(np.ones(100, dtype=bool), outcomes, survivors_only=False).figures()
+
+
+PLAIN = {"e1": {"a-training": outcome(100, 40)}, "e2": {"a-training": outcome(100, 60)}}
+
+
+def test_flags_read_off_the_figures():
+    assert outcome_flags(figures(**PLAIN)) == {}
+
+    def changed(threat, rows):
+        return outcome_flags(figures(**(copy.deepcopy(PLAIN) | {threat: rows})))
+
+    assert changed("e2", {"a-training": outcome(100, 60, rejected=1)}) == {
+        "rejected-points": "a-training linf@0.2: 1 of 100"
+    }
+    assert changed("e2", {"a-training": outcome(100, 60, last=50)}) == {
+        "last-worse-than-best": "a-training linf@0.2: 50.0% at the last point, 40.0% at the best"
+    }
+    assert changed("e2", {"a-training": outcome(100, 30)})["rises-with-eps"] == "a-training linf@0.2: 70.0%"
+    own = changed("e2", {"a-training": outcome(100, 60), "b-margin": outcome(100, 70)})
+    assert own == {"own-loss-misleads": "linf@0.2: 40.0% under attacks on the training loss, 30.0% under the suite"}
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_small_differences_are_no_flag(share):
+    rows = {"a-training": outcome(100, 60, last=60 - share), "b-margin": outcome(100, 60 + share)}
+    assert outcome_flags(figures(**(PLAIN | {"e2": rows}))) == {}
+
+
+def test_nothing_classified_right_is_no_reason_to_fail(target):
+    wrong = copy.copy(target.y)
+    wrong = (wrong + 1) % 10
+    with torch.no_grad():
+        keep = target.classifier(target.x).argmax(1) != wrong
+    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS[:1]), eps=[0.1])
+    args = (target.classifier, build("sce"), target.x[keep], wrong[keep], parameters)
+    assert red_flags(evaluate(*args, progress=False), *args) == {}

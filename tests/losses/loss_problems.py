@@ -1,0 +1,40 @@
+"""Random problems for the suite, the written-out loss as a tensor, and the parametrisations over all objectives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from loss_cases import CASES
+from torch import Tensor
+
+C, D, N = 4, 3, 6
+VARIANTS = [
+    pytest.param(name, params, id=f"{name}-{index}")
+    for name, case in CASES.items()
+    for index, params in enumerate(case.variants)
+]
+every = pytest.mark.parametrize("name", CASES)
+every_variant = pytest.mark.parametrize(("name", "params"), VARIANTS)
+
+
+def problem(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores (N, C), labels with every class twice or once, embeddings (N, D)."""
+    generator = torch.Generator().manual_seed(seed)
+    bound = CASES[name].bound
+    scores = (2 * torch.rand(N, C, generator=generator, dtype=dtype) - 1) * bound
+    embedding = torch.randn(N, D, generator=generator, dtype=dtype)
+    return scores, torch.tensor([0, 1, 2, 3, 0, 1]), embedding
+
+
+def naive(name: str, params: dict, scores: Tensor, target: Tensor, embedding: Tensor, smoothing: float | None = None):
+    """The plain-float loss as a float64 tensor; ``label-smoothing`` smooths of its own accord."""
+    params = dict(params)
+    own = params.pop("label_smoothing", 0.1 if name == "label-smoothing" else 0.0)
+    rows = CASES[name].naive(
+        scores.double().tolist(),
+        target.tolist(),
+        embedding.double().tolist(),
+        own if smoothing is None else smoothing,
+        **params,
+    )
+    return torch.tensor(rows, dtype=torch.float64)
