@@ -18,6 +18,8 @@ from isce.records import canonical, sha256
 PASSIVE = frozenset(
     {
         "isce",
+        "isce.attacks",
+        "isce.attacks.registry",
         "isce.config",
         "isce.experiments",
         "isce.figures",

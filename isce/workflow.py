@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
-from isce import losses, models, records
+from isce import attacks, losses, models, records
 from isce.config import ROOT, AttackParameters, ConfigError, MinmaxParameters, TrainParameters, load_suite
 from isce.experiments import Experiment, load_experiment
 from isce.records import canonical, sha256
@@ -55,6 +55,8 @@ def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
     @functools.cache
     def code(kind: Kind, objective: str, model: str) -> str:
         families = [f"isce.losses.{losses.family(objective)}", f"isce.models.{models.family(model)}"]
+        if kind == "attack":
+            families += ["isce.attacks.driver", *(f"isce.attacks.{attacks.family(row.attack)}" for row in suite.rows)]
         return code_hash(root / "notebooks" / f"{kind}.ipynb", root, families)
 
     def run(kind: Kind, name: str, training: TrainParameters, own: Parameters, **depends: str) -> Run:

@@ -12,7 +12,7 @@ from torch import nn
 
 from isce import attacks, evaluation
 from isce.attacks import Threat
-from isce.config import AttackParameters, AttackSpec, Suite
+from isce.config import AttackParameters, AttackSpec, Suite, load_suite
 from isce.evaluation import evaluate, examples, mcnemar, mean_interval, verify, wilson
 from isce.losses import build
 
@@ -184,7 +184,7 @@ def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
     def outside(problem, points):
         return real(problem, points + 0.5)
 
-    monkeypatch.setattr(attacks, "verify", outside)
+    monkeypatch.setattr("isce.attacks.driver.verify", outside)
     x, y = flat(VALUES)
     figures = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
     row = figures["threats"]["linf@0.1"]["attacks"]["fgsm-training"]
@@ -324,3 +324,18 @@ def test_verify_judges_ball_box_and_class():
     assert held.tolist() == [True, False, False, False]  # holds; classified right; outside; NaN
     with pytest.raises(ValueError, match="adversarial examples must have shape"):
         verify(Mean(), x, y, points[:2], Threat("linf", 0.2))
+
+
+@pytest.mark.parametrize("name", ["basic", "paper", "strong"])
+def test_suites_run_as_they_stand_in_their_files(name):
+    """On three classes, as ``dlr`` needs; pixel 0 and 1 are the scores of classes 1 and 2."""
+
+    class Three(nn.Module):
+        def forward(self, x):
+            return torch.cat([x.flatten(1)[:, 2:3] * 0 + 0.5, x.flatten(1)[:, :2]], 1)
+
+    x = torch.tensor([0.1, 0.35, 0.45], dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, 1, 1, 3).contiguous()
+    chosen = AttackParameters(checkpoint="none", suite=load_suite(name), eps=[0.1, 0.2])
+    y = torch.zeros(3, dtype=torch.int64)
+    figures = evaluate(Three(), build("sce"), x, y, chosen, progress=False).figures()
+    assert [outcome["worst"]["correct"] for outcome in figures["threats"].values()] == [2, 1]

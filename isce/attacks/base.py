@@ -59,7 +59,7 @@ class Threat:
             Points inside, same shape.
         """
         if self.norm == "linf":
-            return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
+            return x_adv.clamp(x - self.eps, x + self.eps).clamp_(0, 1)
         delta = (x_adv - x).flatten(1)
         room = torch.where(delta > 0, 1 - x.flatten(1), x.flatten(1))  # way to the box, in the direction of delta
         size = delta.abs()

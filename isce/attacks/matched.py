@@ -88,22 +88,22 @@ def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
 def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
     """Ascend, and drop each image the step it falls."""
-    points, last, first = problem.x.clone(), problem.x.clone(), torch.full_like(problem.y, -1)
+    points, first = problem.x.clone(), torch.full_like(problem.y, -1)
     for step in range(len(sizes) + 1):
         scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
         fallen = margin(scores, climb.y) < -CLEAR * scores.abs().amax(1)
         if bool(fallen.any()):
             rows = climb.rows[fallen]
-            points[rows] = last[rows] = climb.point[fallen]
+            points[rows] = climb.point[fallen]
             first[rows] = step
             if bool(fallen.all()):
-                return Found(points, first, last)
+                return Found(points, first, points)
             climb, value, gradient = climb.take(~fallen), value[~fallen], gradient[~fallen]
         climb = _remember(climb, value, gradient)
         if step < len(sizes):
             climb = _advance(problem, climb, gradient, sizes, step)
-    points[climb.rows], last[climb.rows] = climb.best, climb.point
-    return Found(points, first, last)
+    points[climb.rows] = climb.best
+    return Found(points, first, points)  # it stops at the first success: no last point can be worse
 
 
 def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
@@ -129,7 +129,9 @@ def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool
         return scores, value, torch.zeros_like(point)
     outputs = [part for part in (scores, embedding) if part is not None]
     (found,) = torch.autograd.grad(outputs, point, pulled[: len(outputs)])
-    return scores.detach(), value, found.nan_to_num_(0.0)
+    if not math.isfinite(float(found.sum())):
+        found = found.nan_to_num(0.0)
+    return scores.detach(), value, found
 
 
 def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> _Climb:

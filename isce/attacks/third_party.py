@@ -50,6 +50,8 @@ class _Watch:
     def found(self, last: Tensor) -> Found:
         """The first misclassified point, else the last one."""
         met = self.first >= 0
+        if not bool(met.any()):
+            return Found(last, self.first, last)
         return Found(torch.where(met.view(-1, 1, 1, 1), self.points, last), self.first, last)
 
 

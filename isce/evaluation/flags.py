@@ -72,7 +72,9 @@ def outcome_flags(figures: dict[str, Any]) -> dict[str, str]:
             if _matters(cell["accuracy"] - before.get(row, 1.0), cell["n"]):
                 found.setdefault("rises-with-eps", []).append(f"{row} {threat}: {cell['accuracy']:.1%}")
             before[row] = cell["accuracy"]
-        own = [cell["accuracy"] for row, cell in outcome["attacks"].items() if row.endswith("-training")]
+        everybody = figures["clean"]["correct"]  # a row on survivors alone says nothing about its own strength
+        full = {row: cell for row, cell in outcome["attacks"].items() if cell["attacked"] == everybody}
+        own = [cell["accuracy"] for row, cell in full.items() if row.endswith("-training")]
         worst = outcome["worst"]["accuracy"]
         if own and _matters(min(own) - worst, outcome["worst"]["n"], MISLEADS):
             text = f"{threat}: {min(own):.1%} under attacks on the training loss, {worst:.1%} under the suite"

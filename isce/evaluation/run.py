@@ -154,7 +154,8 @@ class _Job:
         objects = {"classifier": self.classifier, "objective": self.objective}
         weights = {f"{o}.{n}": _digest(v) for o, module in objects.items() for n, v in module.state_dict().items()}
         plain = {n: repr(v) for n, v in vars(self.objective).items() if isinstance(v, bool | int | float | str | tuple)}
-        modules = closure([__name__, *(type(o).__module__ for o in objects.values())], ROOT, skip=())
+        families = [f"isce.attacks.{attacks.family(row.attack)}" for row in self.parameters.suite.rows]
+        modules = closure([__name__, *families, *(type(o).__module__ for o in objects.values())], ROOT, skip=())
         code = {name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in module_files(modules, ROOT)}
         parameters = self.parameters.model_dump(mode="json", exclude={"checkpoint"})
         data = [_digest(tensor) for tensor in (self.images, self.labels, self.index)]

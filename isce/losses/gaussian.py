@@ -8,19 +8,8 @@ from typing import Literal, Unpack, get_args
 import torch
 from torch import Tensor, nn
 
-from isce.losses.base import (
-    Common,
-    Objective,
-    Reduction,
-    check,
-    class_dim,
-    example_weight,
-    number,
-    reduce,
-    rows,
-    true_score,
-    widen,
-)
+from isce.losses.base import Common, Objective, Reduction, example_weight, reduce, rows, true_score, widen
+from isce.losses.checks import check, class_dim, number
 
 Covariance = Literal["identity", "diagonal"]
 

@@ -9,19 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.losses.base import (
-    Common,
-    Objective,
-    Reduction,
-    class_dim,
-    example_weight,
-    number,
-    reduce,
-    root,
-    true_score,
-    unit,
-    widen,
-)
+from isce.losses.base import Common, Objective, Reduction, example_weight, reduce, root, true_score, unit, widen
+from isce.losses.checks import class_dim, number
 
 
 class CosineScores(nn.Module):

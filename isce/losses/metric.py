@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.losses.base import Common, Objective, Reduction, example_weight, number, reduce, root, rows, unit, widen
+from isce.losses.base import Common, Objective, Reduction, example_weight, reduce, root, rows, unit, widen
+from isce.losses.checks import number
 
 _TRAILING = "the term compares embeddings, one for each example: scores are (N, C)"
 _PAIRS = "the term compares the examples of a batch with each other, so an example alone has no loss of its own"

@@ -6,7 +6,8 @@ from typing import Unpack
 
 from torch import Tensor
 
-from isce.losses.base import Common, Objective, Reduction, check, class_dim, cross_entropy, number, unit, widen
+from isce.losses.base import Common, Objective, Reduction, cross_entropy, unit, widen
+from isce.losses.checks import check, class_dim, number
 
 
 def released_outputs(logits: Tensor, inference: float = 0.1, scale: float = 1.0, clip: bool = True) -> Tensor:

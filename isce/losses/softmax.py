@@ -9,7 +9,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from isce.losses.base import Common, Objective, Reduction, check, class_dim, cross_entropy, number, numbers, rows, widen
+from isce.losses.base import Common, Objective, Reduction, cross_entropy, rows, widen
+from isce.losses.checks import check, class_dim, number, numbers
 
 
 def inference_softmax_cross_entropy(

@@ -149,8 +149,10 @@ def test_objectives_that_need_the_embedding_get_it(target, spec):
 def test_every_objective_can_be_attacked_and_image_by_image(digits, name, spec):
     """Also those that compare the images of a batch: an adversary has one image alone."""
     objective = build(name)
-    backbone = models.build("small-cnn", input_shape=digits.input_shape, mean=digits.mean, std=digits.std)
-    classifier = Classifier(backbone, objective.score_map(backbone.embedding_dim, 10)).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = models.build("small-cnn", input_shape=digits.input_shape, mean=digits.mean, std=digits.std)
+        classifier = Classifier(backbone, objective.score_map(backbone.embedding_dim, 10)).double()
     x, index, threat = digits.test.unit()[:4].double(), torch.arange(4), Threat("linf", 0.05)
     with torch.no_grad():
         y = classifier(x).argmax(1)

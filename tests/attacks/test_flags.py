@@ -100,12 +100,12 @@ def test_too_few_steps(target):
     assert "more-steps-lower" in flags(target, rows=rows, eps=[0.15])
 
 
-def outcome(n: int, broken: int, last: int | None = None, rejected: int = 0) -> Outcome:
+def outcome(n: int, broken: int, last: int | None = None, rejected: int = 0, attacked: int = 100) -> Outcome:
     def first(count: int):
         return np.arange(n) < count
 
     return Outcome(
-        attacked=first(n),
+        attacked=first(attacked),
         broken=first(broken),
         rejected=first(rejected),
         last_broken=first(broken if last is None else last),
@@ -136,6 +136,11 @@ def test_flags_read_off_the_figures():
     assert changed("e2", {"a-training": outcome(100, 30)})["rises-with-eps"] == "a-training linf@0.2: 70.0%"
     own = changed("e2", {"a-training": outcome(100, 60), "b-margin": outcome(100, 70)})
     assert own == {"own-loss-misleads": "linf@0.2: 40.0% under attacks on the training loss, 30.0% under the suite"}
+
+
+def test_a_training_row_on_survivors_alone_is_not_held_against_the_loss():
+    rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, attacked=30)}
+    assert outcome_flags(figures(e1=rows)) == {}
 
 
 @pytest.mark.parametrize("share", [1, 2])

@@ -38,7 +38,7 @@ def test_families_are_imported_when_used():
         "print(sorted(m for m in sys.modules if m.startswith('isce.losses.')))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "['isce.losses.base', 'isce.losses.softmax']"
+    assert shown.strip() == "['isce.losses.base', 'isce.losses.checks', 'isce.losses.softmax']"
 
 
 def test_unknown_objective_lists_the_known_ones():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from isce import workflow
 from isce.config import ROOT
 
 TINY = {
@@ -58,11 +59,23 @@ class Project:
         assert code == 0, out + err
         return [line.removeprefix("would run: ") for line in out.splitlines() if line.startswith("would run")]
 
-    def edit(self, name, old, new):
+    def planned(self):
+        """Runs that are due after planning in this process: Snakemake's rule, a record missing or older than params."""
+        found = set()
+        for run in workflow.plan("tiny", self.root / "build", self.root):
+            record = self.record(run.kind, run.name)
+            params = record.parent / "params.yaml"
+            stale = not record.exists() or params.stat().st_mtime_ns > record.stat().st_mtime_ns
+            if stale or (run.kind != "train" and f"train {run.name}" in found):
+                found.add(f"{run.kind} {run.name}")
+        return found
+
+    def change(self, name, old, new):
+        """Replace ``old`` once in a file, or append ``new`` if ``old`` is empty."""
         path = self.root / name
         text = path.read_text()
         assert old in text
-        path.write_text(text.replace(old, new, 1))
+        path.write_text(text.replace(old, new, 1) if old else text + new)
 
     def record(self, kind, run):
         return self.runs / kind / run / "record.json"

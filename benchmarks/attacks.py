@@ -1,0 +1,177 @@
+"""Time of a step of the matched attack against a bare step, and of whole attacks against other packages.
+
+Step: nothing falls at a tiny eps, so all images take every step; bare is forward, gradient of the margin with respect
+to the input, and nothing else. Whole attacks: the same steps from the same start (the image itself) against one
+network trained here on real digits, at an eps where about half fall; robust accuracy stands beside each time. Packages
+that aren't installed are left out and named. Times as in benchmarks/losses.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from losses import Contestant, measure, ratios
+from torch import Tensor, nn
+
+from isce import data, models
+from isce.attacks import Threat, run
+from isce.attacks.base import margin
+from isce.checkpoint import load_checkpoint
+from isce.compat import import_advertorch
+from isce.config import AttackSpec, ObjectiveSpec, TrainParameters
+from isce.losses import build
+from isce.records import write_atomic
+from isce.training import train
+
+STEP_SIZE = 0.05  # of the peers, as a share of eps
+GOAL = 1.05
+
+
+def step_contestants(batch: int, steps: int, device: str) -> dict[str, Contestant]:
+    """``steps`` bare steps of the small CNN on MNIST-sized random images, and as many of the matched attack."""
+    torch.manual_seed(0)
+    backbone = models.build("small-cnn", input_shape=(1, 28, 28), mean=[0.13], std=[0.31])
+    classifier = models.Classifier(backbone, nn.Linear(backbone.embedding_dim, 10)).to(device).eval()
+    classifier.requires_grad_(False)
+    x = torch.rand(batch, 1, 28, 28, device=device)
+    with torch.no_grad():
+        y = classifier(x).argmax(1)
+
+    def bare() -> None:
+        with torch.no_grad():
+            for _ in range(3):  # every attack is also judged: clean scores, last point, verification
+                classifier(x)
+        for _ in range(steps):
+            point = x.clone().requires_grad_()
+            torch.autograd.grad(-margin(classifier(point), y).sum(), point)
+
+    spec = AttackSpec(attack="matched", objective="margin", steps=steps)
+    threat, objective = Threat("linf", 1e-6), build("sce")
+
+    def ours() -> None:
+        run(spec, classifier, objective, x, y, threat, seed=0)
+
+    return {"bare steps": bare, "baseline again": bare, "matched": ours}
+
+
+def attack_contestants(
+    classifier: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int
+) -> dict[str, Callable[[], Tensor]]:
+    """Attacks that return their adversarial images, the fastest package's first where they are installed."""
+    classifier.requires_grad_(False)
+    size = STEP_SIZE * eps
+    objective, threat = build("sce"), Threat("linf", eps)
+
+    def ours(name: str) -> Tensor:
+        spec = AttackSpec(attack="matched", objective=name, steps=steps)
+        return run(spec, classifier, objective, x, y, threat, seed=0).adversarial
+
+    advertorch = import_advertorch().attacks.LinfPGDAttack(
+        classifier, nn.CrossEntropyLoss(reduction="sum"), eps=eps, nb_iter=steps, eps_iter=size, rand_init=False
+    )
+    found: dict[str, Callable[[], Tensor]] = {
+        "advertorch": lambda: advertorch.perturb(x, y),
+        "advertorch again": lambda: advertorch.perturb(x, y),
+        "matched ce": lambda: ours("ce"),
+        "matched margin": lambda: ours("margin"),
+    }
+    if (package := _optional("torchattacks")) is not None:
+        other = package.PGD(classifier, eps=eps, alpha=size, steps=steps, random_start=False)
+        found["torchattacks"] = lambda: other(x, y)
+    if (package := _optional("foolbox")) is not None:
+        wrapped = package.PyTorchModel(classifier, bounds=(0, 1), device=x.device)
+        pgd = package.attacks.LinfPGD(abs_stepsize=size, steps=steps, random_start=False)
+        found["foolbox"] = lambda: pgd(wrapped, x, y, epsilons=eps)[1]
+    return found
+
+
+def _optional(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        print(f"{name} is not installed: left out")
+        return None
+
+
+def trained(objective: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """The small CNN trained on digits, and the test images that it classifies right."""
+    digits = data.load("digits")
+    with tempfile.TemporaryDirectory() as folder:
+        parameters = TrainParameters(objective=ObjectiveSpec(name=objective), epochs=15)
+        train(parameters, Path(folder), data=digits, device="cpu", progress=False)
+        classifier = load_checkpoint(Path(folder) / "last.safetensors").classifier
+    x, y = digits.test.unit(), digits.test.labels
+    with torch.no_grad():
+        right = classifier(x).argmax(1) == y
+    return classifier, x[right], y[right]
+
+
+def compare_steps(options: argparse.Namespace) -> dict[str, Any]:
+    """Prints and returns the cost of a step against the bare one."""
+    times = measure(step_contestants(options.batch, options.steps, options.device), options.device, options.seconds)
+    median = float(times["bare steps"].quantile(0.5)) / options.steps * 1e3
+    print(f"\nstep, batch {options.batch}: bare {median:.2f} ms, {len(times['bare steps'])} rounds; goal {GOAL}")
+    rows = ratios(times)
+    for row in rows:
+        print(f"  {row['loss']:<18} {row['ratio']:6.3f}  [{row['low']:.3f}, {row['high']:.3f}]")
+    return {"batch": options.batch, "bare_ms": median, "rows": rows}
+
+
+def compare_attacks(objective: str, steps: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Prints and returns time and outcome of each package's attack on one trained network."""
+    classifier, x, y = trained(objective)
+    classifier, x, y = classifier.to(options.device), x.to(options.device), y.to(options.device)
+    contestants = attack_contestants(classifier, x, y, options.eps, steps)
+    robust = {}
+    for name, attack in contestants.items():
+        points = Threat("linf", options.eps).project(attack(), x)
+        with torch.no_grad():
+            robust[name] = float((classifier(points).argmax(1) == y).float().mean())
+    times = measure(contestants, options.device, options.seconds)
+    median = float(times["advertorch"].quantile(0.5))
+    print(f"\n{steps} steps, {objective}, {len(x)} digits, eps {options.eps}: advertorch {median:.2f} s, ", end="")
+    print(f"leaves {robust['advertorch']:.1%}; {len(times['advertorch'])} rounds")
+    rows = ratios(times)
+    for row in rows:
+        row["robust"] = robust[row["loss"]]
+        print(f"  {row['loss']:<18} {row['ratio']:6.3f}  [{row['low']:.3f}, {row['high']:.3f}]  {row['robust']:.1%}")
+    return {"objective": objective, "steps": steps, "advertorch_s": median, "robust": robust, "rows": rows}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables; write them as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="device of torch (default: cpu)")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU (default: 1)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="least time for each table (default: 20)")
+    parser.add_argument("--batch", type=int, default=128, help="batch of the step table (default: 128)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of the step table (default: 10)")
+    parser.add_argument("--eps", type=float, default=0.1, help="eps of the attacks (default: 0.1)")
+    parser.add_argument("--out", type=Path, help="also write the tables to this JSON file")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    where = {
+        "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine(),
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    print("ratio of medians with 95% bootstrap interval;", json.dumps(where))
+    tables: list[dict[str, Any]] = [compare_steps(options)]
+    tables += [compare_attacks(name, steps, options) for name in ("sce", "isce-released") for steps in (10, 50)]
+    if options.out:
+        write_atomic(options.out, json.dumps({"where": where, "goal": GOAL, "tables": tables}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

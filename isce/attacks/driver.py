@@ -1,0 +1,115 @@
+"""Any attack on one batch: restarts, the best point of each image, and the check that it lies inside ball and box."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from isce.attacks.base import AttackResult, Found, Problem, Threat, margin, untouched, verify
+from isce.attacks.checks import check_images, check_index, check_scores
+from isce.attacks.registry import load
+
+if TYPE_CHECKING:
+    from isce.config import AttackSpec
+
+
+def run(
+    spec: AttackSpec,
+    classifier: nn.Module,
+    objective: Any,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    *,
+    seed: int,
+    index: Tensor | None = None,
+) -> AttackResult:
+    """Attack one batch.
+
+    Images that are misclassified as they stand come back unchanged as successes after 0 steps. Each restart works on
+    what the ones before have not broken; of several failed points the one with the lowest raw margin is kept. A
+    batch-dependent classifier's batch stays together: the restart with most successes is returned whole.
+
+    Args:
+        spec: the attack, what it ascends and its budget.
+        classifier: maps images (N, C, H, W) in [0, 1] to raw scores (N, K). Left as it was, see ``base.untouched``.
+        objective: the training objective; left as it was.
+        x: images (N, C, H, W), floating point in [0, 1].
+        y: true labels (N,), int64 in [0, K).
+        threat: norm and eps.
+        seed: keys the randomness together with ``index`` and the restart.
+        index: positions of the images in their data set (N,), int64; default 0 to N - 1.
+
+    Returns:
+        The verified result.
+
+    Raises:
+        TypeError: images not floating point, labels or index not int64.
+        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores.
+    """
+    check_images(x, y)
+    x, y, index = x.detach(), y.detach(), check_index(index, y)
+    with untouched(classifier, objective):
+        with torch.no_grad():
+            scores = classifier(x)
+        check_scores(scores, y)
+        problem = Problem(classifier, objective, x, y, index, threat, seed, scores, best=x)
+        state = _State(problem)
+        restart_once = load(spec.attack)
+        for restart in range(spec.restarts):
+            rows = state.open()
+            if len(rows) == 0:
+                break
+            problem = replace(problem, best=state.points)
+            part = problem if problem.batch_dependent else problem.take(rows)
+            found = restart_once(spec, part, restart)
+            state.add(part, rows, found, spec.steps, restart)
+        return state.result()
+
+
+class _State:
+    """The best verified points over the restarts."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.whole = problem.batch_dependent
+        self.points = problem.x.clone()
+        self.success = problem.scores.argmax(1) != problem.y
+        self.margin = margin(problem.scores, problem.y)
+        self.first = torch.where(self.success, 0, -1)
+        self.rejected = torch.zeros_like(self.success)
+        self.last = self.success.clone()
+
+    def open(self) -> Tensor:
+        """Row numbers that the next restart should work on."""
+        if self.whole and not bool(self.success.all()):
+            return torch.arange(len(self.success), device=self.success.device)
+        return (~self.success).nonzero()[:, 0]
+
+    def add(self, part: Problem, rows: Tensor, found: Found, steps: int, restart: int) -> None:
+        """Verify what a restart found and keep what is better."""
+        points, success, margins, rejected = verify(part, found.points)
+        last = success if found.last is found.points else verify(part, found.last)[1]
+        first = torch.where(success, restart * steps + torch.where(found.first >= 0, found.first, steps), -1)
+        if self.whole:
+            better = torch.full_like(success, self._whole_is_better(success, margins))
+        else:
+            better = success | (margins < self.margin[rows])
+        chosen = rows[better]
+        self.points[chosen] = points[better]
+        self.success[chosen] = success[better]
+        self.margin[chosen] = margins[better]
+        self.first[chosen] = first[better]
+        self.rejected[rows] |= rejected
+        self.last[rows] |= last
+
+    def _whole_is_better(self, success: Tensor, margins: Tensor) -> bool:
+        """More successes; at a tie the lower mean margin."""
+        more = int(success.sum()) - int(self.success.sum())
+        return more > 0 or (more == 0 and float(margins.mean()) < float(self.margin.mean()))
+
+    def result(self) -> AttackResult:
+        """The outcome so far."""
+        return AttackResult(self.points, self.success, self.first, self.rejected, self.last)
