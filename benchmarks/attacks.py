@@ -32,7 +32,7 @@ from isce.losses import build
 from isce.records import write_atomic
 from isce.training import train
 
-STEP_SIZE = 0.05  # of the peers, as a share of eps
+STEP_SIZE = 2.5  # of the peers, times eps / steps
 GOAL = 1.05
 
 
@@ -68,7 +68,7 @@ def attack_contestants(
 ) -> dict[str, Callable[[], Tensor]]:
     """Attacks that return their adversarial images, the fastest package's first where they are installed."""
     classifier.requires_grad_(False)
-    size = STEP_SIZE * eps
+    size = STEP_SIZE * eps / steps
     objective, threat = build("sce"), Threat("linf", eps)
 
     def ours(name: str) -> Tensor:
