@@ -41,7 +41,7 @@ reproduce: $(READY) ## train, attack, tabulate and build the book for EXPERIMENT
 test: lint ## lint, then the tests (minutes)
 	$(BIN)/python -m pytest -m "not full"
 
-test-full: lint ## lint, then all tests, the long ones too; needs Chromium
+test-full: lint ## lint, then all tests, the long ones too
 	$(BIN)/python -m pytest
 
 lint: $(READY) ## ruff and pyright

@@ -114,7 +114,8 @@ def _index(book: Path) -> Path:
 
 
 def _book(options: argparse.Namespace) -> int:
-    command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT / "book"), "-W", "-n", "--keep-going", "-q"]
+    program = Path(sys.executable).with_name("jupyter-book")  # it can't be run as a module
+    command = [str(program), "build", str(ROOT / "book"), "-W", "-n", "--keep-going", "-q"]
     command += ["--path-output", str(options.out)]
     environment = _environment() | {"ISCE_REPORT": str(options.report.resolve())}
     environment |= {"ISCE_RECORDS": str(options.records.resolve())}

@@ -199,7 +199,7 @@ class Report:
     def _examples(self) -> tuple[Figure, str, str]:
         parts: dict[str, list[np.ndarray]] = {"clean": [], "adversarial": [], "predictions": []}
         titles: list[str] = []
-        each = max(1, 9 // len(self.labels))
+        each = max(1, 6 // len(self.labels))
         for label in self.labels:
             first = next(n for n, r in self.records.items() if EXAMPLES in r.files and _label(r) == label)
             arrays = load_file((self.folder / first).parent / EXAMPLES)
