@@ -44,11 +44,12 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.profile not in profiles:
         raise ConfigError(f"unknown profile {options.profile!r}; known: {', '.join(profiles)}")
     started = time.monotonic()
-    build: Path = options.build
+    build = ROOT / "build"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
+    command += ["--directory", str(ROOT)]
     command += ["--profile", str(ROOT / "workflow" / "profiles" / options.profile), "--cores", str(options.jobs)]
     command += ["without_book"] if options.no_book else []
-    command += ["--nolock", "--config", f"experiment={experiment.name}", f"build={build}", f"device={options.device}"]
+    command += ["--nolock", "--config", f"experiment={experiment.name}", "build=build", f"device={options.device}"]
     with _only_one(build):
         workflow.plan(experiment.name, build)
         if options.dry_run:
@@ -58,6 +59,9 @@ def _reproduce(options: argparse.Namespace) -> int:
         print(f"make reproduce: {experiment.name} is not complete; finished runs are kept, run again to go on")
         return 1
     print((build / "report" / experiment.name / "tables" / "results.txt").read_text(encoding="utf-8"))
+    flags = (build / "report" / experiment.name / "flags.txt").read_text(encoding="utf-8")
+    if flags:
+        print(f"RED FLAGS, look at these runs before you use a figure:\n{flags}")
     where = "" if options.no_book else f" Open {_index(build / 'book')}"
     print(f"{experiment.name}: done in {time.monotonic() - started:.0f} s.{where}")
     return 0
@@ -99,7 +103,7 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from isce import report, workflow
 
-    names = [options.experiment] if options.experiment else sorted(p.name for p in options.records.glob("*"))
+    names = [options.experiment] if options.experiment else _experiments(options.records)
     for name in names:
         experiment = load_experiment(name)
         keys = {(run.kind, run.name): run.key for run in workflow.runs(experiment)}
@@ -107,6 +111,15 @@ def _report(options: argparse.Namespace) -> int:
         if not written and options.experiment:
             raise ConfigError(f"no attack record of experiment {name!r} in {options.records}")
     return 0
+
+
+def _experiments(folder: Path) -> list[str]:
+    """Experiments that have records in a folder; those without an experiment file are named and left out."""
+    found = sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*/*/record.json")})
+    known = {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
+    for name in set(found) - known:
+        sys.stderr.write(f"isce: {folder / name} holds records of an experiment that has no file; left out\n")
+    return [name for name in found if name in known]
 
 
 def _index(book: Path) -> Path:
@@ -128,17 +141,21 @@ def _book(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from isce import report
+    from isce import report, workflow
     from isce.records import read_all
 
-    load_experiment(options.experiment)
+    keys = {(run.kind, run.name): run.key for run in workflow.runs(load_experiment(options.experiment))}
     sides = [
-        [r for r in read_all(folder / options.experiment).values() if r.kind == "attack"]
-        for folder in (options.build / "runs", options.results)
+        [r for r in read_all(folder / options.experiment).values() if r.kind == "attack" and (r.kind, r.run) in keys]
+        for folder in (ROOT / "build" / "runs", options.results)
     ]
     for side, command in zip(sides, ("reproduce", "results"), strict=True):
         if not side:
             raise ConfigError(f"nothing to compare: run `make {command} EXPERIMENT={options.experiment}` first")
+    for side, name in zip(sides, ("own", "committed"), strict=True):
+        old = sum(record.key != keys[record.kind, record.run] for record in side)
+        if old:
+            print(f"{old} of {len(side)} {name} records are stale: made with other code, parameters or versions")
     rows = report.compare(*sides)
     print(f"{'run':<24} {'cell':<32} {'ours':>6} {'committed':>9}")
     for row in rows:
@@ -151,25 +168,27 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _adopt(options: argparse.Namespace) -> int:
-    """Copy finished records and their side files to the committed ones; a damaged record stops it before any copy."""
-    from isce.records import read_all
+    """Replace an experiment's committed records by own ones; refused unless every run is done, current and whole."""
+    from isce import records, workflow
 
-    load_experiment(options.experiment)
-    source = options.build / "runs"
-    found = read_all(source / options.experiment)
-    if not found:
-        raise ConfigError(f"no records in {source / options.experiment}: `make reproduce` first")
-    for path, record in found.items():
-        target = options.results / path.parent.relative_to(source)
-        target.mkdir(parents=True, exist_ok=True)
-        for name in record.files:
-            if not name.endswith(".safetensors") or name.startswith("examples"):  # checkpoints stay in build/
-                shutil.copyfile(path.parent / name, target / name)
-        shutil.copyfile(path, target / path.name)
-    picture = options.build / "report" / options.experiment / "figures" / "robust.svg"
+    runs = workflow.runs(load_experiment(options.experiment))
+    source, target = ROOT / "build" / "runs", options.results / options.experiment
+    for run in runs:
+        path = source / run.folder / "record.json"
+        problem = workflow.damage(path) or (None if records.read(path).key == run.key else "is stale")
+        if problem:
+            raise ConfigError(f"{run.kind} {run.name}: {problem}; `make reproduce EXPERIMENT={run.experiment}` first")
+    if target.exists():
+        shutil.rmtree(target)
+    for run in runs:
+        folder = source / run.folder
+        side = [n for n in records.read(folder / "record.json").files if n == records.EXAMPLES]  # no checkpoints
+        for name in ["record.json", *side]:
+            records.write_atomic(options.results / run.folder / name, (folder / name).read_bytes())
+    picture = ROOT / "build" / "report" / options.experiment / "figures" / "robust.svg"
     if picture.is_file():  # the README shows it
-        shutil.copyfile(picture, options.results / options.experiment / picture.name)
-    print(f"{len(found)} records of {options.experiment} are now in {options.results}; commit them")
+        shutil.copyfile(picture, target / picture.name)
+    print(f"{len(runs)} records of {options.experiment} are now in {options.results}; commit them")
     return 0
 
 
@@ -182,10 +201,6 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(action=action)
         return added
 
-    def build_option(*parsers: argparse.ArgumentParser) -> None:
-        for added in parsers:
-            added.add_argument("--build", type=Path, default=Path("build"), help="build folder (default: build)")
-
     reproduce = command("reproduce", _reproduce, "run an experiment: train, attack, tabulate, build the book")
     reproduce.add_argument("--experiment", default="digits", help="a file of experiments/ (default: digits)")
     reproduce.add_argument("--jobs", type=_positive, default=os.cpu_count(), help="parallel runs (default: cores)")
@@ -193,7 +208,6 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--profile", default="local", help="a folder of workflow/profiles (default: local)")
     reproduce.add_argument("--dry-run", action="store_true", help="print what would run")
     reproduce.add_argument("--no-book", action="store_true", help="stop after the tables")
-    build_option(reproduce)
     run = command("run", _run, "execute one run's notebook")
     run.add_argument("kind", choices=["train", "attack", "minmax"])
     run.add_argument("params", type=Path)
@@ -212,7 +226,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         added = command(name, action, text)
         added.add_argument("--experiment", default="digits")
-        build_option(added)
         added.add_argument("--results", type=Path, default=ROOT / "results")
     return parser
 

@@ -37,6 +37,8 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
     """
     figure, (left, right) = _figure(2, 8.4, 3.4)
     for number, (label, rows) in enumerate(histories.items()):
+        if not rows:  # training diverged in its first epoch
+            continue
         frame = pd.DataFrame(list(rows)).groupby("epoch")
         for ax, name, factor in ((left, "train_loss", 1), (right, "validation_accuracy", 100)):
             mean, low, high = (factor * frame[name].agg(how) for how in ("mean", "min", "max"))
@@ -44,7 +46,8 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
             ax.fill_between(mean.index, low, high, color=COLOURS[number], alpha=0.2, linewidth=0)
     left.set(xlabel="epoch", ylabel="training loss (each objective's own)")
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
-    right.legend(frameon=False)
+    if right.lines:
+        right.legend(frameon=False)
     return figure
 
 

@@ -39,6 +39,11 @@ def _text(name: str, value: float | None) -> str:
     return f"{100 * value:.1f}" if name in _SHARES else f"{value:.3g}"
 
 
+def _proved(name: str, found: dict[str, Any]) -> float | None:
+    """A figure of the summary; where no bound is known, nothing is certified rather than 0%."""
+    return None if name == "certified" and found["mean_bound"] is None else found[name]
+
+
 def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[str, Any]]]:
     return [(label, threat, found) for label, record in records for threat, found in record.figures["threats"].items()]
 
@@ -46,7 +51,7 @@ def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[st
 def bounds(records: list[tuple[str, Record]]) -> Table:
     """Softmax cross-entropy at the images, the inner maximum that ascent reached, and its proved bound, by eps."""
     rows = [
-        [label, f"{found['eps']:g}", *(_text(name, found[name]) for name in _SUMMARY)]
+        [label, f"{found['eps']:g}", *(_text(name, _proved(name, found)) for name in _SUMMARY)]
         for label, _, found in _rows(records)
     ]
     caption = (

@@ -92,6 +92,7 @@ def attack_parameters(namespace: Mapping[str, Any]) -> tuple[AttackParameters, C
         ConfigError: unknown name, wrong type or value out of range.
     """
     values, context = _with_checkpoint(from_notebook(_AttackNotebook, namespace).model_dump())
+    torch.set_num_threads(values["threads"])
     return AttackParameters(**_only(AttackParameters, values)), context
 
 
@@ -102,6 +103,7 @@ def minmax_parameters(namespace: Mapping[str, Any]) -> tuple[MinmaxParameters, C
         ConfigError: unknown name, wrong type or value out of range.
     """
     values, context = _with_checkpoint(from_notebook(_MinmaxNotebook, namespace).model_dump())
+    torch.set_num_threads(values["threads"])
     return MinmaxParameters(**_only(MinmaxParameters, values)), context
 
 

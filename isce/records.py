@@ -67,7 +67,7 @@ class Record(BaseModel):
         kind: which notebook wrote it.
         experiment: name of the experiment file; ``adhoc`` for a notebook run by hand.
         run: name of the run inside the experiment.
-        key: hash of parameters, code, data and environment that the run depends on.
+        key: hash of the parameters, code and package versions that the run depends on.
         parameters: validated parameters.
         figures: the outcome; accuracies are shares in [0, 1].
         flags: red flags, each a name with its detail.

@@ -60,8 +60,10 @@ class Report:
         }
         self.stale = {name for name, record in self.records.items() if record.key != keys[(record.kind, record.run)]}
         self.cells: dict[tuple[str, str], list[Cell]] = {}
+        # A network whose training diverged has figures of no meaning.
+        broken = {record.run for record in self.records.values() if "diverged" in record.flags}
         for name, record in self.records.items():
-            for cell in cells(name, record):
+            for cell in [] if record.run in broken else cells(name, record):
                 self.cells.setdefault((cell.label, cell.key), []).append(cell)
         self.all = [cell for found in self.cells.values() for cell in found]
 
@@ -82,6 +84,7 @@ class Report:
             self._figure(target, "coverage", lambda: minmax_report.coverage(analysed), "minmax")
         if any(EXAMPLES in record.files for record in self.records.values()):
             self._figure(target, "examples", self._examples, "attack")
+        write_atomic(target / "flags.txt", "".join(f"{line}\n" for line in self.flags()))
         write_atomic(target / "numbers.json", json.dumps(self.numbers(), indent=1, sort_keys=True) + "\n")
         return True
 
@@ -157,7 +160,16 @@ class Report:
         n, seeds = self._images, self._seeds
         text = f"{n:,} test images, {seeds} training seed{'s' if seeds > 1 else ''}: mean over seeds"
         text += " [Wilson 95% interval over images]"
-        return text + (" ± half-width of the 95% t interval over seeds." if seeds > 1 else ".")
+        text += " ± half-width of the 95% t interval over seeds." if seeds > 1 else "."
+        return text + "".join(f" FLAG in {line}." for line in self.flags())
+
+    def flags(self) -> list[str]:
+        """Every red flag of the records: kind and run, its name and detail."""
+        return [
+            f"{record.kind} {record.run}: {name} ({detail})"
+            for record in self.records.values()
+            for name, detail in record.flags.items()
+        ]
 
     def _robust(self) -> tuple[Figure, str, str]:
         plan = self.experiment.attack
@@ -193,7 +205,7 @@ class Report:
             "Training loss (each objective's own, so heights don't compare) and validation accuracy by epoch; mean and "
             "range over seeds."
         )
-        alt = "Two line plots by epoch: training loss falls, validation accuracy rises, for " + ", ".join(ordered)
+        alt = "Two line plots by epoch, of training loss and of validation accuracy, for " + ", ".join(ordered) + "."
         return figures.training_curves(ordered), caption, alt
 
     def _examples(self) -> tuple[Figure, str, str]:
@@ -212,7 +224,7 @@ class Report:
             f"'{plan.suite}' at {plan.norm} eps {plan.eps[-1]:g}; under each the predicted class and its softmax "
             "probability on the raw logits."
         )
-        alt = "Rows of images, their adversarial versions and the amplified difference; the images look alike."
+        alt = "Three rows: images, their adversarial versions, and the amplified difference."
         clean, adversarial, predictions = (np.concatenate(part) for part in parts.values())
         return figures.example_images(clean, adversarial, predictions, titles), caption, alt
 
@@ -249,13 +261,14 @@ def _label(record: Record) -> str:
 
 
 def cells(name: str, record: Record) -> list[Cell]:
-    """Every accuracy of an attack record; none of another kind, or where training had diverged."""
+    """Every accuracy of an attack record; none of a record of another kind."""
     if record.kind != "attack" or "clean" not in record.figures:
         return []
     found = [("clean", record.figures["clean"])]
+    alone = not record.parameters["suite"]["survivors_only"]  # otherwise a row's share is not that attack's alone
     for threat, outcome in record.figures["threats"].items():
         eps = f"{float(threat.split('@')[1]):g}"
-        own = [share for row, share in outcome["attacks"].items() if row.endswith("-training")]
+        own = [share for row, share in outcome["attacks"].items() if row.endswith("-training") and alone]
         found += [(f"attack:{row}@{eps}", share) for row, share in outcome["attacks"].items()]
         found += [(f"own@{eps}", min(own, key=lambda share: share["accuracy"]))] if own else []
         found += [(f"worst@{eps}", outcome["worst"])]

@@ -79,7 +79,7 @@ def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
 
 
 def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
-    """Write ``params.yaml`` of every run of an experiment where it changed, and drop records that are damaged.
+    """Write ``params.yaml`` of every run of an experiment where it changed, and put damaged records aside.
 
     Afterwards a run is due exactly if its record is missing or older than its ``params.yaml``. The names of the runs
     stand in ``keys/<experiment>.json``, where the Snakefile reads them.
@@ -116,7 +116,10 @@ def _plan_report(name: str, build: Path, root: Path) -> None:
     drawing = sorted(closure(["isce.report"], root, skip=()))
     parts = {m: sha256(essence(f.read_text(encoding="utf-8"))) for m, f in module_files(drawing, root)}
     parts["experiment"] = sha256(root / "experiments" / f"{name}.yaml")
-    pages = {p.relative_to(root).as_posix(): sha256(p) for p in sorted((root / "book").rglob("*")) if _is_source(p)}
+    drawn = {m: sha256(f.read_bytes()) for m, f in module_files(closure(["isce.theory_figures"], root, skip=()), root)}
+    pages = drawn | {
+        p.relative_to(root).as_posix(): sha256(p) for p in sorted((root / "book").rglob("*")) if _is_source(p)
+    }
     for key, value in ((f"report-{name}", parts), ("book", pages)):
         path, text = build / "keys" / key, canonical(value)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -129,7 +132,7 @@ def _is_source(path: Path) -> bool:
 
 
 def _is_done(folder: Path, run: Run) -> bool:
-    """Whether the run's record is there, whole and of its key. A damaged one is removed, so that it is run again."""
+    """Whether the run's record is there, whole and of its key. A damaged one is put aside, so that it is run again."""
     path = folder / "record.json"
     if not path.exists():
         return False
@@ -140,7 +143,7 @@ def _is_done(folder: Path, run: Run) -> bool:
         problem, current = str(error), False
     if problem:
         sys.stderr.write(f"{run.kind} {run.experiment} {run.name}: {problem}; it will be run again\n")
-        path.unlink()
+        path.replace(path.with_suffix(".json.damaged"))
     return current
 
 
@@ -208,7 +211,8 @@ def _headline(record: records.Record) -> str:
         return f"validation accuracy {figures['validation_accuracy']:.1%}"
     if record.kind == "minmax":
         threats = figures["threats"].items()
-        return "certified " + ", ".join(f"{name} {found['certified']:.1%}" for name, found in threats)
+        bounded = [f"{name} {found['certified']:.1%}" for name, found in threats if found["mean_bound"] is not None]
+        return "certified " + (", ".join(bounded) or "none")
     worst = ", ".join(f"{threat} {outcome['worst']['accuracy']:.1%}" for threat, outcome in figures["threats"].items())
     return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}"
 

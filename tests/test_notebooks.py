@@ -10,6 +10,7 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from isce import records
 from isce.config import ROOT, AttackParameters, MinmaxParameters, TrainParameters
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -81,6 +82,16 @@ def test_bad_parameter_stops_the_notebook_before_anything_starts(tmp_path, noteb
             str(ROOT / "notebooks" / f"{notebook}.ipynb"), str(out), parameters=values, progress_bar=False
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_training_that_diverges_ends_in_a_record_that_says_so(tmp_path):
+    values = {"folder": str(tmp_path / "run"), "optimizer": {"name": "sgd", "lr": 1e30}, "epochs": 2}
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / "train.ipynb"), str(tmp_path / "out.ipynb"), parameters=values, progress_bar=False
+    )
+    record = records.read(tmp_path / "run" / "record.json")
+    assert "epoch 1 of 2" in record.flags["diverged"]
+    assert record.figures["history"] == []
 
 
 def test_papermill_command_runs_a_notebook_whatever_the_current_folder(tmp_path):

@@ -254,3 +254,34 @@ def test_params_file_is_what_papermill_gets(built):
     values = yaml.safe_load((project.runs / "train" / "sce-s0" / "params.yaml").read_text())
     assert values["key"] == records.read(project.record("train", "sce-s0")).key
     assert values["objective"] == {"name": "sce", "params": {}}
+
+
+def test_adopt_refuses_what_is_stale_or_damaged(project):
+    project.change("isce/losses/released.py", "", CODE)
+    code, _, err = project.isce("adopt", "--experiment", "tiny")
+    assert code == 1
+    assert "isce-released-s0: is stale" in err
+    assert not (project.root / "results").exists()
+
+
+def test_flag_and_diverged_training_reach_the_tables(project):
+    for kind, run, flag in (("train", "sce-s0", "diverged"), ("attack", "isce-released-s0", "rejected")):
+        record = records.read(project.record(kind, run))
+        record.flags[flag] = "made up for this test"
+        record.save(project.record(kind, run))
+    assert project.isce("report", "tiny", "--records", "build/runs", "--out", "out")[0] == 0
+    folder = project.root / "out" / "tiny"
+    assert "sce.clean" not in json.loads((folder / "numbers.json").read_text())
+    assert "isce-released.clean" in json.loads((folder / "numbers.json").read_text())
+    caption = json.loads((folder / "tables" / "results.json").read_text())["caption"]
+    assert "FLAG in train sce-s0: diverged (made up for this test)" in caption
+    assert "attack isce-released-s0: rejected" in (folder / "flags.txt").read_text()
+
+
+def test_report_of_all_leaves_out_what_is_no_experiment(project):
+    (project.root / "build" / "runs" / ".DS_Store").write_text("x")
+    shutil.copytree(project.runs, project.runs.parent / "retired")
+    code, _, err = project.isce("report", "--records", "build/runs", "--out", "out")
+    assert code == 0, err
+    assert "retired holds records of an experiment that has no file" in err
+    assert [path.name for path in (project.root / "out").iterdir()] == ["tiny"]

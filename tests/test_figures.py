@@ -1,0 +1,46 @@
+"""Figures of runs: whatever the runs gave, there is a picture, and the same values give the same bytes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isce import figures
+
+ROW = {"epoch": 1, "train_loss": 0.5, "validation_accuracy": 0.9}
+
+
+@pytest.mark.parametrize("histories", [{"a": [ROW]}, {"a": [ROW], "b": []}, {"a": []}])
+def test_training_curves_of_runs_that_diverged_at_once(histories):
+    figure = figures.training_curves(histories)
+    drawn = {line.get_label() for line in figure.axes[0].lines}
+    assert drawn == {label for label, rows in histories.items() if rows}
+
+
+def test_band_runs_from_the_lowest_to_the_highest_seed():
+    rows = [ROW, ROW | {"train_loss": 0.7}]
+    figure = figures.training_curves({"a": rows})
+    assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(0.6)
+    heights = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (pytest.approx(0.5), pytest.approx(0.7))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_for_any_number_of_images(count, channels):
+    clean = np.full((count, channels, 4, 4), 0.5, dtype=np.float32)
+    predictions = np.tile([1.0, 0.9, 2.0, 0.8], (count, 1))
+    figure = figures.example_images(clean, np.clip(clean + 0.1, 0, 1), predictions)
+    assert len(figure.axes) == max(1, 3 * count)
+    assert figures.as_bytes(figure, "png").startswith(b"\x89PNG")
+
+
+def test_worst_case_and_own_loss_are_both_drawn():
+    row = {"label": "sce", "eps": 0.1, "worst": 40.0, "own": 50.0, "low": 35.0, "high": 45.0}
+    figure = figures.robust_accuracy(pd.DataFrame([row]), "linf")
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines if len(line.get_ydata())] == [40.0, 50.0]
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_same_values_same_bytes(kind):
+    one, two = (figures.as_bytes(figures.training_curves({"a": [ROW]}), kind) for _ in range(2))
+    assert one == two
