@@ -83,7 +83,9 @@ def _dry_run(experiment: Experiment, command: list[str]) -> int:
     order = ("train", "attack", "minmax", "tables", "book")
     for kind, run in sorted(todo, key=lambda job: (order.index(job[0]), job[1])):
         print(f"would run: {kind} {run}".rstrip())
-    whole = f"the whole experiment takes {experiment.minutes:g} minutes on {experiment.measured_on}"
+    whole = "what the whole experiment takes has not been measured"
+    if experiment.minutes:
+        whole = f"the whole experiment took {experiment.minutes:g} minutes ({experiment.measured_on})"
     print(f"{experiment.title}: {len(todo)} steps to do; {whole}" if todo else "everything is up to date")
     return 0
 

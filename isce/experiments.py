@@ -51,8 +51,8 @@ class Experiment(Strict):
 
     name: str
     title: str
-    minutes: float = Field(gt=0, description="measured wall time on the machine that `measured_on` names")
-    measured_on: str
+    minutes: float | None = Field(default=None, gt=0, description="wall time, measured as `measured_on` says")
+    measured_on: str | None = None
     objectives: list[ObjectiveSpec] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     training: dict[str, Any] = Field(default_factory=dict, description="TrainParameters without objective and seed")

@@ -61,9 +61,9 @@ class Report:
         self.stale = {name for name, record in self.records.items() if record.key != keys[(record.kind, record.run)]}
         self.cells: dict[tuple[str, str], list[Cell]] = {}
         # A network whose training diverged has figures of no meaning.
-        broken = {record.run for record in self.records.values() if "diverged" in record.flags}
+        self.broken = {record.run for record in self.records.values() if "diverged" in record.flags}
         for name, record in self.records.items():
-            for cell in [] if record.run in broken else cells(name, record):
+            for cell in [] if record.run in self.broken else cells(name, record):
                 self.cells.setdefault((cell.label, cell.key), []).append(cell)
         self.all = [cell for found in self.cells.values() for cell in found]
 
@@ -90,8 +90,13 @@ class Report:
 
     def _minmax(self) -> list[tuple[str, Record]]:
         """Min-max records with their labels, in the order of the experiment file and of the seeds."""
-        found = [(_label(record), record) for record in self.records.values() if record.kind == "minmax"]
-        return sorted(found, key=lambda pair: (self.labels.index(pair[0]), pair[1].run))
+        found = [
+            (_label(record), record)
+            for record in self.records.values()
+            if record.kind == "minmax" and record.run not in self.broken
+        ]
+        order = [objective.label for objective in self.experiment.objectives]
+        return sorted(found, key=lambda pair: (order.index(pair[0]), pair[1].run))
 
     @property
     def labels(self) -> list[str]:
@@ -213,7 +218,11 @@ class Report:
         titles: list[str] = []
         each = max(1, 6 // len(self.labels))
         for label in self.labels:
-            first = next(n for n, r in self.records.items() if EXAMPLES in r.files and _label(r) == label)
+            first = next(
+                name
+                for name, record in self.records.items()
+                if EXAMPLES in record.files and _label(record) == label and record.run not in self.broken
+            )
             arrays = load_file((self.folder / first).parent / EXAMPLES)
             for name, part in parts.items():
                 part.append(arrays[name][:each])
