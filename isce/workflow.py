@@ -197,6 +197,8 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
             )
     except PapermillExecutionError as error:
         raise RuntimeError(f"{kind} {experiment} {run}: {error.ename}: {error.evalue} (see {out})") from None
+    except OSError as error:
+        raise RuntimeError(f"{kind} {experiment} {run}: {error}") from None
     record = records.read(folder / "record.json")
     done, total = _progress(folder)
     took = time.monotonic() - started
