@@ -27,9 +27,10 @@ from isce.attacks import Threat, run
 from isce.attacks.base import margin
 from isce.checkpoint import load_checkpoint
 from isce.compat import import_advertorch
-from isce.config import AttackSpec, ObjectiveSpec, TrainParameters
+from isce.config import ObjectiveSpec, TrainParameters
 from isce.losses import build
 from isce.records import write_atomic
+from isce.suites import AttackSpec
 from isce.training import train
 
 STEP_SIZE = 2.5  # of the peers, times eps / steps

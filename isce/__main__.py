@@ -143,7 +143,7 @@ def _book(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from isce import report, workflow
+    from isce import cells, workflow
     from isce.records import read_all
 
     keys = {(run.kind, run.name): run.key for run in workflow.runs(load_experiment(options.experiment))}
@@ -158,7 +158,7 @@ def _compare(options: argparse.Namespace) -> int:
         old = sum(record.key != keys[record.kind, record.run] for record in side)
         if old:
             print(f"{old} of {len(side)} {name} records are stale: made with other code, parameters or versions")
-    rows = report.compare(*sides)
+    rows = cells.compare(*sides)
     print(f"{'run':<24} {'cell':<32} {'ours':>6} {'committed':>9}")
     for row in rows:
         mark = "" if row["agrees"] else "  differs"

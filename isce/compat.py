@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import ModuleType
 
 import torch
@@ -67,3 +70,23 @@ def _zero_gradients(x: torch.Tensor) -> None:
     """Set the gradient that ``x`` has accumulated, if any, to zero."""
     if x.grad is not None:
         x.grad.detach_().zero_()
+
+
+def import_foolbox() -> ModuleType:
+    """The package ``foolbox``; the warnings of its import are not ours."""
+    with quiet():
+        return importlib.import_module("foolbox")
+
+
+def import_pyautoattack() -> ModuleType:
+    """The package ``pyautoattack``; the warnings of its import are not ours."""
+    with quiet():
+        return importlib.import_module("pyautoattack")
+
+
+@contextmanager
+def quiet() -> Generator[None, None, None]:
+    """Keep the warnings of a package's code to itself: deprecations that only its authors can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

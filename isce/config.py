@@ -6,7 +6,7 @@ refuses unknown names, wrong types and values out of range with an error that na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Self, TypeVar
@@ -30,7 +30,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-def _known(value: str, kind: str, names: list[str]) -> str:
+def check_known(value: str, kind: str, names: list[str]) -> str:
+    """The value, if it is one of the known names; else a :class:`ValueError` that lists them."""
     if value not in names:
         raise ValueError(f"unknown {kind} {value!r}; known: {', '.join(names)}")
     return value
@@ -46,7 +47,7 @@ class ObjectiveSpec(Strict):
     def _buildable(self) -> Self:
         from isce import losses
 
-        _known(self.name, "objective", losses.names())
+        check_known(self.name, "objective", losses.names())
         try:
             losses.build(self.name, **self.params)
         except TypeError as error:
@@ -124,69 +125,14 @@ class TrainParameters(Strict):
     def _dataset(cls, value: str) -> str:
         from isce import data
 
-        return _known(value, "data set", data.names())
+        return check_known(value, "data set", data.names())
 
     @field_validator("model")
     @classmethod
     def _model(cls, value: str) -> str:
         from isce import models
 
-        return _known(value, "model", models.names())
-
-
-class AttackSpec(Strict):
-    """One row of a suite: an attack, the objective it ascends and its budget."""
-
-    attack: str
-    objective: str = Field(
-        default="training", description="function it ascends, one of isce.attacks.objectives(attack)"
-    )
-    steps: int = Field(default=1, ge=1)
-    step_size: float | None = Field(default=None, gt=0, description="per step, as a share of eps; None: 2.5 / steps")
-    restarts: int = Field(default=1, ge=1)
-
-    @field_validator("attack")
-    @classmethod
-    def _attack(cls, value: str) -> str:
-        from isce import attacks
-
-        return _known(value, "attack", attacks.names())
-
-    @model_validator(mode="after")
-    def _fits_attack(self) -> Self:
-        from isce import attacks
-
-        allowed = attacks.objectives(self.attack)
-        if self.objective not in allowed:
-            raise ValueError(f"{self.attack} can't ascend {self.objective!r}; known: {', '.join(allowed)}")
-        if self.attack == "fgsm" and (self.steps != 1 or self.step_size is not None):
-            raise ValueError("fgsm takes one step of size eps: leave out steps and step_size")
-        if self.restarts != 1 and not attacks.random(self.attack):
-            raise ValueError(f"{self.attack} has no random start: leave out restarts, got {self.restarts}")
-        return self
-
-    @property
-    def label(self) -> str:
-        """Name of the row in records and tables, such as ``pgd50-training``."""
-        steps = "" if self.attack == "fgsm" else str(self.steps)
-        restarts = f"x{self.restarts}" if self.restarts > 1 else ""
-        return f"{self.attack}{steps}{restarts}-{self.objective}"
-
-
-class Suite(Strict):
-    """A named list of attacks, run in the order given (cheap first)."""
-
-    name: str
-    rows: list[AttackSpec] = Field(min_length=1)
-    survivors_only: bool = Field(default=False, description="a row attacks only what the rows before it left unbroken")
-
-    @model_validator(mode="after")
-    def _rows_differ(self) -> Self:
-        labels = [row.label for row in self.rows]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"rows of suite {self.name!r} appear twice: {', '.join(twice)}")
-        return self
+        return check_known(value, "model", models.names())
 
 
 def check_eps(norm: str, eps: list[float]) -> None:
@@ -198,29 +144,6 @@ def check_eps(norm: str, eps: list[float]) -> None:
         raise ValueError(f"eps must be {allowed} (images lie in [0, 1]), got {(low + high)[0]}")
     if sorted(set(eps)) != eps:
         raise ValueError(f"eps must rise strictly, got {eps}")
-
-
-class AttackParameters(Strict):
-    """Everything that decides the figures of one attack run, given the checkpoint's bytes."""
-
-    checkpoint: str
-    suite: Suite = Field(description="a suite, or the name of a file of experiments/suites")
-    norm: Literal["linf", "l2"] = "linf"
-    eps: list[float] = Field(min_length=1)
-    images: int | None = Field(default=None, ge=1, description="stratified subset of the test split; None: all")
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    batch_size: int = Field(default=256, ge=1)
-    threads: int = Field(default=1, ge=1)
-
-    @field_validator("suite", mode="before")
-    @classmethod
-    def _suite_by_name(cls, value: Any) -> Any:
-        return load_suite(value) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _eps_fits_norm(self) -> Self:
-        check_eps(self.norm, self.eps)
-        return self
 
 
 class MinmaxParameters(Strict):
@@ -282,13 +205,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def load_suite(name: str, root: Path = ROOT) -> Suite:
-    """The attack suite ``experiments/suites/<name>.yaml``, checked; an unknown name lists what exists."""
-    return load_named(Suite, name, root / "experiments" / "suites", "suite")
-
-
-def load_named(model: type[Model], name: str, folder: Path, kind: str) -> Model:
+def load_named(
+    model: type[Model],
+    name: str,
+    folder: Path,
+    kind: str,
+    expand: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values,
+) -> Model:
     """The file ``<name>.yaml`` of a folder, checked with a model; an unknown name lists what the folder has.
+
+    Args:
+        model: to check with.
+        name: of the file, and of what it holds.
+        folder: that has it.
+        kind: what it is, for errors.
+        expand: applied to the file's values before they are checked.
 
     Raises:
         ConfigError: unknown name, unreadable file, or a value that is not allowed.
@@ -296,7 +227,7 @@ def load_named(model: type[Model], name: str, folder: Path, kind: str) -> Model:
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
         raise ConfigError(f"unknown {kind} {name!r}; known: {', '.join(known) or f'none in {folder}'}")
-    loaded = validate(model, read_yaml(folder / f"{name}.yaml"), f"{kind} {name!r}")
+    loaded = validate(model, expand(read_yaml(folder / f"{name}.yaml")), f"{kind} {name!r}")
     if getattr(loaded, "name", name) != name:
         raise ConfigError(f"{kind} file {name}.yaml names itself {getattr(loaded, 'name', None)!r}")
     return loaded

@@ -10,18 +10,24 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from isce.config import ROOT, ObjectiveSpec, Strict, TrainParameters, check_eps, load_named
+from isce.suites import AttackParameters, CurvePlan, Suite
 
 
 class AttackPlan(Strict):
-    """The attacks of an experiment; ``suite`` names a file of ``experiments/suites``."""
+    """The attacks on some training runs of an experiment; ``suite`` names a file of ``experiments/suites``."""
 
     suite: str
+    objectives: list[str] | None = Field(default=None, description="labels of the runs it is for; None: all")
+    seeds: list[int] | None = Field(default=None, description="seeds of the runs it is for; None: all")
     norm: Literal["linf", "l2"] = "linf"
     eps: list[float] = Field(min_length=1)
     main_eps: float
     images: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int | None = Field(default=256, ge=1)
+    threads: int = Field(default=1, ge=1)
+    curves: CurvePlan | None = None
+    keep_points: bool = False
 
     @model_validator(mode="after")
     def _eps_fits(self) -> Self:
@@ -29,6 +35,15 @@ class AttackPlan(Strict):
         if self.main_eps not in self.eps:
             raise ValueError(f"main_eps {self.main_eps} is not among eps {self.eps}")
         return self
+
+    def fits(self, label: str, seed: int) -> bool:
+        """Whether it is for a training run with this objective and seed."""
+        return (self.objectives is None or label in self.objectives) and (self.seeds is None or seed in self.seeds)
+
+    def parameters(self, checkpoint: str, suite: Suite) -> AttackParameters:
+        """Parameters of the attack run against one checkpoint."""
+        own = self.model_dump(exclude={"suite", "main_eps", "objectives", "seeds"})
+        return AttackParameters(checkpoint=checkpoint, suite=suite, **own)
 
 
 class MinmaxPlan(Strict):
@@ -56,7 +71,7 @@ class Experiment(Strict):
     objectives: list[ObjectiveSpec] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     training: dict[str, Any] = Field(default_factory=dict, description="TrainParameters without objective and seed")
-    attack: AttackPlan
+    attack: AttackPlan | list[AttackPlan] = Field(description="of several, the first that is for a run counts")
     minmax: MinmaxPlan | None = None
 
     @model_validator(mode="after")
@@ -71,9 +86,41 @@ class Experiment(Strict):
         unknown = sorted(set(self.minmax.seeds) - set(self.seeds)) if self.minmax else []
         if unknown:
             raise ValueError(f"minmax.seeds {unknown} are not among seeds {self.seeds}")
+        for objective, seed in itertools.product(self.objectives, self.seeds):
+            self.plan(objective.label, seed)
         for _ in self.runs():  # each combination must be valid on its own
             pass
         return self
+
+    @model_validator(mode="after")
+    def _plans_fit_together(self) -> Self:
+        labels = [o.label for o in self.objectives]
+        for plan in self.plans:
+            unknown: list[Any] = [label for label in plan.objectives or [] if label not in labels]
+            unknown += [seed for seed in plan.seeds or [] if seed not in self.seeds]
+            if unknown:
+                raise ValueError(
+                    f"attack of suite {plan.suite!r} is for {unknown}, which are no objectives or seeds here"
+                )
+        if len({(plan.norm, plan.main_eps) for plan in self.plans}) > 1:
+            raise ValueError("all attack plans of an experiment need the same norm and main_eps")
+        return self
+
+    @property
+    def plans(self) -> list[AttackPlan]:
+        """All attack plans."""
+        return self.attack if isinstance(self.attack, list) else [self.attack]
+
+    def plan(self, label: str, seed: int) -> AttackPlan:
+        """The attack plan of one training run.
+
+        Raises:
+            ValueError: no plan is for it.
+        """
+        for plan in self.plans:
+            if plan.fits(label, seed):
+                return plan
+        raise ValueError(f"no attack plan is for objective {label!r} with seed {seed}")
 
     def runs(self) -> Iterator[tuple[str, TrainParameters]]:
         """All training runs as (run name, parameters); the name is the objective's label and the seed."""

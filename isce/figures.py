@@ -73,6 +73,32 @@ def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
     return figure
 
 
+def lines(frame: pd.DataFrame, x: str, xlabel: str, order: Sequence[str], *, log: bool = False) -> Figure:
+    """Accuracy against one quantity, a line for each label: mean over runs, with the range as band.
+
+    Args:
+        frame: columns ``label``, ``run``, ``percent`` and the one named ``x``. A run that ended at 0 stays there.
+        x: name of the column.
+        xlabel: of the axis.
+        order: labels in the order of their colours.
+        log: logarithmic axis.
+    """
+    figure, (ax,) = _figure()
+    for number, label in enumerate(order):
+        part = frame[frame["label"] == label]
+        if part.empty:
+            continue
+        table = part.pivot_table(index=x, columns="run", values="percent").ffill()
+        style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "label": label}
+        ax.plot(table.index, table.mean(axis=1), **style)
+        ax.fill_between(
+            table.index, table.min(axis=1), table.max(axis=1), color=COLOURS[number], alpha=0.2, linewidth=0
+        )
+    ax.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 102), xscale="log" if log else "linear")
+    ax.legend(frameon=False)
+    return figure
+
+
 def example_images(
     clean: np.ndarray, adversarial: np.ndarray, predictions: np.ndarray, titles: Sequence[str] = ()
 ) -> Figure:

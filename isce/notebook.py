@@ -14,20 +14,13 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from safetensors.torch import save
 
-from isce.config import (
-    ROOT,
-    AttackParameters,
-    ConfigError,
-    MinmaxParameters,
-    Strict,
-    TrainParameters,
-    from_notebook,
-)
+from isce.config import ROOT, ConfigError, MinmaxParameters, Strict, TrainParameters, from_notebook
 from isce.data import Data
 from isce.evaluation import Evaluation, Examples
 from isce.figures import as_bytes
 from isce.minmax import Analysis
 from isce.records import EXAMPLES, Record, provenance, sha256, write_atomic
+from isce.suites import AttackParameters
 from isce.training import TrainResult, train
 
 _STARTED = time.monotonic()

@@ -33,10 +33,14 @@ PACKAGES = (
     "scipy",
     "scikit-learn",
     "advertorch",
+    "foolbox",
+    "pyautoattack",
     "safetensors",
     "statsmodels",
 )
 
+MASKS = "robust.safetensors"  # side file of an attack record: for each threat which images are robust; clean ones
+POINTS = "adversarial.safetensors"  # side file of an attack record: all adversarial points of the worst case
 EXAMPLES = "examples.safetensors"  # side file of an attack record: clean, adversarial, labels, predictions
 
 

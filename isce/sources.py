@@ -28,6 +28,7 @@ PASSIVE = frozenset(
         "isce.notebook",
         "isce.records",
         "isce.sources",
+        "isce.suites",
     }
 )
 

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +21,11 @@ from typing import Any, Literal
 import yaml
 
 from isce import attacks, losses, models, records
-from isce.config import ROOT, AttackParameters, ConfigError, MinmaxParameters, TrainParameters, load_suite
+from isce.config import ROOT, ConfigError, MinmaxParameters, TrainParameters
 from isce.experiments import Experiment, load_experiment
 from isce.records import canonical, sha256
 from isce.sources import closure, code_hash, essence, module_files
+from isce.suites import AttackParameters, AttackSpec, Suite, load_suite
 
 Kind = Literal["train", "attack", "minmax"]
 Parameters = TrainParameters | AttackParameters | MinmaxParameters
@@ -40,6 +42,8 @@ class Run:
     objective: str
     key: str
     parameters: dict[str, Any]
+    needs: tuple[str, ...] = ()
+    """Training runs whose checkpoints it works on."""
 
     @property
     def folder(self) -> str:
@@ -49,40 +53,67 @@ class Run:
 
 def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
     """All runs of an experiment: each training run, then what is done with its checkpoint."""
-    suite = load_suite(experiment.attack.suite, root)
+    suites = {plan.suite: load_suite(plan.suite, root) for plan in experiment.plans}
     versions = records.versions()
 
     @functools.cache
-    def code(kind: Kind, objective: str, model: str) -> str:
-        families = [f"isce.losses.{losses.family(objective)}", f"isce.models.{models.family(model)}"]
-        if kind == "attack":
-            families += ["isce.attacks.driver", *(f"isce.attacks.{attacks.family(row.attack)}" for row in suite.rows)]
+    def code(kind: Kind, *families: str) -> str:
         return code_hash(root / "notebooks" / f"{kind}.ipynb", root, families)
 
-    def run(kind: Kind, name: str, training: TrainParameters, own: Parameters, **depends: str) -> Run:
+    def run(kind: Kind, name: str, training: TrainParameters, own: Parameters, *needs: Run) -> Run:
+        families = [f"isce.losses.{losses.family(training.objective.name)}"]
+        families += [f"isce.models.{models.family(training.model)}"]
+        if isinstance(own, AttackParameters):
+            reached = {f"isce.attacks.{attacks.family(row.attack)}" for row in own.suite.rows}
+            families += ["isce.attacks.driver", *sorted(reached)]
         values = own.model_dump(mode="json")
-        parts = {"kind": kind, "parameters": values, "code": code(kind, training.objective.name, training.model)}
-        key = sha256(canonical({**parts, "versions": versions, **depends}))
-        return Run(kind, experiment.name, name, training.objective.label, key, values)
+        parts = {"kind": kind, "parameters": values, "code": code(kind, *families), "versions": versions}
+        key = sha256(canonical({**parts, "needs": [other.key for other in needs]}))
+        return Run(kind, experiment.name, name, training.objective.label, key, values, tuple(n.name for n in needs))
 
-    found: list[Run] = []
-    for name, training in experiment.runs():
-        train = run("train", name, training, training)
-        checkpoint = f"build/runs/{train.folder}/{CHECKPOINT}"
-        plan = experiment.attack.model_dump(exclude={"suite", "main_eps"})
-        attack = AttackParameters(checkpoint=checkpoint, suite=suite, **plan)
-        found += [train, run("attack", name, training, attack, checkpoint=train.key)]
+    trained = {name: (training, run("train", name, training, training)) for name, training in experiment.runs()}
+    found = [train for _, train in trained.values()]
+    for name, (training, train) in trained.items():
+        plan = experiment.plan(training.objective.label, training.seed)
+        suite, sources = _with_sources(suites[plan.suite], train, {n: other for n, (_, other) in trained.items()})
+        found.append(run("attack", name, training, plan.parameters(_checkpoint(train), suite), train, *sources))
         if experiment.minmax and training.seed in experiment.minmax.seeds:
-            minmax = MinmaxParameters(checkpoint=checkpoint, **experiment.minmax.model_dump(exclude={"seeds"}))
-            found.append(run("minmax", name, training, minmax, checkpoint=train.key))
+            own = experiment.minmax.model_dump(exclude={"seeds"})
+            minmax = MinmaxParameters(checkpoint=_checkpoint(train), **own)
+            found.append(run("minmax", name, training, minmax, train))
     return found
+
+
+def _checkpoint(train: Run) -> str:
+    return f"build/runs/{train.folder}/{CHECKPOINT}"
+
+
+def _with_sources(suite: Suite, target: Run, trained: Mapping[str, Run]) -> tuple[Suite, list[Run]]:
+    """The suite with the checkpoint of each source in the place of its training run's name, and those runs.
+
+    The row of a source that is the target itself is left out: it would be a white-box attack.
+
+    Raises:
+        ConfigError: a source is no training run of the experiment.
+    """
+    rows: list[AttackSpec] = []
+    sources: dict[str, Run] = {}
+    for row in suite.rows:
+        if row.source is None:
+            rows.append(row)
+        elif row.source not in trained:
+            raise ConfigError(f"suite {suite.name!r}: source {row.source!r} is none of the runs {', '.join(trained)}")
+        elif row.source != target.name:
+            sources[row.source] = trained[row.source]
+            rows.append(row.model_copy(update={"source": _checkpoint(trained[row.source])}))
+    return Suite(name=suite.name, rows=rows, survivors_only=suite.survivors_only), list(sources.values())
 
 
 def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
     """Write ``params.yaml`` of every run of an experiment where it changed, and put damaged records aside.
 
     Afterwards a run is due exactly if its record is missing or older than its ``params.yaml``. The names of the runs
-    stand in ``keys/<experiment>.json``, where the Snakefile reads them.
+    stand in ``keys/<experiment>.json``, with those of the training runs that each needs; the Snakefile reads it.
 
     Args:
         name: experiment file of ``experiments/``.
@@ -106,8 +137,8 @@ def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
             if params.stat().st_mtime_ns > oldest:  # a change that was taken back
                 os.utime(params, ns=(oldest, oldest))
     _plan_report(name, build, root)
-    names = [f"{run.kind}/{run.name}" for run in planned]
-    records.write_atomic(build / "keys" / f"{name}.json", json.dumps(names) + "\n")
+    needs = {f"{run.kind}/{run.name}": run.needs for run in planned}
+    records.write_atomic(build / "keys" / f"{name}.json", json.dumps(needs) + "\n")
     return planned
 
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from isce import attacks, evaluation
 from isce.attacks import Threat
-from isce.config import AttackParameters, AttackSpec, Suite, load_suite
 from isce.evaluation import evaluate, examples, mcnemar, mean_interval, verify, wilson
 from isce.losses import build
+from isce.suites import AttackParameters, AttackSpec, Suite, load_suite
 
 ROWS = [AttackSpec(attack="fgsm"), AttackSpec(attack="pgd", steps=4), AttackSpec(attack="pgd", objective="matched")]
 
@@ -82,11 +82,15 @@ def test_survivors_only_attacks_less_and_ends_in_the_same_worst_case():
 
 
 def test_what_falls_at_a_smaller_eps_is_not_robust_at_a_larger_one():
-    outcome = evaluation.Outcome
-    none = np.zeros(3, dtype=bool)
-    one = outcome(none, np.array([True, False, False]), none, none, np.full(3, -1))
-    two = outcome(none, np.array([False, True, False]), none, none, np.full(3, -1))
-    found = evaluation.Evaluation(np.ones(3, dtype=bool), {"linf@0.1": {"a": one}, "linf@0.2": {"a": two}}, False)
+    def outcome(*broken):
+        none, every = np.zeros(3, dtype=bool), np.ones(3, dtype=bool)
+        return evaluation.Outcome(every, none, np.array(broken), none, none, none, np.full(3, -1))
+
+    one, two, aside = outcome(True, False, False), outcome(False, True, False), outcome(True, True, True)
+    outcomes = {"linf@0.1": {"a": one}, "linf@0.2": {"a": two}, "l0@1": {"a": aside}}
+    found = evaluation.Evaluation(np.ones(3, dtype=bool), outcomes, 3)
+    assert found.robust("l0@1").tolist() == [False] * 3  # another threat model, which touches no other worst case
+    assert found.figures()["threats"]["l0@1"]["worst"]["correct"] == 0
     assert found.robust("linf@0.1").tolist() == [False, True, True]
     assert found.robust("linf@0.2").tolist() == [False, False, True]
     assert found.robust("linf@0.2", "a").tolist() == [True, False, True]
@@ -125,7 +129,7 @@ def test_index_keys_the_randomness(monkeypatch):
     assert seen == [[5, 3], [1]]  # the clean mistake is not attacked
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     pass
 
 
@@ -171,7 +175,7 @@ def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed
     elif changed == "damaged":
         state.write_bytes(state.read_bytes()[:-200])
     else:
-        monkeypatch.setattr("isce.evaluation.run.essence", lambda source: source + "changed")
+        monkeypatch.setattr("isce.evaluation.job.essence", lambda source: source + "changed")
     calls, real = [], attacks.run
     monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
     evaluate(model, objective, x, y, chosen, progress=False, state=state)
@@ -181,8 +185,8 @@ def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed
 def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
     real = attacks.base.verify
 
-    def outside(problem, points):
-        return real(problem, points + 0.5)
+    def outside(problem, points, **named):
+        return real(problem, points + 0.5, **named)
 
     monkeypatch.setattr("isce.attacks.driver.verify", outside)
     x, y = flat(VALUES)

@@ -11,7 +11,8 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from isce import records
-from isce.config import ROOT, AttackParameters, MinmaxParameters, TrainParameters
+from isce.config import ROOT, MinmaxParameters, TrainParameters
+from isce.suites import AttackParameters
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODELS = {"train": TrainParameters, "attack": AttackParameters, "minmax": MinmaxParameters}

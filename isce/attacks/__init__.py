@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from isce.attacks.base import AttackResult, Threat
+from isce.attacks.base import AttackResult, TimeLimitError
 from isce.attacks.driver import run
-from isce.attacks.registry import family, names, objectives, random
+from isce.attacks.registry import about, family, names
+from isce.attacks.threat import Threat
 
-__all__ = ["AttackResult", "Threat", "family", "names", "objectives", "random", "run"]
+__all__ = ["AttackResult", "Threat", "TimeLimitError", "about", "family", "names", "run"]

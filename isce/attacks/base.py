@@ -1,95 +1,43 @@
-"""What all attacks share: the threat model, the checked problem, the verified result, and an untouched classifier."""
+"""What all attacks share: the checked problem, the verified result, and an untouched classifier."""
 
 from __future__ import annotations
 
-import hashlib
 import math
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-#: A point counts as inside when it leaves ball or box by no more than float rounding: this much, absolute plus
-#: relative to eps. What is returned is then pulled back inside, and verified there.
-TOLERANCE = 1e-6
+from isce.attacks.keys import keyed_noise, seeded
+from isce.attacks.threat import Threat, boxed
 
 
-@dataclass(frozen=True)
-class Threat:
-    """What the adversary may do: move an image by at most ``eps`` in one norm, inside the box [0, 1].
+class TimeLimitError(RuntimeError):
+    """An attack ran past its time limit."""
+
+
+class Timed(nn.Module):
+    """A classifier that raises :class:`TimeLimitError` once a deadline has passed: every attack calls it all the time.
 
     Args:
-        norm: ``linf`` (largest change of one pixel value) or ``l2`` (Euclidean over the whole image).
-        eps: radius in units of pixel values in [0, 1]; in (0, 1] for ``linf``, above 0 and finite for ``l2``.
-
-    Raises:
-        ValueError: unknown norm, or eps out of range.
+        classifier: the classifier.
+        deadline: in the seconds of ``time.monotonic``.
     """
 
-    norm: Literal["linf", "l2"]
-    eps: float
+    def __init__(self, classifier: nn.Module, deadline: float) -> None:
+        super().__init__()
+        self.classifier, self.deadline = classifier, deadline
+        self.batch_dependent = bool(getattr(classifier, "batch_dependent", False))
 
-    def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"unknown norm {self.norm!r}; known: linf, l2")
-        allowed = "in (0, 1] for linf" if self.norm == "linf" else "above 0 and finite for l2"
-        if not 0 < self.eps < math.inf or (self.norm == "linf" and self.eps > 1):
-            raise ValueError(f"eps must be {allowed} (images lie in [0, 1]), got {self.eps}")
-
-    @property
-    def label(self) -> str:
-        """Name in records and tables, such as ``linf@0.1``."""
-        return f"{self.norm}@{self.eps:g}"
-
-    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Move points into the intersection of ball and box.
-
-        For ``linf`` this is the nearest point. For ``l2`` the nearest point is clip(x + t d) with d = x_adv - x and
-        the largest t <= 1 that stays in the ball (Lagrange conditions, derived here); t is approached from below, so
-        the outcome is always inside, and exact unless more than a few groups of pixels reach the box one after another.
-
-        Args:
-            x_adv: points (N, ...).
-            x: centres of the balls, in [0, 1], same shape.
-
-        Returns:
-            Points inside, same shape.
-        """
-        if self.norm == "linf":
-            return x_adv.clamp(x - self.eps, x + self.eps).clamp_(0, 1)
-        delta = (x_adv - x).flatten(1)
-        room = torch.where(delta > 0, 1 - x.flatten(1), x.flatten(1))  # way to the box, in the direction of delta
-        size = delta.abs()
-        scale = (self.eps / _norm(delta)).clamp(max=1)
-        for _ in range(4):
-            full = size * scale > room
-            left = (self.eps**2 - room.square().mul(full).sum(1, keepdim=True)).clamp(min=0)
-            free = size.square().mul(~full).sum(1, keepdim=True)
-            scale = torch.maximum(scale, (left / free.clamp(min=torch.finfo(free.dtype).tiny)).sqrt()).clamp(max=1)
-        moved = torch.minimum(size * scale, room) * delta.sign()
-        moved = moved * (self.eps / _norm(moved)).clamp(max=1)  # the rounding of the loop above
-        return (x + moved.view_as(x)).clamp(0, 1)
-
-    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Distance of each point from its image in this norm, float64, (N,)."""
-        delta = (x_adv.double() - x.double()).flatten(1)
-        return delta.abs().amax(1) if self.norm == "linf" else delta.square().sum(1).sqrt()
-
-    def inside(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """Which points lie in ball and box and are finite, bool (N,).
-
-        Distance at most ``eps + TOLERANCE (1 + eps)``, pixel values in ``[-TOLERANCE, 1 + TOLERANCE]``.
-        """
-        values = x_adv.flatten(1)
-        box = ((values >= -TOLERANCE) & (values <= 1 + TOLERANCE)).all(1)  # False where a value is NaN
-        return box & (self.distance(x_adv, x) <= self.eps + TOLERANCE * (1 + self.eps))
-
-
-def _norm(delta: Tensor) -> Tensor:
-    return delta.norm(dim=1, keepdim=True).clamp(min=torch.finfo(delta.dtype).tiny)
+    def forward(self, x: Tensor, **options: Any) -> Any:
+        """What the classifier returns."""
+        if time.monotonic() > self.deadline:
+            raise TimeLimitError("time limit reached")
+        return self.classifier(x, **options)
 
 
 @dataclass(frozen=True)
@@ -104,6 +52,9 @@ class AttackResult:
         rejected: bool (N,), the attack returned a point that is not finite, outside ball or box, or whose scores are
             not finite.
         last_success: bool (N,), the attack's last point alone, without the better ones on the way, is misclassified.
+        hit: bool (N,), the prediction at ``adversarial`` is the target; False where there is none.
+        raw: the attack's own points (N, C, H, W), before any check: what an attack that looks for the smallest change
+            found does not depend on eps, and can be judged again at another.
     """
 
     adversarial: Tensor
@@ -111,6 +62,8 @@ class AttackResult:
     first_success: Tensor
     rejected: Tensor
     last_success: Tensor
+    hit: Tensor
+    raw: Tensor
 
 
 class Found(NamedTuple):
@@ -125,6 +78,12 @@ class Found(NamedTuple):
     points: Tensor
     first: Tensor
     last: Tensor
+
+    @classmethod
+    def only(cls, points: Tensor) -> Found:
+        """From an attack that hands back one point for each image and nothing about the way there."""
+        points = points.detach()
+        return cls(points, torch.full((len(points),), -1, device=points.device), points)
 
 
 @dataclass(frozen=True)
@@ -142,6 +101,8 @@ class Problem:
         seed: keys the randomness.
         scores: clean scores (N, K).
         best: the points with the lowest margin so far (N, C, H, W); at first the images.
+        target: the class that a targeted attack is after (N,), int64; None for an untargeted one.
+        source: the same images as a problem of another network, for an attack that transfers; else None.
     """
 
     classifier: nn.Module
@@ -153,6 +114,8 @@ class Problem:
     seed: int
     scores: Tensor
     best: Tensor
+    target: Tensor | None = None
+    source: Problem | None = None
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Raw scores (N, K), and the embedding where the objective needs it, else None."""
@@ -162,14 +125,29 @@ class Problem:
         return self.classifier(x), None
 
     @property
+    def label(self) -> Tensor:
+        """The class that the attack's loss is about: the target of a targeted attack, else the true one (N,)."""
+        return self.y if self.target is None else self.target
+
+    @property
     def batch_dependent(self) -> bool:
         """Whether an image's scores depend on the rest of its batch: then the batch must stay together."""
         return bool(getattr(self.classifier, "batch_dependent", False))
 
     def take(self, rows: Tensor) -> Problem:
         """The same problem on some of its images."""
-        names = ("x", "y", "index", "scores", "best")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        names = ("x", "y", "index", "scores", "best", "target")
+        parts = {name: getattr(self, name) for name in names}
+        taken = {name: part[rows] for name, part in parts.items() if part is not None}
+        return replace(self, **taken, source=self.source.take(rows) if self.source else None)
+
+    def one_by_one(self, attack: Callable[[Problem], Tensor], restart: int = 0) -> Tensor:
+        """Points (N, C, H, W) of an attack that gets one image at a time, and draws by that image's key alone."""
+        points: list[Tensor] = []
+        for row in range(len(self.y)):
+            with seeded(self.seed, int(self.index[row]), restart):
+                points.append(attack(self.take(torch.tensor([row], device=self.y.device))))
+        return torch.cat(points)
 
     def random_start(self, restart: int, scale: float = 1.0) -> Tensor:
         """Points drawn uniformly from the ball of radius ``scale * eps``, projected into ball and box.
@@ -179,32 +157,6 @@ class Problem:
         noise = keyed_noise(self.seed, self.index, restart, self.x.shape[1:], self.threat.norm)
         radius = scale * self.threat.eps
         return self.threat.project(self.x + radius * noise.to(self.x), self.x)
-
-
-def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm: str) -> Tensor:
-    """Uniform noise from the unit ball, one draw for each key (seed, index, restart).
-
-    Args:
-        seed: any integer.
-        index: (N,) positions of the images in their data set.
-        restart: number of the restart.
-        shape: of one image.
-        norm: ``linf`` or ``l2``.
-
-    Returns:
-        float32 (N, *shape) on the CPU.
-    """
-    noise = torch.empty(len(index), *shape)
-    generator = torch.Generator()
-    for row, position in zip(noise, index.tolist(), strict=True):
-        digest = hashlib.blake2b(f"{seed}/{position}/{restart}".encode(), digest_size=4).digest()
-        generator.manual_seed(int.from_bytes(digest, "big"))
-        if norm == "linf":
-            row.uniform_(-1, 1, generator=generator)
-        else:  # a direction, times a radius with the density of the ball
-            row.normal_(generator=generator)
-            row.mul_(torch.rand((), generator=generator) ** (1 / row.numel()) / row.norm())
-    return noise
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:
@@ -231,17 +183,33 @@ def training_loss(objective: Any) -> Callable[[Tensor, Tensor, Tensor | None], T
     return alone
 
 
-def verify(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+class Verified(NamedTuple):
+    """Points after the check.
+
+    Attributes:
+        points: inside ball and box (N, C, H, W).
+        predicted: class at each point (N,).
+        margin: raw margin at each point (N,).
+        rejected: bool (N,), the attack's point was not finite or outside, and the image stands in for it.
+    """
+
+    points: Tensor
+    predicted: Tensor
+    margin: Tensor
+    rejected: Tensor
+
+
+def verify(problem: Problem, points: Tensor, *, minimal: bool = False) -> Verified:
     """Judge points: those outside or not finite give way to their image, the others are pulled inside and classified.
 
     Args:
         problem: the batch.
         points: candidates (N, C, H, W).
-
-    Returns:
-        The verified points; success, bool (N,); raw margin (N,); rejected, bool (N,).
+        minimal: they come from an attack that looks for the smallest change: one beyond eps is no success, but was not
+            rejected either.
     """
     good = problem.threat.inside(points, problem.x)
+    wanting = ~boxed(points) if minimal else ~good
     while True:
         keep = good.view(-1, *[1] * (points.ndim - 1))
         held = torch.where(keep, problem.threat.project(points.nan_to_num(), problem.x), problem.x)
@@ -250,8 +218,9 @@ def verify(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
         finite = torch.isfinite(scores).all(1)
         if not bool((good & ~finite).any()):
             break
+        wanting = wanting | (good & ~finite)
         good = good & finite
-    return held, scores.argmax(1) != problem.y, margin(scores, problem.y), ~good
+    return Verified(held, scores.argmax(1), margin(scores, problem.y), wanting)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 from isce.attacks.base import Found, Problem, keyed_noise, margin
 
 if TYPE_CHECKING:
-    from isce.config import AttackSpec
+    from isce.suites import AttackSpec
 
 SHARE = 0.3  # of the image's area that the first squares cover; it falls to one pixel along the run
 

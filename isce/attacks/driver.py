@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from isce.attacks.base import AttackResult, Found, Problem, Threat, margin, untouched, verify
+from isce.attacks.base import AttackResult, Found, Problem, Timed, margin, untouched, verify
 from isce.attacks.checks import check_images, check_index, check_scores
-from isce.attacks.registry import load
+from isce.attacks.keys import random_targets
+from isce.attacks.registry import about, load
+from isce.attacks.threat import Threat
 
 if TYPE_CHECKING:
-    from isce.config import AttackSpec
+    from isce.suites import AttackSpec
+
+#: A classifier and the objective that it was trained with.
+Network = tuple[nn.Module, Any]
 
 
 def run(
@@ -26,6 +31,9 @@ def run(
     *,
     seed: int,
     index: Tensor | None = None,
+    source: Network | None = None,
+    raw: Tensor | None = None,
+    deadline: float | None = None,
 ) -> AttackResult:
     """Attack one batch.
 
@@ -42,44 +50,61 @@ def run(
         threat: norm and eps.
         seed: keys the randomness together with ``index`` and the restart.
         index: positions of the images in their data set (N,), int64; default 0 to N - 1.
+        source: the network that ``transfer`` attacks in this one's stead.
+        raw: what ``AttackResult.raw`` of the same attack held at another eps: judged again, without a search; for an
+            attack that looks for the smallest change.
+        deadline: in seconds of ``time.monotonic``; an attack that calls the classifier after it is stopped.
 
     Returns:
         The verified result.
 
     Raises:
         TypeError: images not floating point, labels or index not int64.
-        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores.
+        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores, or no
+            source for ``transfer``.
+        TimeLimitError: the deadline has passed.
     """
     check_images(x, y)
     x, y, index = x.detach(), y.detach(), check_index(index, y)
-    with untouched(classifier, objective):
-        with torch.no_grad():
-            scores = classifier(x)
-        check_scores(scores, y)
-        problem = Problem(classifier, objective, x, y, index, threat, seed, scores, best=x)
-        state = _State(problem)
-        restart_once = load(spec.attack)
+    timed = classifier if deadline is None else Timed(classifier, deadline)
+    with untouched(classifier, objective, *(source or ())):
+        problem = _problem(timed, objective, x, y, index, threat, seed)
+        if spec.targeted:
+            problem = replace(problem, target=random_targets(seed, index, y, problem.scores.shape[1]))
+        if source is not None:
+            problem = replace(problem, source=_problem(*source, x, y, index, threat, seed))
+        state = _State(problem, minimal=about(spec.attack).minimal)
+        attack = load(spec.attack)
         for restart in range(spec.restarts):
             rows = state.open()
             if len(rows) == 0:
                 break
             problem = replace(problem, best=state.points)
             part = problem if problem.batch_dependent else problem.take(rows)
-            found = restart_once(spec, part, restart)
+            found = attack(spec, part, restart) if raw is None else Found.only(raw[rows])
             state.add(part, rows, found, spec.steps, restart)
         return state.result()
+
+
+def _problem(
+    classifier: nn.Module, objective: Any, x: Tensor, y: Tensor, index: Tensor, threat: Threat, seed: int
+) -> Problem:
+    with torch.no_grad():
+        scores = classifier(x)
+    check_scores(scores, y)
+    return Problem(classifier, objective, x, y, index, threat, seed, scores, best=x)
 
 
 class _State:
     """The best verified points over the restarts."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.whole = problem.batch_dependent
-        self.points = problem.x.clone()
+    def __init__(self, problem: Problem, *, minimal: bool) -> None:
+        self.whole, self.minimal = problem.batch_dependent, minimal
+        self.points, self.raw = problem.x.clone(), problem.x.clone()
         self.success = problem.scores.argmax(1) != problem.y
         self.margin = margin(problem.scores, problem.y)
         self.first = torch.where(self.success, 0, -1)
-        self.rejected = torch.zeros_like(self.success)
+        self.rejected, self.hit = torch.zeros_like(self.success), torch.zeros_like(self.success)
         self.last = self.success.clone()
 
     def open(self) -> Tensor:
@@ -90,8 +115,11 @@ class _State:
 
     def add(self, part: Problem, rows: Tensor, found: Found, steps: int, restart: int) -> None:
         """Verify what a restart found and keep what is better."""
-        points, success, margins, rejected = verify(part, found.points)
-        last = success if found.last is found.points else verify(part, found.last)[1]
+        points, predicted, margins, rejected = verify(part, found.points, minimal=self.minimal)
+        success = predicted != part.y
+        last = success
+        if found.last is not found.points:
+            last = verify(part, found.last, minimal=self.minimal).predicted != part.y
         first = torch.where(success, restart * steps + torch.where(found.first >= 0, found.first, steps), -1)
         if self.whole:
             better = torch.full_like(success, self._whole_is_better(success, margins))
@@ -102,6 +130,9 @@ class _State:
         self.success[chosen] = success[better]
         self.margin[chosen] = margins[better]
         self.first[chosen] = first[better]
+        if part.target is not None:
+            self.hit[chosen] = (predicted == part.target)[better]
+        self.raw[rows] = found.points.to(self.raw)
         self.rejected[rows] |= rejected
         self.last[rows] |= last
 
@@ -112,4 +143,4 @@ class _State:
 
     def result(self) -> AttackResult:
         """The outcome so far."""
-        return AttackResult(self.points, self.success, self.first, self.rejected, self.last)
+        return AttackResult(self.points, self.success, self.first, self.rejected, self.last, hit=self.hit, raw=self.raw)

@@ -21,7 +21,7 @@ from isce.attacks.ascent import Ascended, ascended, pull
 from isce.attacks.base import Found, Problem, margin
 
 if TYPE_CHECKING:
-    from isce.config import AttackSpec
+    from isce.suites import AttackSpec
 
 FIRST_STEP = 2.0
 LAST_STEP = 0.01

@@ -1,29 +1,73 @@
-"""Which attacks there are, in which module each is, and what each can ascend. Modules are imported at first use."""
+"""Which attacks there are, in which module each is, and what each needs. Modules are imported at first use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from isce.attacks.base import Found, Problem
-    from isce.config import AttackSpec
+    from isce.suites import AttackSpec
 
 
-class _Attack(NamedTuple):
+class Attack(NamedTuple):
+    """What is fixed about an attack.
+
+    Attributes:
+        family: module inside ``isce.attacks`` that holds it.
+        objectives: functions that it can ascend, the default first; ``own`` where its method fixes that.
+        norms: threat models that it works in.
+        random: it draws a random start, so that restarts make a difference.
+        targeted: whether it can, or can only, be sent after one wrong class.
+        steps: it takes a number of steps.
+        minimal: it looks for the smallest change, whatever eps is.
+        foreign: a package's own loop runs it: if it fails, its row is flagged and the evaluation goes on.
+        eps: the budget in a threat model of its own, where there is only one sensible value.
+        params: further parameters, with their defaults.
+    """
+
     family: str
-    objectives: tuple[str, ...]
-    random: bool
+    objectives: tuple[str, ...] = ("own",)
+    norms: tuple[str, ...] = ("linf", "l2")
+    random: bool = False
+    targeted: Literal["no", "may", "must"] = "no"
+    steps: bool = True
+    minimal: bool = False
+    foreign: bool = False
+    eps: float | None = None
+    params: Mapping[str, float] = MappingProxyType({})
 
 
-_OWN = ("training", "matched")
+def _gradient(*, random: bool = False, steps: bool = True) -> Attack:
+    return Attack("gradient", ("training", "matched"), random=random, targeted="may", steps=steps, foreign=True)
+
+
+def _minimal(*norms: str, targeted: Literal["no", "may", "must"] = "no", **params: float) -> Attack:
+    return Attack("minimum", norms=norms, targeted=targeted, minimal=True, foreign=True, params=params)
+
+
 _ATTACKS = {
-    "bim": _Attack("third_party", _OWN, random=False),
-    "fgsm": _Attack("third_party", _OWN, random=False),
-    "matched": _Attack("matched", ("training", "matched", "ce", "margin", "dlr", "targeted"), random=True),
-    "pgd": _Attack("third_party", _OWN, random=True),
-    "search": _Attack("black_box", ("margin",), random=True),
+    "autoattack": Attack("ensemble", steps=False, foreign=True),
+    "bim": _gradient(),
+    "cw": _minimal("l2", targeted="may", confidence=0, search_steps=5, lr=0.01, initial_const=0.01),
+    "deepfool": _minimal("linf", "l2", candidates=10, overshoot=0.02),
+    "fab": _minimal("linf", "l2"),
+    "fgsm": _gradient(steps=False),
+    "jsma": Attack("pixels", norms=("l0",), targeted="must", steps=False, foreign=True, params={"theta": 1}),
+    "lbfgs": _minimal("l2", targeted="must", search_steps=5, initial_const=0.01),
+    "local-search": Attack("pixels", norms=("l0",), foreign=True, params={"seeds": 128}),
+    "matched": Attack("matched", ("training", "matched", "ce", "margin", "dlr", "targeted"), random=True),
+    "mim": _gradient(),
+    "pgd": _gradient(random=True),
+    "released": Attack("released", ("training",), norms=("released",), eps=1),
+    "search": Attack("black_box", ("margin",), random=True),
+    "simba": Attack("queries", ("margin",), norms=("l2",), random=True),
+    "single-pixel": Attack("pixels", norms=("l0",), foreign=True, eps=1),
+    "spatial": Attack("deform", norms=("spatial",), targeted="may", foreign=True, eps=1, params={"smoothness": 1}),
+    "spsa": Attack("queries", norms=("linf",), foreign=True, params={"samples": 128, "delta": 0.01, "lr": 0.01}),
+    "transfer": Attack("gradient", ("training", "matched"), foreign=True),
 }
 
 
@@ -32,27 +76,26 @@ def names() -> list[str]:
     return sorted(_ATTACKS)
 
 
-def family(name: str) -> str:
-    """Name of the module inside ``isce.attacks`` that holds an attack, as a function of the attack's name.
+def about(name: str) -> Attack:
+    """What is fixed about an attack.
 
     Raises:
         ValueError: unknown name.
     """
     if name not in _ATTACKS:
         raise ValueError(f"unknown attack {name!r}; known: {', '.join(names())}")
-    return _ATTACKS[name].family
+    return _ATTACKS[name]
 
 
-def objectives(attack: str) -> tuple[str, ...]:
-    """Names of the functions that an attack can ascend."""
-    return _ATTACKS[attack].objectives
+def family(name: str) -> str:
+    """Name of the module inside ``isce.attacks`` that holds an attack.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    return about(name).family
 
 
-def random(attack: str) -> bool:
-    """Whether an attack draws a random start, so that restarts make a difference."""
-    return _ATTACKS[attack].random
-
-
-def load(attack: str) -> Callable[[AttackSpec, Problem, int], Found]:
+def load(name: str) -> Callable[[AttackSpec, Problem, int], Found]:
     """The function that runs one restart of an attack."""
-    return getattr(import_module(f"isce.attacks.{family(attack)}"), attack)
+    return getattr(import_module(f"isce.attacks.{about(name).family}"), name.replace("-", "_"))

@@ -14,7 +14,7 @@ from isce.attacks.base import untouched
 from isce.attacks.checks import check_images
 
 if TYPE_CHECKING:
-    from isce.config import AttackSpec
+    from isce.suites import AttackSpec
 
 
 @dataclass(frozen=True)

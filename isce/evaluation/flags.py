@@ -18,7 +18,7 @@ from isce.attacks.base import Problem, training_loss, untouched
 from isce.evaluation.outcome import Evaluation
 
 if TYPE_CHECKING:
-    from isce.config import AttackParameters, AttackSpec
+    from isce.suites import AttackParameters, AttackSpec
 
 PROBE = 64
 FEW = 3  # fewer images than this never raise a flag by a difference in accuracy
@@ -48,9 +48,9 @@ def red_flags(
         parameters: of the evaluation.
 
     Returns:
-        Detail by name of the flag; empty if nothing is wrong. Names: ``rejected-points``, ``last-worse-than-best``,
-        ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``zero-gradient``, ``not-zero-at-large-eps``,
-        ``more-steps-lower``, ``black-box-beats-white-box``.
+        Detail by name of the flag; empty if nothing is wrong. Names: ``attack-failed``, ``rejected-points``,
+        ``last-worse-than-best``, ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``zero-gradient``,
+        ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``.
     """
     found = outcome_flags(evaluation.figures())
     if evaluation.clean.any():
@@ -61,20 +61,24 @@ def red_flags(
 def outcome_flags(figures: dict[str, Any]) -> dict[str, str]:
     """The flags that show in the figures of an evaluation (``Evaluation.figures``) alone."""
     found: dict[str, list[str]] = {}
-    before: dict[str, float] = {}
+    before: dict[tuple[str, str], float] = {}
+    all_images = figures["clean"]["n"]
     for threat, outcome in figures["threats"].items():
+        norm = threat.partition("@")[0]
         for row, cell in outcome["attacks"].items():
+            if "error" in cell:
+                found.setdefault("attack-failed", []).append(f"{row} {threat}: {cell['error']}")
             if cell["rejected"]:
                 found.setdefault("rejected-points", []).append(f"{row} {threat}: {cell['rejected']} of {cell['n']}")
             if _matters(cell["last_accuracy"] - cell["accuracy"], cell["n"]):
                 text = f"{cell['last_accuracy']:.1%} at the last point, {cell['accuracy']:.1%} at the best"
                 found.setdefault("last-worse-than-best", []).append(f"{row} {threat}: {text}")
-            if _matters(cell["accuracy"] - before.get(row, 1.0), cell["n"]):
+            if _matters(cell["accuracy"] - before.get((norm, row), 1.0), cell["n"]):
                 found.setdefault("rises-with-eps", []).append(f"{row} {threat}: {cell['accuracy']:.1%}")
-            before[row] = cell["accuracy"]
-        everybody = figures["clean"]["correct"]  # a row on survivors alone says nothing about its own strength
-        full = {row: cell for row, cell in outcome["attacks"].items() if cell["attacked"] == everybody}
-        own = [cell["accuracy"] for row, cell in full.items() if row.endswith("-training")]
+            before[norm, row] = cell["accuracy"]
+        # A row on survivors or on a subset alone says nothing about its own strength.
+        full = [(row, c) for row, c in outcome["attacks"].items() if not c["survivors"] and c["n"] == all_images]
+        own = [cell["accuracy"] for row, cell in full if row.endswith("-training")]
         worst = outcome["worst"]["accuracy"]
         if own and _matters(min(own) - worst, outcome["worst"]["n"], MISLEADS):
             text = f"{threat}: {min(own):.1%} under attacks on the training loss, {worst:.1%} under the suite"
@@ -111,7 +115,7 @@ class _Probe:
             "not-zero-at-large-eps": self._large_eps(),
         }
         threat, left = self._contested()
-        white = [row for row in self.parameters.suite.rows if row.attack != "search"]
+        white = [row for row in self.parameters.suite.rows if _white_box(row)]
         if left.any() and white:
             strongest = min(white, key=lambda row: int(self.evaluation.robust(threat.label, row.label).sum()))
             longer = _like(strongest, steps=MORE * strongest.steps)
@@ -182,19 +186,25 @@ class _Probe:
         return attacks.run(spec, self.classifier, self.objective, x, y, threat, seed=seed, index=index).success
 
 
+def _white_box(row: AttackSpec) -> bool:
+    """Ascends this network's own gradient, on the evaluation's grid, away from the true class."""
+    ascends = attacks.about(row.attack).family in ("gradient", "matched") and row.attack != "transfer"
+    return ascends and row.threat is None and not row.targeted
+
+
 def _like(spec: AttackSpec, **changes: Any) -> AttackSpec:
     if spec.attack == "fgsm":
         changes["attack"] = "bim"
-    return type(spec)(**(spec.model_dump() | changes))
+    return type(spec)(**(spec.model_dump() | {"images": None} | changes))
 
 
 def _matched(steps: int) -> AttackSpec:
-    from isce.config import AttackSpec
+    from isce.suites import AttackSpec
 
     return AttackSpec(attack="matched", objective="margin", steps=steps)
 
 
 def _search() -> AttackSpec:
-    from isce.config import AttackSpec
+    from isce.suites import AttackSpec
 
     return AttackSpec(attack="search", objective="margin", steps=SEARCH_STEPS)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from isce.config import AttackParameters, AttackSpec, Suite
 from isce.evaluation import Evaluation, Outcome, evaluate, outcome_flags, red_flags
 from isce.losses import build
+from isce.suites import AttackParameters, AttackSpec, Suite
 
 ROWS = [
     AttackSpec(attack="pgd", steps=10),
@@ -100,22 +100,25 @@ def test_too_few_steps(target):
     assert "more-steps-lower" in flags(target, rows=rows, eps=[0.15])
 
 
-def outcome(n: int, broken: int, last: int | None = None, rejected: int = 0, attacked: int = 100) -> Outcome:
+def outcome(n: int, broken: int, last: int | None = None, rejected: int = 0, attacked: int = 100, **more) -> Outcome:
     def first(count: int):
         return np.arange(n) < count
 
     return Outcome(
+        asked=np.ones(n, dtype=bool),
+        hit=np.zeros(n, dtype=bool),
         attacked=first(attacked),
         broken=first(broken),
         rejected=first(rejected),
         last_broken=first(broken if last is None else last),
         first_success=np.full(n, -1),
+        **more,
     )
 
 
 def figures(**threats: dict[str, Outcome]) -> dict:
     outcomes = {f"linf@0.{name[1:]}": rows for name, rows in threats.items()}
-    return Evaluation(np.ones(100, dtype=bool), outcomes, survivors_only=False).figures()
+    return Evaluation(np.ones(100, dtype=bool), outcomes, batch_size=100).figures()
 
 
 PLAIN = {"e1": {"a-training": outcome(100, 40)}, "e2": {"a-training": outcome(100, 60)}}
@@ -139,8 +142,13 @@ def test_flags_read_off_the_figures():
 
 
 def test_a_training_row_on_survivors_alone_is_not_held_against_the_loss():
-    rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, attacked=30)}
+    rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, attacked=30, survivors=True)}
     assert outcome_flags(figures(e1=rows)) == {}
+
+
+def test_an_attack_that_failed_is_a_flag():
+    rows = {"a-training": outcome(100, 40, error="ValueError: no")}
+    assert outcome_flags(figures(e1=rows)) == {"attack-failed": "a-training linf@0.1: ValueError: no"}
 
 
 @pytest.mark.parametrize("share", [1, 2])

@@ -11,8 +11,8 @@ from isce import attacks
 from isce.attacks import Threat, run
 from isce.attacks.ascent import OBJECTIVES, ascended, pull
 from isce.attacks.base import margin
-from isce.config import AttackSpec
 from isce.losses import build
+from isce.suites import AttackSpec
 
 
 def spec(objective="margin", steps=20, restarts=1, **more) -> AttackSpec:
@@ -245,4 +245,4 @@ def test_a_gradient_that_is_not_a_number_stops_nothing():
 
 
 def test_known_objectives():
-    assert attacks.objectives("matched") == OBJECTIVES
+    assert attacks.about("matched").objectives == OBJECTIVES

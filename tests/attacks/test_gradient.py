@@ -6,8 +6,8 @@ from torch import nn
 
 from isce.attacks import Threat, run
 from isce.compat import import_advertorch
-from isce.config import AttackSpec
 from isce.losses import build
+from isce.suites import AttackSpec
 
 
 def go(target, spec, threat, seed=0):

@@ -1,8 +1,9 @@
-"""advertorch's gradient attacks behind the one signature: FGSM, BIM and PGD, l_inf and l_2.
+"""advertorch's gradient attacks behind the one signature: FGSM, BIM, PGD and MIM, l_inf and l_2, un- and targeted.
 
 advertorch draws random starts from the global generator; here they are drawn for each image by its own key and
 handed over, so that order and batching don't change them. What advertorch returns is its last iterate; here every
-iterate that it evaluates is watched and the first misclassified one is kept.
+iterate that it evaluates is watched and the first misclassified one is kept (of a targeted attack, the first that hits
+the target, where one does).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from isce import compat
 from isce.attacks.base import Found, Problem, training_loss
 
 if TYPE_CHECKING:
-    from isce.config import AttackSpec
+    from isce.suites import AttackSpec
+
+#: Step of the iterative attacks, as a share of eps, times the number of steps: it can cross the ball and come back.
+REACH = 2.5
 
 
 class _Watch:
@@ -30,22 +34,28 @@ class _Watch:
         self.calls = 0
         self.first = torch.full_like(problem.y, -1)
         self.points = problem.x.clone()
+        self.hit = torch.zeros_like(problem.y, dtype=torch.bool)
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Outputs at ``x``, (N, ...); the call number is the number of steps taken so far."""
         scores, embedding = self.problem.outputs(x)
         if not self.problem.batch_dependent:
-            wrong = scores.detach().argmax(1) != self.problem.y
-            new = wrong & (self.first < 0)
+            predicted = scores.detach().argmax(1)
+            new = (predicted != self.problem.y) & (self.first < 0)
             self.first[new] = self.calls
+            if self.problem.target is not None:
+                hit = (predicted == self.problem.target) & ~self.hit
+                self.hit |= hit
+                new = new | hit
             self.points = torch.where(new.view(-1, 1, 1, 1), x.detach(), self.points)
         self.calls += 1
         return scores, embedding
 
     def loss(self, outputs: tuple[Tensor, Tensor | None], y: Tensor) -> Tensor:
-        """Sum over the batch, so that each image's gradient is its own."""
+        """Sum over the batch, so that each image's gradient is its own; a targeted attack descends to its target."""
         scores, embedding = outputs
-        return self.ascended(scores, y, embedding).sum()
+        value = self.ascended(scores, y, embedding).sum()
+        return value if self.problem.target is None else -value
 
     def found(self, last: Tensor) -> Found:
         """The first misclassified point, else the last one."""
@@ -57,17 +67,17 @@ class _Watch:
 
 def fgsm(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """One step of size eps along the gradient's sign (l_inf; Goodfellow et al. 2015) or the gradient (l_2)."""
-    del restart  # no randomness, config refuses restarts
+    del restart  # no randomness, the suite's check refuses restarts
     attacks = compat.import_advertorch().attacks
     attack = attacks.GradientSignAttack if problem.threat.norm == "linf" else attacks.GradientAttack
     watch = _Watch(problem, spec.objective)
-    last = attack(watch.predict, loss_fn=watch.loss, eps=float(problem.threat.eps)).perturb(problem.x, problem.y)
+    last = attack(watch.predict, loss_fn=watch.loss, eps=float(problem.threat.eps)).perturb(problem.x, problem.label)
     return watch.found(last)
 
 
 def bim(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Basic iterative method (Kurakin et al. 2017): projected steps from the image itself."""
-    del restart  # no randomness, config refuses restarts
+    del restart  # no randomness, the suite's check refuses restarts
     return _iterate(spec, problem, torch.zeros_like(problem.x))
 
 
@@ -76,19 +86,61 @@ def pgd(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     return _iterate(spec, problem, problem.random_start(restart) - problem.x)
 
 
+def mim(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """Momentum iterative method (Dong et al. 2018): steps along the running sum of normalised gradients."""
+    del restart  # no randomness, the suite's check refuses restarts
+    watch = _Watch(problem, spec.objective)
+    return watch.found(_momentum(spec, problem, watch))
+
+
+def transfer(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """MIM on another network (``problem.source``); its last points are tried on this one.
+
+    The steps go on after the source has fallen: points far inside its wrong class carry over best.
+
+    Raises:
+        ValueError: no source was given.
+    """
+    del restart
+    if problem.source is None:
+        raise ValueError("transfer needs a source: another trained classifier and its objective")
+    last = _momentum(spec, problem.source, _Watch(problem.source, spec.objective))
+    return Found.only(last)
+
+
+def _momentum(spec: AttackSpec, problem: Problem, watch: _Watch) -> Tensor:
+    attack = compat.import_advertorch().attacks.MomentumIterativeAttack(
+        watch.predict,
+        loss_fn=watch.loss,
+        eps=float(problem.threat.eps),
+        nb_iter=spec.steps,
+        decay_factor=1.0,
+        eps_iter=_step(spec, problem),
+        ord=_order(problem),
+    )
+    return attack.perturb(problem.x, problem.label).detach()
+
+
 def _iterate(spec: AttackSpec, problem: Problem, start: Tensor) -> Found:
     module: Any = compat.import_advertorch().attacks.iterative_projected_gradient
     watch = _Watch(problem, spec.objective)
-    eps = float(problem.threat.eps)
     last = module.perturb_iterative(
         problem.x,
-        problem.y,
+        problem.label,
         watch.predict,
         nb_iter=spec.steps,
-        eps=eps,
-        eps_iter=eps * (spec.step_size or 2.5 / spec.steps),
+        eps=float(problem.threat.eps),
+        eps_iter=_step(spec, problem),
         loss_fn=watch.loss,
         delta_init=nn.Parameter(start),
-        ord=math.inf if problem.threat.norm == "linf" else 2,
+        ord=_order(problem),
     )
     return watch.found(last.detach())
+
+
+def _step(spec: AttackSpec, problem: Problem) -> float:
+    return float(problem.threat.eps) * (spec.step_size or REACH / spec.steps)
+
+
+def _order(problem: Problem) -> float:
+    return math.inf if problem.threat.norm == "linf" else 2

@@ -1,0 +1,188 @@
+"""Tables and figures of attack records: what :mod:`isce.report` writes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from isce import figures
+from isce.cells import Cells, label_of, mean, wilson_of
+from isce.evaluation import mcnemar, paired_seeds
+from isce.experiments import Experiment
+from isce.records import Record
+
+Table = tuple[list[str], list[list[str]], str]
+Drawn = tuple[Figure, str, str]
+FLAGS_HEADER = ["run", "flag", "detail"]
+
+
+def suites(experiment: Experiment) -> str:
+    """The names of the experiment's suites, as a caption says them."""
+    names = list(dict.fromkeys(f"'{plan.suite}'" for plan in experiment.plans))
+    return f"suite {names[0]}" if len(names) == 1 else f"suites {', '.join(names)} (by run)"
+
+
+def eps_grid(experiment: Experiment) -> list[float]:
+    """Every eps of the experiment's attack plans, rising."""
+    return sorted({eps for plan in experiment.plans for eps in plan.eps})
+
+
+def results(experiment: Experiment, found: Cells, evidence: str) -> Table:
+    """One row for each objective: clean, strongest attack on the own loss and worst case at the main eps."""
+    plan = experiment.plans[0]
+    where = f"@{plan.main_eps:g}"
+    names = {"clean": "clean", f"own{where}": "own loss", f"worst{where}": "worst case"}
+    rows = [[label, *(found.text(label, key) for key in names)] for label in found.labels]
+    caption = (
+        f"Accuracy in per cent: clean, under the strongest single attack on the objective's own training loss, and in "
+        f"the worst case over {suites(experiment)}; {plan.norm}, eps {plan.main_eps:g}."
+    )
+    return ["objective", *names.values()], rows, f"{caption} {evidence}"
+
+
+def attacks(experiment: Experiment, found: Cells, evidence: str) -> Table:
+    """One row for each attack and threat model, one column for each objective: all that was run at the main eps."""
+    plan = experiment.plans[0]
+    where = f"@{plan.main_eps:g}"
+    rows: list[list[str]] = []
+    for key in found.keys:
+        kind, _, rest = key.partition(":")
+        name, _, threat = rest.partition("@")
+        if kind not in ("attack", "hit") or not (key.endswith(where) or _elsewhere(threat)):
+            continue
+        row = f"{name} (target hit)" if kind == "hit" else name
+        shown = threat if _elsewhere(threat) else f"{plan.norm}@{threat}"
+        rows.append([row, shown, *(found.text(label, key) for label in found.labels)])
+    worst = [found.text(label, f"worst{where}") for label in found.labels]
+    rows.append(["worst case", f"{plan.norm}{where}", *worst])
+    caption = (
+        f"Every attack of {suites(experiment)}: accuracy in per cent at {plan.norm} eps {plan.main_eps:g}, or in the "
+        "threat model that is named; a row on survivors gives what is left of all images after it and the rows above; "
+        "'target hit' is the share of images brought to the random wrong class that was asked for."
+    )
+    return ["attack", "threat", *found.labels], rows, f"{caption} {evidence}"
+
+
+def _elsewhere(threat: str) -> bool:
+    """Whether a key's threat is another model than the experiment's norm."""
+    return not threat.replace(".", "").replace("e-", "").isdigit()
+
+
+def sweep(experiment: Experiment, found: Cells, evidence: str) -> Table:
+    """Worst case by eps."""
+    grid = eps_grid(experiment)
+    keys = ["clean", *(f"worst@{eps:g}" for eps in grid)]
+    rows = [[label, *(found.text(label, key) for key in keys)] for label in found.labels]
+    caption = f"Worst-case robust accuracy in per cent over {suites(experiment)}, {experiment.plans[0].norm}, by eps."
+    return ["objective", "clean", *(f"eps {eps:g}" for eps in grid)], rows, f"{caption} {evidence}"
+
+
+def robust(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
+    """Worst case and strongest attack on the own loss against eps."""
+    norm, grid = experiment.plans[0].norm, eps_grid(experiment)
+    rows: list[dict[str, Any]] = []
+    for label in found.labels:
+        for eps in [0.0, *grid]:
+            worst = found.get(label, f"worst@{eps:g}" if eps else "clean")
+            if not worst:  # records made before this eps was asked for
+                continue
+            own = found.get(label, f"own@{eps:g}" if eps else "clean") or worst
+            low, high = wilson_of(worst)
+            shares = {"worst": mean(worst), "own": mean(own), "low": low, "high": high}
+            rows.append({"label": label, "eps": eps} | {name: 100 * share for name, share in shares.items()})
+    caption = (
+        f"Robust accuracy against eps ({norm}). Solid: worst case over {suites(experiment)}, with the Wilson 95% "
+        "interval over images as band. Dashed: the strongest single attack on the objective's own training loss. "
+        f"{evidence}"
+    )
+    frame = pd.DataFrame(rows)
+    ends = "; ".join(
+        f"{label}: {part['worst'].iloc[0]:.0f}% at eps 0, {part['worst'].iloc[-1]:.0f}% at eps {grid[-1]:g}"
+        for label, part in frame.groupby("label", sort=False)
+    )
+    return figures.robust_accuracy(frame, norm), caption, f"Line plot of accuracy by eps. Worst case: {ends}."
+
+
+def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) -> tuple[Drawn, Drawn] | None:
+    """Accuracy under one attack until it is 0, by eps, and by number of steps; None where no record has them."""
+    rows = {"sweep": list[dict[str, Any]](), "convergence": list[dict[str, Any]]()}
+    n, plan = 0, next((p.curves for p in experiment.plans if p.curves), None)
+    for record in named:
+        for name, found in record.figures.get("curves", {}).items():
+            for row in found:
+                n = max(n, row["n"])
+                rows[name].append({"label": label_of(record), "run": record.run} | row)
+    if not rows["sweep"] or plan is None:
+        return None
+    by_eps, by_steps = (pd.DataFrame(found).assign(percent=lambda f: 100 * f["accuracy"]) for found in rows.values())
+    text = f"{n} test images, mean and range over seeds."
+    norm = experiment.plans[0].norm
+    labels = ", ".join(label for label in order if label in set(by_eps["label"]))
+    ends = ", ".join(f"{part['percent'].iloc[-1]:.0f}%" for _, part in by_eps.groupby("label", sort=False))
+    swept = (
+        f"Accuracy under the matched attack on the margin ({plan.sweep_steps} steps) at growing eps, until none is left: "
+        f"if a curve does not reach 0, attacks fail rather than the network holds. {text}"
+    )
+    converged = (
+        f"Accuracy under the same attack at eps {plan.convergence_eps:g} with more and more steps, each budget alone: a "
+        f"curve that still falls has not converged. {text}"
+    )
+    eps_axis = figures.lines(by_eps, "eps", f"eps ({norm}, images in [0, 1])", order)
+    step_axis = figures.lines(by_steps, "steps", "steps of the attack", order, log=True)
+    return (
+        (eps_axis, swept, f"Line plot of accuracy by eps for {labels}; last values: {ends}."),
+        (step_axis, converged, f"Line plot of accuracy by number of steps for {labels}."),
+    )
+
+
+def flags(records: Iterable[Record]) -> Table:
+    """Every red flag of the records."""
+    rows = [
+        [f"{record.kind} {record.run}", name, detail]
+        for record in records
+        for name, detail in sorted(record.flags.items())
+    ]
+    return FLAGS_HEADER, rows, "Red flags of the records; what each means, and what raises it, stands on its page."
+
+
+def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells, evidence: str) -> Table | None:
+    """Every objective against the first, in the worst case at the main eps: over images, and over seeds.
+
+    Args:
+        experiment: the experiment.
+        masks: for each run (``sce-s0``) which images are robust at each threat, as its side file says.
+        found: the cells.
+        evidence: for the caption.
+    """
+    plan = experiment.plans[0]
+    threat, where = f"{plan.norm}@{plan.main_eps:g}", f"@{plan.main_eps:g}"
+    base, *others = found.labels or [""]
+    rows: list[list[str]] = []
+    for label in others:
+        seeds = sorted({run.rsplit("-s", 1)[1] for run in masks if run.rsplit("-s", 1)[0] in (base, label)})
+        both = [(masks.get(f"{label}-s{s}", {}).get(threat), masks.get(f"{base}-s{s}", {}).get(threat)) for s in seeds]
+        tests = [mcnemar(one, two) for one, two in both if one is not None and two is not None and len(one) == len(two)]
+        if not tests:
+            continue
+        only = f"{sum(t.only_first for t in tests)} : {sum(t.only_second for t in tests)}"
+        p_values = ", ".join(f"{t.p_value:.2g}" for t in tests)
+        one, two = ({c.seed: c.accuracy for c in found.get(name, f"worst{where}")} for name in (label, base))
+        shared = sorted(set(one) & set(two))
+        over_seeds = "one seed"
+        if len(shared) > 1:
+            test = paired_seeds([one[s] for s in shared], [two[s] for s in shared])
+            over_seeds = f"{100 * test.difference:+.1f}"
+            if test.low is not None and test.high is not None:
+                over_seeds += f" [{100 * test.low:+.1f}, {100 * test.high:+.1f}]"
+        rows.append([label, only, p_values, over_seeds])
+    if not rows:
+        return None
+    caption = (
+        f"Each objective against {base} in the worst case at {threat}: images robust under it alone, and under {base} "
+        "alone (sum over seeds); exact McNemar p value for each seed; mean difference in percentage points with its "
+        "95% t interval over seeds."
+    )
+    return ["objective", f"robust alone : {base} alone", "p by seed", "difference"], rows, f"{caption} {evidence}"

@@ -1,0 +1,37 @@
+"""The spatial attack: moves pixels about instead of changing their values. No norm bounds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from isce import compat
+from isce.attacks.base import Found, Problem
+
+if TYPE_CHECKING:
+    from isce.suites import AttackSpec
+
+
+def spatial(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """Spatially transformed examples (Xiao et al. 2018): L-BFGS on margin plus ``smoothness`` of the flow (advertorch).
+
+    Image by image: advertorch hands SciPy a batch as one problem, whose line search would couple the images. Where it
+    finds nothing it returns a black image; the image itself stands in for it here.
+    """
+    del restart
+    attacks = compat.import_advertorch().attacks
+
+    def one(part: Problem) -> Tensor:
+        attack = attacks.SpatialTransformAttack(
+            part.classifier,
+            num_classes=part.scores.shape[1],
+            initial_const=spec.params["smoothness"],
+            max_iterations=spec.steps,
+            targeted=part.target is not None,
+        )
+        found = attack.perturb(part.x, part.label)
+        return found if bool(found.any()) else part.x
+
+    with compat.quiet():
+        return Found.only(problem.one_by_one(one).clamp(0, 1))  # interpolation may overshoot by rounding

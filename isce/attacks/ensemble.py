@@ -1,0 +1,31 @@
+"""AutoAttack, standard version (Croce and Hein 2020): APGD on cross-entropy and targeted, FAB targeted, Square."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isce import compat
+from isce.attacks.base import Found, Problem
+from isce.attacks.keys import seeded
+
+if TYPE_CHECKING:
+    from isce.suites import AttackSpec
+
+
+def autoattack(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """AutoAttack standard through pyautoattack: each of its attacks works on what those before have left.
+
+    It draws from the global generator for a whole batch at once, so its draws (not its strength) depend on the batch.
+    """
+    del spec
+    package: Any = compat.import_pyautoattack()
+    with seeded(problem.seed, int(problem.index[0]), restart), compat.quiet():
+        attack = package.AutoAttack(
+            problem.classifier,
+            norm={"linf": "Linf", "l2": "L2"}[problem.threat.norm],
+            eps=float(problem.threat.eps),
+            seed=problem.seed,
+            version="standard",
+            device=problem.x.device,
+        )
+        return Found.only(attack.run_standard_evaluation(problem.x, problem.y, batch_size=len(problem.x))[0])

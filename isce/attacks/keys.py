@@ -1,0 +1,65 @@
+"""Randomness keyed by seed, image and restart, so that order, batching and a restart of the process don't change it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def _key(*parts: int) -> int:
+    """A seed of 32 bits from whole numbers."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big")
+
+
+def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm: str) -> Tensor:
+    """Uniform noise from the unit ball, one draw for each key (seed, index, restart).
+
+    Args:
+        seed: any integer.
+        index: (N,) positions of the images in their data set.
+        restart: number of the restart.
+        shape: of one image.
+        norm: ``linf`` or ``l2``.
+
+    Returns:
+        float32 (N, *shape) on the CPU.
+    """
+    noise = torch.empty(len(index), *shape)
+    generator = torch.Generator()
+    for row, position in zip(noise, index.tolist(), strict=True):
+        generator.manual_seed(_key(seed, position, restart))
+        if norm == "linf":
+            row.uniform_(-1, 1, generator=generator)
+        else:  # a direction, times a radius with the density of the ball
+            row.normal_(generator=generator)
+            row.mul_(torch.rand((), generator=generator) ** (1 / row.numel()) / row.norm())
+    return noise
+
+
+def random_targets(seed: int, index: Tensor, y: Tensor, classes: int) -> Tensor:
+    """A wrong class for each image (N,), int64, uniform and drawn by the key (seed, index) alone."""
+    draws = torch.tensor([_key(seed, position, -1) for position in index.tolist()], device=y.device)
+    return (y + 1 + draws % (classes - 1)) % classes
+
+
+@contextmanager
+def seeded(*key: int) -> Generator[None, None, None]:
+    """Seed the global generators of torch (CPU and current GPU) and NumPy, for a package that draws from them; put
+    them back afterwards.
+    """  # noqa: D205
+    import numpy as np  # the core needs torch only
+
+    state = np.random.get_state()  # noqa: NPY002
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            torch.manual_seed(_key(*key))
+            np.random.seed(_key(*key))  # noqa: NPY002
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002

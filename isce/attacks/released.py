@@ -1,0 +1,33 @@
+"""The attack of the authors' released script, kept as it is. It is not a valid l_inf attack: nothing bounds it but the
+box, and it does not ask for the true label. It shows what that script would print, and enters no worst case.
+"""  # noqa: D205
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from isce.attacks.base import Found, Problem, training_loss
+
+if TYPE_CHECKING:
+    from isce.suites import AttackSpec
+
+
+def released(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """Sign steps up the training loss for the network's own prediction, from the image, clipped to the box alone.
+
+    ``step_size`` is in units of pixel values in [0, 1] (the script's 0.01 and 0.04 on [-1, 1] are 0.005 and 0.02 here).
+    The prediction is taken anew at every step, as the script's loss does. The last point counts, success or not.
+    """
+    del restart
+    assert spec.step_size is not None  # the suite's check refuses that
+    loss = training_loss(problem.objective)
+    point = problem.x
+    for _ in range(spec.steps):
+        point = point.detach().requires_grad_()
+        scores, embedding = problem.outputs(point)
+        value = loss(scores, scores.detach().argmax(1), embedding).sum()
+        (gradient,) = torch.autograd.grad(value, point)
+        point = (point.detach() + spec.step_size * gradient.sign()).clamp(0, 1)
+    return Found.only(point)

@@ -1,0 +1,153 @@
+"""Accuracies of attack records, by objective and seed: what tables, figures and comparisons are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from isce.config import ObjectiveSpec
+from isce.evaluation import mean_interval, wilson
+from isce.records import Record
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One accuracy of one run: ``key`` names it as the book does (``clean``, ``worst@0.1``, ...); a share in [0, 1]."""
+
+    label: str
+    key: str
+    seed: str
+    accuracy: float
+    n: int
+    source: str
+
+
+def label_of(record: Record) -> str:
+    """Label of the objective of a run."""
+    if record.kind == "train":
+        return ObjectiveSpec(**record.parameters["objective"]).label
+    return record.run.rsplit("-s", 1)[0]
+
+
+def at(threat: str, norm: str) -> str:
+    """How keys name a threat: ``@0.1`` for an eps of the experiment's own norm, ``@l0@20`` for another threat model."""
+    own, _, eps = threat.partition("@")
+    return f"@{float(eps):g}" if own == norm else f"@{threat}"
+
+
+def cells(name: str, record: Record) -> list[Cell]:
+    """Every accuracy of an attack record; none of a record of another kind.
+
+    Keys: ``clean``; for each threat ``attack:<row>@...``, for a targeted row ``hit:<row>@...`` (its target success),
+    ``own@...`` (the lowest of the rows on the own training loss that attacked every image), ``worst@...``.
+    """
+    if record.kind != "attack" or "clean" not in record.figures:
+        return []
+    norm = record.parameters["norm"]
+    found: list[tuple[str, float, int]] = [("clean", *_accuracy(record.figures["clean"]))]
+    for threat, outcome in record.figures["threats"].items():
+        where, own = at(threat, norm), list[tuple[float, int]]()
+        for row, share in outcome["attacks"].items():
+            found.append((f"attack:{row}{where}", *_accuracy(share)))
+            if "target_success" in share:
+                found.append((f"hit:{row}{where}", share["target_success"], share["n"]))
+            if row.endswith("-training") and not share["survivors"] and share["n"] == outcome["worst"]["n"]:
+                own.append(_accuracy(share))
+        found += [(f"own{where}", *min(own))] if own else []
+        found.append((f"worst{where}", *_accuracy(outcome["worst"])))
+    label, seed = record.run.rsplit("-s", 1)
+    return [Cell(label, key, seed, float(value), int(n), name) for key, value, n in found]
+
+
+def _accuracy(share: dict[str, Any]) -> tuple[float, int]:
+    return share["accuracy"], share["n"]
+
+
+class Cells:
+    """The cells of an experiment, by objective and key.
+
+    Args:
+        every: all cells.
+        order: labels of the objectives, in the order in which they are shown.
+    """
+
+    def __init__(self, every: Iterable[Cell], order: Iterable[str]) -> None:
+        self.all = list(every)
+        self._by_place: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.all:
+            self._by_place.setdefault((cell.label, cell.key), []).append(cell)
+        have = {cell.label for cell in self.all}
+        self.labels = [label for label in order if label in have]
+
+    def __iter__(self) -> Iterator[tuple[str, str, list[Cell]]]:
+        """Label, key and the cells of all seeds."""
+        yield from ((label, key, several) for (label, key), several in self._by_place.items())
+
+    def get(self, label: str, key: str) -> list[Cell]:
+        """The cells of all seeds; empty if there are none."""
+        return self._by_place.get((label, key), [])
+
+    @property
+    def keys(self) -> list[str]:
+        """All keys, in the order of the records."""
+        return list(dict.fromkeys(key for _, key in self._by_place))
+
+    def text(self, label: str, key: str) -> str:
+        """Mean over seeds, the Wilson interval over images, and the half-width of the interval over seeds; per cent."""
+        several = self.get(label, key)
+        if not several:
+            return "not run"
+        low, high = wilson_of(several)
+        text = f"{100 * mean(several):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        if len(several) > 1:
+            lower, upper = mean_interval([cell.accuracy for cell in several])
+            text += f" ±{50 * (upper - lower):.1f}"
+        return text
+
+    @property
+    def images(self) -> int:
+        """Most images behind one cell."""
+        return max(cell.n for cell in self.all)
+
+    @property
+    def seeds(self) -> int:
+        """How many training seeds there are."""
+        return len({cell.seed for cell in self.all})
+
+
+def mean(several: list[Cell]) -> float:
+    """Mean over seeds."""
+    return sum(cell.accuracy for cell in several) / len(several)
+
+
+def wilson_of(several: list[Cell]) -> tuple[float, float]:
+    """Wilson interval of the mean over seeds, which all saw the same images: so over n images, not seeds times n."""
+    n = min(cell.n for cell in several)
+    return wilson(mean(several) * n, n)
+
+
+def compare(ours: Iterable[Record], theirs: Iterable[Record]) -> list[dict[str, Any]]:
+    """Two sets of attack records of one experiment, cell by cell.
+
+    Args:
+        ours: records of this machine.
+        theirs: the committed records.
+
+    Returns:
+        One row for each accuracy: ``run``, ``key``, ``ours``, ``committed`` (per cent; None where one side has none),
+        ``agrees``: each lies in the other's Wilson 95% interval over images.
+    """
+    sides = [{(r.run, cell.key): cell for r in side for cell in cells("", r)} for side in (ours, theirs)]
+    rows: list[dict[str, Any]] = []
+    for run, key in dict.fromkeys([*sides[0], *sides[1]]):
+        one, two = (side.get((run, key)) for side in sides)
+        values = [None if cell is None else round(100 * cell.accuracy, 2) for cell in (one, two)]
+        agrees = one is not None and two is not None and _within(one, two) and _within(two, one)
+        rows.append({"run": run, "key": key, "ours": values[0], "committed": values[1], "agrees": agrees})
+    return rows
+
+
+def _within(one: Cell, other: Cell) -> bool:
+    low, high = wilson_of([other])
+    return low <= one.accuracy <= high

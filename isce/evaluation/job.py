@@ -1,0 +1,185 @@
+"""What one row of a suite does to the images of one evaluation: batches, failures, and the key of the outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from isce import attacks
+from isce.attacks import Threat, TimeLimitError
+from isce.attacks.base import untouched
+from isce.attacks.checks import check_scores
+from isce.checkpoint import load_checkpoint
+from isce.data import stratified
+from isce.evaluation.outcome import Mask, Outcome
+from isce.records import canonical, sha256, versions
+from isce.sources import closure, essence, module_files
+
+if TYPE_CHECKING:
+    from isce.suites import AttackParameters, AttackSpec
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Job:
+    """A classifier, its images, and how they go through it in batches."""
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        objective: Any,
+        images: Tensor,
+        labels: Tensor,
+        index: Tensor,
+        parameters: AttackParameters,
+    ) -> None:
+        self.classifier, self.objective = classifier, objective
+        self.images, self.labels, self.index, self.parameters = images, labels, index, parameters
+        self.device = next((p.device for p in classifier.parameters()), images.device)
+        self.whole = bool(getattr(classifier, "batch_dependent", False))
+        self.batch_size = parameters.batch_size or 256
+        self.sources = {
+            row.source: load_checkpoint(ROOT / row.source, self.device) for row in parameters.suite.rows if row.source
+        }
+        # Points of attacks that look for the smallest change: found once, judged at every eps.
+        self.raw: dict[str, Tensor] = {}
+
+    def batches(self, todo: Mask) -> Iterator[Tensor]:
+        """Positions of the images to do, by batches; a batch-dependent classifier keeps its batches of all images."""
+        rows = np.arange(len(todo)) if self.whole else np.flatnonzero(todo)
+        for batch in torch.from_numpy(rows).split(self.batch_size):
+            if todo[batch.numpy()].any():
+                yield batch
+
+    def clean(self) -> Mask:
+        """Which images are classified right."""
+        correct = np.zeros(len(self.labels), dtype=bool)
+        with untouched(self.classifier), torch.no_grad():
+            for batch in self.batches(~correct):
+                y = self.labels[batch].to(self.device)
+                scores = self.classifier(self.images[batch].to(self.device))
+                check_scores(scores, y)
+                correct[batch.numpy()] = (scores.argmax(1) == y).cpu().numpy()
+        return correct
+
+    def attack(self, spec: AttackSpec, threat: Threat, standing: Mask, bar: tqdm[Any]) -> Outcome:
+        """One row of the suite on those of its images that stand."""
+        asked = np.ones(len(standing), dtype=bool)
+        if spec.images is not None and spec.images < len(standing):
+            asked[:] = False
+            asked[stratified(self.labels.cpu(), spec.images).numpy()] = True
+        todo, tally = standing & asked, _Tally(asked, self.images, keep_points=self.parameters.keep_points)
+        raw = self.raw.get(spec.label) if spec.threat is None else None
+        deadline = None if spec.seconds is None else time.monotonic() + spec.seconds
+        for batch in self.batches(todo):
+            try:
+                result = self._run(spec, threat, batch, None if raw is None else raw[batch], deadline)
+            except TimeLimitError:
+                tally.errors[f"stopped after {spec.seconds:g} s"] = None
+                break
+            except Exception as error:
+                self._give_up_unless_foreign(spec, error)
+                tally.errors[f"{type(error).__name__}: {error}"] = None
+                continue
+            tally.add(batch, todo[batch.numpy()], result)
+            done, broken = (int(tally.masks[name].sum()) for name in ("attacked", "broken"))
+            bar.set_postfix_str(f"{done}/{int(todo.sum())} images, {broken} broken")
+        if raw is None and spec.threat is None and attacks.about(spec.attack).minimal and not tally.errors:
+            self.raw[spec.label] = tally.raw
+        return tally.outcome(spec)
+
+    def _give_up_unless_foreign(self, spec: AttackSpec, error: Exception) -> None:
+        """Another package's failure is a flag in its row; ours, and want of memory, end the evaluation."""
+        if _out_of_memory(error):
+            advice = f"out of memory with batch_size {self.batch_size}: lower it and run again ({error})"
+            raise RuntimeError(advice) from error
+        if not attacks.about(spec.attack).foreign:
+            raise error
+
+    def _run(
+        self, spec: AttackSpec, threat: Threat, batch: Tensor, raw: Tensor | None, deadline: float | None
+    ) -> attacks.AttackResult:
+        source = self.sources[spec.source] if spec.source else None
+        return attacks.run(
+            spec,
+            self.classifier,
+            self.objective,
+            self.images[batch].to(self.device),
+            self.labels[batch].to(self.device),
+            threat,
+            seed=self.parameters.seed,
+            index=self.index[batch].to(self.device),
+            source=(source.classifier, source.objective) if source else None,
+            raw=None if raw is None else raw.to(self.device),
+            deadline=deadline,
+        )
+
+    def key(self) -> str:
+        """Hash of everything that decides the outcome: weights, images, labels, parameters, code and packages."""
+        objects = {"classifier": self.classifier, "objective": self.objective}
+        weights = {f"{o}.{n}": _digest(v) for o, module in objects.items() for n, v in module.state_dict().items()}
+        weights |= {n: source.metadata["sha256"] for n, source in self.sources.items()}
+        plain = {n: repr(v) for n, v in vars(self.objective).items() if isinstance(v, bool | int | float | str | tuple)}
+        families = [f"isce.attacks.{attacks.about(row.attack).family}" for row in self.parameters.suite.rows]
+        modules = closure(
+            ["isce.evaluation.run", *families, *(type(o).__module__ for o in objects.values())], ROOT, skip=()
+        )
+        code = {name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in module_files(modules, ROOT)}
+        parameters = self.parameters.model_dump(mode="json", exclude={"checkpoint"})
+        data = [_digest(tensor) for tensor in (self.images, self.labels, self.index)]
+        return sha256(canonical([weights, plain, code, parameters, data, versions()]))
+
+
+class _Tally:
+    """What a row has done so far, batch by batch."""
+
+    def __init__(self, asked: Mask, images: Tensor, *, keep_points: bool) -> None:
+        self.asked, self.keep_points = asked, keep_points
+        self.masks = {name: np.zeros_like(asked) for name in ("attacked", "broken", "rejected", "last_broken", "hit")}
+        self.first = np.full(len(asked), -1)
+        self.raw = images.clone()
+        self.points: dict[int, Any] = {}
+        self.errors: dict[str, None] = {}  # an ordered set
+
+    def add(self, batch: Tensor, chosen: Mask, result: attacks.AttackResult) -> None:
+        """Count one batch, of which only the chosen images are to be."""
+        rows, broken = batch.numpy(), result.success.cpu().numpy() & chosen
+        found = {"rejected": result.rejected, "last_broken": result.last_success, "hit": result.hit & result.success}
+        self.masks["attacked"][rows], self.masks["broken"][rows] = chosen, broken
+        for name, mask in found.items():
+            self.masks[name][rows] = mask.cpu().numpy() & chosen
+        self.first[rows] = np.where(chosen, result.first_success.cpu().numpy(), -1)
+        self.raw[batch] = result.raw.to(self.raw)
+        if self.keep_points:
+            points = result.adversarial.float().cpu().numpy()[broken]
+            self.points |= zip(rows[broken].tolist(), points, strict=True)
+
+    def outcome(self, spec: AttackSpec) -> Outcome:
+        """The row's outcome."""
+        kept = {"points": np.stack([self.points[i] for i in sorted(self.points)])} if self.points else {}
+        return Outcome(
+            self.asked,
+            **self.masks,
+            first_success=self.first,
+            survivors=bool(spec.survivors),
+            targeted=spec.targeted,
+            error="; ".join(self.errors),
+            **kept,
+        )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """On a GPU torch has a class for it; on the CPU only a text."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+
+
+def _digest(tensor: Tensor) -> str:
+    array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+    return sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes())
