@@ -27,7 +27,7 @@ def test_paired_seeds_by_hand():
     assert (found.low, found.high) == pytest.approx((0.2 - 4.302653 * 0.1 / 3**0.5, 0.2 + 4.302653 * 0.1 / 3**0.5))
 
 
-@pytest.mark.parametrize(("first", "second"), [([0.0, 0.0], [0.0, 0.0]), ([0.3, 0.5, 0.7], [0.2, 0.4, 0.6])])
+@pytest.mark.parametrize(("first", "second"), [([0.0, 0.0], [0.0, 0.0]), ([0.3, 0.8, 0.9], [0.2, 0.7, 0.8])])
 def test_differences_without_spread_claim_nothing(first, second):
     found = paired_seeds(first, second)
     assert found.difference == pytest.approx(first[0] - second[0])
