@@ -194,6 +194,15 @@ def _adopt(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from isce.verification import verify_run
+
+    verdicts = verify_run(options.folder)
+    for verdict in verdicts:
+        print("\n".join(verdict.lines()))
+    return 0 if all(verdict.holds for verdict in verdicts) else 1
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m isce", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -229,6 +238,8 @@ def _parser() -> argparse.ArgumentParser:
         added = command(name, action, text)
         added.add_argument("--experiment", default="digits")
         added.add_argument("--results", type=Path, default=ROOT / "results")
+    verify = command("verify", _verify, "judge the saved adversarial points of an attack run anew")
+    verify.add_argument("folder", type=Path, help="such as build/runs/digits/attack/sce-s0")
     return parser
 
 

@@ -6,9 +6,11 @@ of the grid, found a verified point inside ball and box that is misclassified.
 
 from __future__ import annotations
 
+from isce.evaluation.curves import convergence, sweep
 from isce.evaluation.examples import Examples, examples, verify
 from isce.evaluation.flags import outcome_flags, red_flags
-from isce.evaluation.intervals import Paired, mcnemar, mean_interval, wilson
+from isce.evaluation.intervals import Paired, PairedSeeds, mcnemar, mean_interval, paired_seeds, wilson
+from isce.evaluation.memory import batch_size
 from isce.evaluation.outcome import Evaluation, Outcome
 from isce.evaluation.run import evaluate
 
@@ -17,12 +19,17 @@ __all__ = [
     "Examples",
     "Outcome",
     "Paired",
+    "PairedSeeds",
+    "batch_size",
+    "convergence",
     "evaluate",
     "examples",
     "mcnemar",
     "mean_interval",
     "outcome_flags",
+    "paired_seeds",
     "red_flags",
+    "sweep",
     "verify",
     "wilson",
 ]

@@ -1,4 +1,9 @@
-"""Intervals: Wilson over images, t over training seeds."""
+"""Intervals: Wilson over images, t over training seeds.
+
+There is no bootstrap over seeds: with the few seeds of an experiment it is too narrow. Of three normal values the 95%
+percentile bootstrap holds the true mean in about three quarters of all cases, of five in about five sixths, where the t
+interval holds it in 95% (``tests/evaluation/test_intervals.py``).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
+
+#: Differences between seeds up to this share of the values are float rounding, not spread.
+SPREAD = 1e-12
 
 
 def wilson(correct: float, n: int) -> tuple[float, float]:
@@ -79,3 +87,48 @@ def mcnemar(first: Any, second: Any) -> Paired:
     differ = only_first + only_second
     p_value = float(binomtest(only_first, differ).pvalue) if differ else 1.0
     return Paired(only_first, only_second, p_value)
+
+
+@dataclass(frozen=True)
+class PairedSeeds:
+    """Two objectives trained with the same seeds.
+
+    Attributes:
+        difference: mean over the seeds of first minus second.
+        low: lower bound of its 95% t interval; None where the seeds' differences have no spread.
+        high: upper bound; None likewise.
+        p_value: two-sided paired t test that the mean difference is 0; None likewise.
+        n: number of seeds.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    n: int
+
+
+def paired_seeds(first: Any, second: Any) -> PairedSeeds:
+    """Paired t test between two objectives over training seeds, assuming roughly normal differences.
+
+    Differences that are all equal (two objectives at 0%, say) hold no estimate of how much seeds vary. A t test would
+    then claim certainty from a handful of runs, so it is left out: bounds and p value are None.
+
+    Args:
+        first: one finite number for each seed, at least two, such as worst-case accuracies of one objective.
+        second: of the other objective, same seeds in the same order.
+
+    Raises:
+        ValueError: fewer than two pairs, different numbers of seeds, or a value that isn't finite.
+    """
+    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if one.shape != two.shape or one.ndim != 1 or len(one) < 2 or not np.isfinite([one, two]).all():
+        got = f"{one.tolist()} and {two.tolist()}"
+        raise ValueError(f"need at least two finite values of each objective, one for each seed, got {got}")
+    differences = one - two
+    difference, n = float(differences.mean()), len(differences)
+    if np.ptp(differences) <= SPREAD * max(np.abs(one).max(), np.abs(two).max()):
+        return PairedSeeds(difference, None, None, None, n)
+    test = ttest_rel(one, two)
+    interval = test.confidence_interval(0.95)
+    return PairedSeeds(difference, float(interval.low), float(interval.high), float(test.pvalue), n)

@@ -1,0 +1,143 @@
+"""Robust accuracy as eps grows, and as the attack is given more steps.
+
+Both are evaluations with a suite of their own, so batches, batch-dependent classifiers, running out of memory and going
+on after a kill are those of :func:`isce.evaluation.evaluate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from isce.attacks import Threat
+from isce.config import AttackParameters, AttackSpec, Suite, validate
+from isce.evaluation.run import evaluate
+
+#: An eps of a sweep from this share of the box's width on is the box: a last step of a per cent would say nothing.
+NEAR = 0.99
+STEPS = (10, 50, 200, 1000)
+
+
+def sweep(
+    classifier: nn.Module,
+    objective: Any,
+    images: Tensor,
+    labels: Tensor,
+    spec: AttackSpec,
+    norm: str,
+    start: float,
+    *,
+    seed: int,
+    batch_size: int,
+    index: Tensor | None = None,
+    progress: bool = True,
+    state: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Robust accuracy under one attack at growing eps, until nothing is left or eps is as wide as the box.
+
+    An image that is broken at one eps stays broken at every larger one and isn't attacked again, so accuracy never
+    rises along the sweep. A sweep that ends above 0 at the last eps, where any image may be shown, is a red flag.
+
+    Args:
+        classifier: maps images to raw scores (N, K); left as it was.
+        objective: the objective it was trained with.
+        images: (N, C, H, W), floating point in [0, 1].
+        labels: (N,), int64 in [0, K).
+        spec: the attack.
+        norm: ``linf`` or ``l2``.
+        start: the first eps, in units of pixel values in [0, 1]; every second one after it is twice as large.
+        seed: keys the attack's randomness.
+        batch_size: images attacked at once.
+        index: place of each image in its data set (N,), int64; default 0 to N - 1.
+        progress: show a progress bar.
+        state: file that keeps the finished rows of an interrupted sweep.
+
+    Returns:
+        One row for each eps: ``eps``, ``accuracy`` in [0, 1], ``correct`` of ``n`` images, Wilson 95% bounds ``low``
+        and ``high``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`evaluate`; ``start`` not above 0, or wider than the box.
+    """
+    eps = _grid(norm, start, images[0].numel())
+    suite = Suite(name="sweep", rows=[spec], survivors_only=True)
+    parameters = _parameters(suite, norm, eps, seed, batch_size)
+    outcome = evaluate(
+        classifier, objective, images, labels, parameters, index=index, progress=progress, state=state
+    ).figures()
+    rows = [{"eps": e, **t["worst"]} for e, t in zip(eps, outcome["threats"].values(), strict=True)]
+    end = next((place for place, row in enumerate(rows) if row["correct"] == 0), len(rows))
+    return rows[: end + 1]
+
+
+def convergence(
+    classifier: nn.Module,
+    objective: Any,
+    images: Tensor,
+    labels: Tensor,
+    spec: AttackSpec,
+    threat: Threat,
+    *,
+    seed: int,
+    batch_size: int,
+    steps: Sequence[int] = STEPS,
+    index: Tensor | None = None,
+    progress: bool = True,
+    state: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Robust accuracy under the same attack with more and more steps, each number of steps run from scratch.
+
+    Every number of steps attacks every image that is classified right, also those that fewer steps broke: the row says
+    what that budget does alone, and an accuracy that *rises* with the steps stays visible. The matched attack drops an
+    image the step it falls, so there only the images that stand cost all steps; an attack without that costs the sum
+    of ``steps`` for every image.
+
+    Args:
+        classifier: maps images to raw scores (N, K); left as it was.
+        objective: the objective it was trained with.
+        images: (N, C, H, W), floating point in [0, 1].
+        labels: (N,), int64 in [0, K).
+        spec: the attack; its own number of steps is not used.
+        threat: norm and eps.
+        seed: keys the attack's randomness.
+        batch_size: images attacked at once.
+        steps: numbers of steps, at least 1, rising strictly.
+        index: place of each image in its data set (N,), int64; default 0 to N - 1.
+        progress: show a progress bar.
+        state: file that keeps the finished rows of an interrupted run.
+
+    Returns:
+        One row for each number of steps: ``steps``, ``accuracy`` in [0, 1], ``correct`` of ``n`` images, Wilson 95%
+        bounds ``low`` and ``high``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`evaluate`; steps that don't rise, or that the attack can't take.
+    """
+    if not steps or sorted(set(steps)) != list(steps):
+        raise ValueError(f"steps must rise strictly, got {list(steps)}")
+    specs = [validate(AttackSpec, spec.model_dump() | {"steps": n}, f"{spec.attack} with {n} steps") for n in steps]
+    parameters = _parameters(Suite(name="convergence", rows=specs), threat.norm, [threat.eps], seed, batch_size)
+    outcome = evaluate(
+        classifier, objective, images, labels, parameters, index=index, progress=progress, state=state
+    ).figures()
+    found = outcome["threats"][threat.label]["attacks"]
+    columns = ("accuracy", "correct", "n", "low", "high")
+    return [{"steps": one.steps, **{name: found[one.label][name] for name in columns}} for one in specs]
+
+
+def _grid(norm: str, start: float, pixels: int) -> list[float]:
+    """``start`` and its multiples by powers of sqrt(2), up to the eps that is as wide as the box."""
+    cap = 1.0 if norm == "linf" else math.sqrt(pixels)
+    if not 0 < start <= cap:
+        raise ValueError(f"start must lie in (0, {cap:g}], the width of the box in {norm}, got {start}")
+    count = max(0, math.ceil(2 * math.log2(NEAR * cap / start)))
+    return [start * 2 ** (k / 2) for k in range(count)] + [cap]
+
+
+def _parameters(suite: Suite, norm: str, eps: list[float], seed: int, batch_size: int) -> AttackParameters:
+    values = {"checkpoint": "", "suite": suite, "norm": norm, "eps": eps, "seed": seed, "batch_size": batch_size}
+    return validate(AttackParameters, values, suite.name)
