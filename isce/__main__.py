@@ -184,7 +184,8 @@ def _adopt(options: argparse.Namespace) -> int:
         shutil.rmtree(target)
     for run in runs:
         folder = source / run.folder
-        side = [n for n in records.read(folder / "record.json").files if n == records.EXAMPLES]  # no checkpoints
+        kept = (records.EXAMPLES, records.MASKS)  # no checkpoints, nor every adversarial point
+        side = [name for name in records.read(folder / "record.json").files if name in kept]
         for name in ["record.json", *side]:
             records.write_atomic(options.results / run.folder / name, (folder / name).read_bytes())
     picture = ROOT / "build" / "report" / options.experiment / "figures" / "robust.svg"

@@ -123,12 +123,12 @@ def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) ->
     labels = ", ".join(label for label in order if label in set(by_eps["label"]))
     ends = ", ".join(f"{part['percent'].iloc[-1]:.0f}%" for _, part in by_eps.groupby("label", sort=False))
     swept = (
-        f"Accuracy under the matched attack on the margin ({plan.sweep_steps} steps) at growing eps, until none is left: "
-        f"if a curve does not reach 0, attacks fail rather than the network holds. {text}"
+        f"Accuracy under the matched attack on the margin ({plan.sweep_steps} steps) at growing eps, until none is "
+        f"left: if a curve does not reach 0, attacks fail rather than the network holds. {text}"
     )
     converged = (
-        f"Accuracy under the same attack at eps {plan.convergence_eps:g} with more and more steps, each budget alone: a "
-        f"curve that still falls has not converged. {text}"
+        f"Accuracy under the same attack at eps {plan.convergence_eps:g} with more and more steps, each budget alone: "
+        f"a curve that still falls has not converged. {text}"
     )
     eps_axis = figures.lines(by_eps, "eps", f"eps ({norm}, images in [0, 1])", order)
     step_axis = figures.lines(by_steps, "steps", "steps of the attack", order, log=True)

@@ -17,10 +17,11 @@ from safetensors.torch import save
 from isce.config import ROOT, ConfigError, MinmaxParameters, Strict, TrainParameters, from_notebook
 from isce.data import Data
 from isce.evaluation import Evaluation, Examples
+from isce.evaluation.saved import save_points
 from isce.figures import as_bytes
 from isce.minmax import Analysis
-from isce.records import EXAMPLES, Record, provenance, sha256, write_atomic
-from isce.suites import AttackParameters
+from isce.records import EXAMPLES, MASKS, POINTS, Record, provenance, sha256, write_atomic
+from isce.suites import AttackParameters, AttackSpec, Suite
 from isce.training import TrainResult, train
 
 _STARTED = time.monotonic()
@@ -141,6 +142,17 @@ def accuracy_table(outcome: Evaluation) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def curve_table(found: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """Both curves of an attack run in per cent: the quantity that changes, accuracy and Wilson 95% interval."""
+    rows = [
+        {"curve": name, "at": row.get("eps", row.get("steps")), "images": row["n"]}
+        | {column: round(100 * row[column], 1) for column in ("accuracy", "low", "high")}
+        for name, curve in found.items()
+        for row in curve
+    ]
+    return pd.DataFrame(rows)
+
+
 def write_train_record(parameters: TrainParameters, context: Context, result: TrainResult, data: Data) -> Path:
     """Write the record of a training run, last and atomically; returns its path."""
     last = result.history[-1] if result.history else {}
@@ -156,16 +168,39 @@ def write_train_record(parameters: TrainParameters, context: Context, result: Tr
     return _write("train", parameters, context, figures, data, flags, files)
 
 
+def example_row(suite: Suite) -> AttackSpec:
+    """The suite's last white-box attack, to show examples of; its last row where it has none."""
+    return next((row for row in reversed(suite.rows) if row.white_box), suite.rows[-1])
+
+
 def write_attack_record(
-    parameters: AttackParameters, context: Context, outcome: Evaluation, data: Data, examples: Examples
+    parameters: AttackParameters,
+    context: Context,
+    outcome: Evaluation,
+    data: Data,
+    examples: Examples,
+    flags: dict[str, str],
+    curves: dict[str, list[dict[str, Any]]],
 ) -> Path:
-    """Write the record of an attack run and its examples, the record last; returns its path."""
+    """Write the record of an attack run and its side files, the record last; returns its path.
+
+    Side files: a few examples; which images are robust at each threat; all adversarial points, if they were kept.
+    """
     arrays = {name: getattr(examples, name).contiguous() for name in ("clean", "adversarial", "labels", "predictions")}
     write_atomic(context.path / EXAMPLES, save(arrays))
-    figures = outcome.figures()
-    rejected = sum(row["rejected"] for threat in figures["threats"].values() for row in threat["attacks"].values())
-    flags = {"rejected": f"{rejected} points outside ball or box were not counted"} if rejected else {}
-    return _write("attack", parameters, context, figures, data, flags, (EXAMPLES,))
+    masks = {"clean": outcome.clean} | {threat: outcome.robust(threat) for threat in outcome.outcomes}
+    write_atomic(context.path / MASKS, save({name: torch.from_numpy(mask) for name, mask in masks.items()}))
+    files = [EXAMPLES, MASKS]
+    if parameters.keep_points:
+        points = {threat: outcome.worst_points(threat) for threat in outcome.outcomes}
+        save_points(
+            context.path / POINTS, {t: (torch.from_numpy(i), torch.from_numpy(p)) for t, (i, p) in points.items()}
+        )
+        files.append(POINTS)
+    figures = outcome.figures() | {"batch_size": outcome.batch_size, "examples": example_row(parameters.suite).label}
+    if curves:
+        figures["curves"] = curves
+    return _write("attack", parameters, context, figures, data, flags, tuple(files))
 
 
 def write_minmax_record(parameters: MinmaxParameters, context: Context, analysis: Analysis, data: Data) -> Path:

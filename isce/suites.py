@@ -97,6 +97,12 @@ class AttackSpec(Strict):
         return None if self.norm is None or self.eps is None else Threat(self.norm, self.eps)
 
     @property
+    def white_box(self) -> bool:
+        """Whether it ascends the network's own gradient, on the evaluation's grid, away from the true class."""
+        ascends = about(self.attack).family in ("gradient", "matched") and self.attack != "transfer"
+        return ascends and self.threat is None and not self.targeted
+
+    @property
     def label(self) -> str:
         """Name of the row in records and tables, such as ``pgd50-training`` or ``cw100-targeted``."""
         steps = str(self.steps) if about(self.attack).steps else ""
@@ -186,7 +192,7 @@ class AttackParameters(Strict):
 def _with_survivors(rows: list[Any], default: Any) -> list[Any]:
     """Rows that don't say whom they attack say so now."""
     plain = [row.model_dump(exclude_none=True) if isinstance(row, AttackSpec) else row for row in rows]
-    return [{"survivors": default} | row if isinstance(row, Mapping) else row for row in plain]
+    return [{"survivors": default, **row} if isinstance(row, Mapping) else row for row in plain]
 
 
 def check_rows(suite: Suite, norm: str) -> None:

@@ -11,10 +11,13 @@ from torch import Tensor
 from isce import data
 from isce.attacks import Threat
 from isce.checkpoint import CheckpointError, LoadedCheckpoint, load_checkpoint
-from isce.config import ROOT, AttackParameters, ConfigError, validate
+from isce.config import ROOT, ConfigError, validate
 from isce.data import Split
-from isce.evaluation.saved import POINTS, load_arrays, load_points
-from isce.records import EXAMPLES, Record, RecordError, read, sha256
+from isce.evaluation.saved import load_arrays, load_points
+from isce.records import EXAMPLES, POINTS, Record, RecordError, read, sha256
+from isce.suites import AttackParameters
+
+BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ class _Judge:
 
     def __init__(self, loaded: LoadedCheckpoint, test: Split, parameters: AttackParameters) -> None:
         self.classifier, self.labels, self.images = loaded.classifier, test.labels, test.unit()
-        self.threats = {t.label: t for t in (Threat(parameters.norm, eps) for eps in parameters.eps)}
+        own = [row.threat for row in parameters.suite.rows if row.threat is not None]
+        self.threats = {t.label: t for t in [*own, *(Threat(parameters.norm, eps) for eps in parameters.eps)]}
         self.parameters = parameters
 
     def check_clean(self, record: Record) -> None:
@@ -187,7 +191,7 @@ class _Judge:
     def _wrong(self, images: Tensor, labels: Tensor) -> Tensor:
         """Which images the network misclassifies, with finite scores, bool (N,)."""
         parts = [torch.zeros(0, dtype=torch.bool)]
-        size = self.parameters.batch_size
+        size = self.parameters.batch_size or BATCH
         with torch.no_grad():
             for x, y in zip(images.split(size), labels.split(size), strict=True):
                 scores = self.classifier(x)

@@ -6,7 +6,7 @@ of the grid, found a verified point inside ball and box that is misclassified.
 
 from __future__ import annotations
 
-from isce.evaluation.curves import convergence, sweep
+from isce.evaluation.curves import convergence, curves, sweep
 from isce.evaluation.examples import Examples, examples, verify
 from isce.evaluation.flags import outcome_flags, red_flags
 from isce.evaluation.intervals import Paired, PairedSeeds, mcnemar, mean_interval, paired_seeds, wilson
@@ -22,6 +22,7 @@ __all__ = [
     "PairedSeeds",
     "batch_size",
     "convergence",
+    "curves",
     "evaluate",
     "examples",
     "mcnemar",

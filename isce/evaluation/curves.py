@@ -14,12 +14,58 @@ from typing import Any
 from torch import Tensor, nn
 
 from isce.attacks import Threat
-from isce.config import AttackParameters, AttackSpec, Suite, validate
+from isce.config import validate
+from isce.data import stratified
 from isce.evaluation.run import evaluate
+from isce.suites import AttackParameters, AttackSpec, Suite
 
 #: An eps of a sweep from this share of the box's width on is the box: a last step of a per cent would say nothing.
 NEAR = 0.99
 STEPS = (10, 50, 200, 1000)
+
+
+def curves(
+    classifier: nn.Module,
+    objective: Any,
+    images: Tensor,
+    labels: Tensor,
+    parameters: AttackParameters,
+    *,
+    index: Tensor,
+    batch_size: int,
+    folder: Path,
+    progress: bool = True,
+) -> dict[str, list[dict[str, Any]]]:
+    """Both curves of an attack run, as its parameters ask for them (``parameters.curves``; without it none).
+
+    Args:
+        classifier: maps images to raw scores (N, K); left as it was.
+        objective: the objective it was trained with.
+        images: (N, C, H, W), floating point in [0, 1]; a stratified subset of them is attacked.
+        labels: (N,), int64 in [0, K).
+        parameters: of the attack run.
+        index: place of each image in its data set (N,), int64.
+        batch_size: images attacked at once.
+        folder: for the files that keep finished rows.
+        progress: show progress bars.
+
+    Returns:
+        ``{"sweep": rows, "convergence": rows}``, see :func:`sweep` and :func:`convergence`; empty without a plan.
+    """
+    plan = parameters.curves
+    if plan is None:
+        return {}
+    some = stratified(labels, min(plan.images, len(labels)))
+    chosen = (classifier, objective, images[some], labels[some])
+    common: dict[str, Any] = {"seed": parameters.seed, "batch_size": batch_size, "index": index[some]}
+    common["progress"] = progress
+    spec = AttackSpec(attack="matched", objective="margin", steps=plan.sweep_steps)
+    threat = Threat(parameters.norm, plan.convergence_eps)
+    steps = plan.convergence_steps
+    return {
+        "sweep": sweep(*chosen, spec, parameters.norm, parameters.eps[0], state=folder / "sweep.npz", **common),
+        "convergence": convergence(*chosen, spec, threat, steps=steps, state=folder / "convergence.npz", **common),
+    }
 
 
 def sweep(

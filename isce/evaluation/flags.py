@@ -115,7 +115,7 @@ class _Probe:
             "not-zero-at-large-eps": self._large_eps(),
         }
         threat, left = self._contested()
-        white = [row for row in self.parameters.suite.rows if _white_box(row)]
+        white = [row for row in self.parameters.suite.rows if row.white_box]
         if left.any() and white:
             strongest = min(white, key=lambda row: int(self.evaluation.robust(threat.label, row.label).sum()))
             longer = _like(strongest, steps=MORE * strongest.steps)
@@ -186,16 +186,11 @@ class _Probe:
         return attacks.run(spec, self.classifier, self.objective, x, y, threat, seed=seed, index=index).success
 
 
-def _white_box(row: AttackSpec) -> bool:
-    """Ascends this network's own gradient, on the evaluation's grid, away from the true class."""
-    ascends = attacks.about(row.attack).family in ("gradient", "matched") and row.attack != "transfer"
-    return ascends and row.threat is None and not row.targeted
-
-
 def _like(spec: AttackSpec, **changes: Any) -> AttackSpec:
+    values: dict[str, Any] = spec.model_dump() | {"images": None} | changes
     if spec.attack == "fgsm":
-        changes["attack"] = "bim"
-    return type(spec)(**(spec.model_dump() | {"images": None} | changes))
+        values["attack"] = "bim"
+    return type(spec)(**values)
 
 
 def _matched(steps: int) -> AttackSpec:

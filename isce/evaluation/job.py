@@ -18,6 +18,7 @@ from isce.attacks.base import untouched
 from isce.attacks.checks import check_scores
 from isce.checkpoint import load_checkpoint
 from isce.data import stratified
+from isce.evaluation import memory
 from isce.evaluation.outcome import Mask, Outcome
 from isce.records import canonical, sha256, versions
 from isce.sources import closure, essence, module_files
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from isce.suites import AttackParameters, AttackSpec
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+BATCH = 256  # of a batch-dependent classifier, as the released script has it
 
 
 class Job:
@@ -44,7 +46,7 @@ class Job:
         self.images, self.labels, self.index, self.parameters = images, labels, index, parameters
         self.device = next((p.device for p in classifier.parameters()), images.device)
         self.whole = bool(getattr(classifier, "batch_dependent", False))
-        self.batch_size = parameters.batch_size or 256
+        self.batch_size = parameters.batch_size or (BATCH if self.whole else memory.batch_size(classifier, images))
         self.sources = {
             row.source: load_checkpoint(ROOT / row.source, self.device) for row in parameters.suite.rows if row.source
         }

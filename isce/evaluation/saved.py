@@ -13,9 +13,7 @@ from torch import Tensor
 
 from isce.records import RecordError, sha256, write_atomic
 
-#: Side file of an attack record: for each threat the worst-case points of the images that are not robust.
-POINTS = "adversarial.safetensors"
-_THREAT = re.compile(r"(linf|l2)@\d+(\.\d+)?(e[-+]\d+)?")
+_THREAT = re.compile(r"(linf|l2|l0)@\d+(\.\d+)?(e[-+]\d+)?|spatial|released")
 
 
 def save_points(path: Path, points: Mapping[str, tuple[Tensor, Tensor]]) -> None:
@@ -84,7 +82,7 @@ def load_arrays(path: Path, digest: str | None = None) -> dict[str, Tensor]:
 
 def _check(label: str, index: Tensor, adversarial: Tensor) -> None:
     if not _THREAT.fullmatch(label):
-        raise ValueError(f"a threat is named like linf@0.1 or l2@1.5, got {label!r}")
+        raise ValueError(f"a threat is named like linf@0.1, l2@1.5 or spatial, got {label!r}")
     if index.dtype != torch.int64 or index.ndim != 1 or bool((index.diff() <= 0).any()) or bool((index < 0).any()):
         what = f"{index.dtype} {tuple(index.shape)}"
         raise ValueError(f"index of {label} must be int64 (n,), at least 0 and rising strictly, got {what}")
@@ -95,4 +93,4 @@ def _check(label: str, index: Tensor, adversarial: Tensor) -> None:
 
 def _order(label: str) -> tuple[str, float, str]:
     norm, _, eps = label.partition("@")
-    return norm, float(eps) if _THREAT.fullmatch(label) else 0.0, label
+    return norm, float(eps) if eps and _THREAT.fullmatch(label) else 0.0, label

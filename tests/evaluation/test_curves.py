@@ -14,9 +14,10 @@ from torch import nn
 
 from isce import attacks
 from isce.attacks import Threat
-from isce.config import AttackSpec, ConfigError
+from isce.config import ConfigError
 from isce.evaluation import convergence, sweep, wilson
 from isce.losses import build
+from isce.suites import AttackSpec
 
 PGD = AttackSpec(attack="pgd", steps=4)
 MATCHED = AttackSpec(attack="matched", objective="margin", steps=5)

@@ -13,10 +13,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from isce import attacks, losses, models
 from isce.attacks import Threat
-from isce.config import AttackSpec
 from isce.evaluation import batch_size
 from isce.evaluation.memory import COPIES, CPU_BYTES, GPU_SHARE, SAFETY, _budget, saved_bytes
 from isce.models import Classifier
+from isce.suites import AttackSpec
 
 PIXELS, HIDDEN = 12, 5
 

@@ -14,10 +14,11 @@ from isce import attacks, data
 from isce.__main__ import main
 from isce.attacks import Threat
 from isce.checkpoint import load_checkpoint, read_tensors, write_tensors
-from isce.config import AttackParameters, AttackSpec, Suite, TrainParameters
+from isce.config import TrainParameters
 from isce.evaluation import evaluate, examples
-from isce.evaluation.saved import POINTS, load_points, save_points
-from isce.records import EXAMPLES, Record, provenance, read, sha256
+from isce.evaluation.saved import load_points, save_points
+from isce.records import EXAMPLES, POINTS, Record, provenance, read, sha256
+from isce.suites import AttackParameters, AttackSpec, Suite
 from isce.training import train
 
 N = 60
