@@ -5,6 +5,7 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 DEVICE ?= auto
 PROFILE ?= local
 DRY ?=
+UNTIL ?=
 # The first Python on the path that the project supports.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
@@ -24,6 +25,7 @@ help: ## list the commands
 	@echo
 	@echo "EXPERIMENT=$(EXPERIMENT)  one of: $(basename $(notdir $(wildcard experiments/*.yaml)))"
 	@echo "JOBS=$(JOBS)  parallel runs      DEVICE=$(DEVICE)  auto, cpu, cuda or cuda:N      DRY=1  only print what would run"
+	@echo "UNTIL=train  stop after the training runs"
 
 $(READY): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "needs Python 3.11 or 3.12 on the path (or PYTHON=/path/to/python)"; exit 1; }
@@ -36,7 +38,7 @@ $(READY): pyproject.toml requirements.lock
 
 reproduce: $(READY) ## train, attack, tabulate and build the book for EXPERIMENT, in build/
 	@$(BIN)/python -m isce reproduce --experiment $(EXPERIMENT) --jobs $(JOBS) --device $(DEVICE) --profile $(PROFILE) \
-		$(if $(DRY),--dry-run)
+		$(if $(UNTIL),--until $(UNTIL)) $(if $(DRY),--dry-run)
 
 test: lint ## lint, then the tests (minutes)
 	$(BIN)/python -m pytest -m "not full"

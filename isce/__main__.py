@@ -48,7 +48,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
     command += ["--directory", str(ROOT)]
     command += ["--profile", str(ROOT / "workflow" / "profiles" / options.profile), "--cores", str(options.jobs)]
-    command += ["without_book"] if options.no_book else []
+    command += ["without_book"] if options.no_book or options.until else []
+    command += ["--until", options.until] if options.until else []
     command += ["--nolock", "--config", f"experiment={experiment.name}", "build=build", f"device={options.device}"]
     with _only_one(build):
         workflow.plan(experiment.name, build)
@@ -58,6 +59,9 @@ def _reproduce(options: argparse.Namespace) -> int:
     if code:
         print(f"make reproduce: {experiment.name} is not complete; finished runs are kept, run again to go on")
         return 1
+    if options.until:
+        print(f"{experiment.name}: every {options.until} run is done, in {time.monotonic() - started:.0f} s")
+        return 0
     print((build / "report" / experiment.name / "tables" / "results.txt").read_text(encoding="utf-8"))
     flags = (build / "report" / experiment.name / "flags.txt").read_text(encoding="utf-8")
     if flags:
@@ -220,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--profile", default="local", help="a folder of workflow/profiles (default: local)")
     reproduce.add_argument("--dry-run", action="store_true", help="print what would run")
     reproduce.add_argument("--no-book", action="store_true", help="stop after the tables")
+    reproduce.add_argument("--until", choices=["train"], help="stop after these runs; attack them later, or elsewhere")
     run = command("run", _run, "execute one run's notebook")
     run.add_argument("kind", choices=["train", "attack", "minmax"])
     run.add_argument("params", type=Path)

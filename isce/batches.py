@@ -37,6 +37,13 @@ class DeviceSet:
         return unit.contiguous(memory_format=torch.channels_last), self.labels[index]
 
 
+def mean_image(split: Split) -> Tensor:
+    """Mean of each pixel (C, H, W) over a split, images in [0, 1]; from whole numbers, so exact until the division."""
+    total = sum(part.sum(0, dtype=torch.int64) for part in split.images.split(1000))
+    assert isinstance(total, Tensor)
+    return (total.double() / (len(split) * split.peak)).to(torch.float32)
+
+
 def draw_moves(split: DeviceSet, generator: torch.Generator) -> dict[str, Tensor]:
     """Shifts of up to a tenth of the side either way, in pixels, and horizontal flips: one draw for each image."""
     height, width = split.images.shape[2:]

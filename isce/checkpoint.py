@@ -50,7 +50,7 @@ def assemble(parameters: TrainParameters, shape: Mapping[str, Any]) -> tuple[Cla
     """A classifier and its objective with fresh weights, on the CPU; torch's global generator is left as it was.
 
     The backbone is drawn first, from the run's seed alone, so that runs that differ in the objective start from
-    the same backbone.
+    the same backbone. The mean image of the released normalisation is 0 until it is loaded or filled.
 
     Args:
         parameters: of the training run.
@@ -64,7 +64,10 @@ def assemble(parameters: TrainParameters, shape: Mapping[str, Any]) -> tuple[Cla
             mean=shape["mean"],
             std=shape["std"],
             embedding_dim=parameters.embedding_dim,
+            batch_statistics=parameters.batch_statistics,
         )
+        if parameters.normalisation == "released":
+            backbone.normalise_as_released()
         objective = losses.build(parameters.objective.name, **parameters.objective.params)
         score_map = objective.score_map(backbone.embedding_dim, shape["num_classes"])
     return Classifier(backbone, score_map), objective

@@ -101,6 +101,26 @@ class ScheduleSpec(Strict):
         return self
 
 
+class AdversarialSpec(Strict):
+    """Adversarial training against the l_inf ball, on the objective's matched function; see :mod:`isce.adversarial`.
+
+    * ``pgd`` (Madry et al. 2018): each update on the points that ``steps`` steps of projected ascent from a random
+      start reach, on nothing else.
+    * ``free`` (Shafahi et al. 2019): each batch is replayed ``steps`` times; every replay updates weights and
+      perturbation at once, and the perturbation is carried on, from batch to batch and from epoch to epoch.
+    """
+
+    kind: Literal["pgd", "free"]
+    eps: float = Field(gt=0, le=1, description="radius, in units of [0, 1]")
+    steps: int = Field(ge=1, description="pgd: steps of the inner ascent; free: replays of each batch")
+    step_size: float = Field(gt=0, le=1, description="of the ascent, in units of [0, 1]; free: the paper's is eps")
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes over the data in one epoch: with ``pgd`` that of the update counts too."""
+        return self.steps + (self.kind == "pgd")
+
+
 class TrainParameters(Strict):
     """Everything that decides the weights of one training run (on one kind of machine and one set of versions)."""
 
@@ -109,7 +129,7 @@ class TrainParameters(Strict):
     embedding_dim: int | None = Field(default=None, ge=2)
     objective: ObjectiveSpec = Field(default_factory=lambda: ObjectiveSpec(name="sce"))
     seed: int = Field(default=0, ge=0, lt=2**31)
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, description="walks through the data, however often each batch is replayed")
     batch_size: int = Field(default=64, ge=1)
     train_images: int | None = Field(
         default=None, ge=1, description="stratified subset of the training split; None: all"
@@ -119,6 +139,18 @@ class TrainParameters(Strict):
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: int = Field(default=1, ge=1, description="CPU threads; a recorded parameter, since it can change bits")
+    adversarial: AdversarialSpec | None = Field(default=None, description="None: standard training")
+    normalisation: Literal["channel", "released"] = Field(
+        default="channel", description="inside the network: by channel, or as the released script prepares images"
+    )
+    batch_statistics: bool = Field(
+        default=False, description="batch normalisation by the batch at hand in evaluation too, as released"
+    )
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes over the data in the whole run."""
+        return self.epochs * (self.adversarial.passes if self.adversarial else 1)
 
     @field_validator("dataset")
     @classmethod
@@ -133,6 +165,14 @@ class TrainParameters(Strict):
         from isce import models
 
         return check_known(value, "model", models.names())
+
+    @model_validator(mode="after")
+    def _has_batch_statistics(self) -> Self:
+        from isce import models
+
+        if self.batch_statistics:
+            models.check_batch_statistics(self.model)
+        return self
 
 
 def check_eps(norm: str, eps: list[float]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from isce.config import ROOT, ObjectiveSpec, Strict, TrainParameters, check_eps, load_named
+from isce.config import ROOT, ObjectiveSpec, Strict, TrainParameters, check_eps, load_named, validate
 from isce.suites import AttackParameters, CurvePlan, Suite
 
 
@@ -71,6 +71,9 @@ class Experiment(Strict):
     objectives: list[ObjectiveSpec] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     training: dict[str, Any] = Field(default_factory=dict, description="TrainParameters without objective and seed")
+    overrides: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="for an objective, by its label: what replaces values of ``training``"
+    )
     attack: AttackPlan | list[AttackPlan] = Field(description="of several, the first that is for a run counts")
     minmax: MinmaxPlan | None = None
 
@@ -81,8 +84,12 @@ class Experiment(Strict):
         labels = [o.label for o in self.objectives]
         if len(set(labels)) != len(labels):
             raise ValueError(f"objectives must differ, got {labels}")
-        for name in {"objective", "seed"} & set(self.training):
-            raise ValueError(f"{name!r} belongs beside 'training', not inside")
+        strangers = sorted(set(self.overrides) - set(labels))
+        if strangers:
+            raise ValueError(f"overrides name unknown objectives {strangers}; known: {', '.join(labels)}")
+        for place, values in {"training": self.training, **self.overrides}.items():
+            for name in {"objective", "seed"} & set(values):
+                raise ValueError(f"{name!r} belongs beside 'training', not inside {place!r}")
         unknown = sorted(set(self.minmax.seeds) - set(self.seeds)) if self.minmax else []
         if unknown:
             raise ValueError(f"minmax.seeds {unknown} are not among seeds {self.seeds}")
@@ -125,10 +132,9 @@ class Experiment(Strict):
     def runs(self) -> Iterator[tuple[str, TrainParameters]]:
         """All training runs as (run name, parameters); the name is the objective's label and the seed."""
         for objective, seed in itertools.product(self.objectives, self.seeds):
-            yield (
-                f"{objective.label}-s{seed}",
-                TrainParameters(**self.training, objective=objective, seed=seed),
-            )
+            name = f"{objective.label}-s{seed}"
+            values = self.training | self.overrides.get(objective.label, {}) | {"objective": objective, "seed": seed}
+            yield name, validate(TrainParameters, values, f"run {name}")
 
 
 def load_experiment(name: str, root: Path = ROOT) -> Experiment:

@@ -162,8 +162,10 @@ def write_train_record(parameters: TrainParameters, context: Context, result: Tr
         "validation_accuracy": last.get("validation_accuracy"),
         "train_images": parameters.train_images or len(data.train),
         "validation_images": len(data.validation),
+        "passes": parameters.passes,
     }
-    flags = {"diverged": result.diverged} if result.diverged else {}
+    found = {"diverged": result.diverged, "collapsed": result.collapsed}
+    flags = {name: reason for name, reason in found.items() if reason}
     files = tuple(sorted(path.name for path in context.path.glob("*.safetensors") if not path.name.startswith(".")))
     return _write("train", parameters, context, figures, data, flags, files)
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from isce import data as data_sets
-from isce.batches import DeviceSet, draw_moves
+from isce.adversarial import ascent, pgd
+from isce.batches import DeviceSet, draw_moves, mean_image
 from isce.checkpoint import (
     CheckpointError,
     LoadedCheckpoint,
@@ -57,6 +58,7 @@ class TrainResult:
         best_epoch: epoch of the highest validation accuracy, the earliest of several; None if none finished.
         seconds: wall time, of this process alone; in no file.
         diverged: why training stopped early, or None.
+        collapsed: what shows that the network at the end decides hardly better than by chance, or None.
         resumed: epochs taken over from an interrupted run.
     """
 
@@ -64,6 +66,7 @@ class TrainResult:
     best_epoch: int | None
     seconds: float
     diverged: str | None
+    collapsed: str | None
     resumed: int
 
 
@@ -115,7 +118,7 @@ def train(
                     if on_epoch:
                         on_epoch(row)
         run.finish()
-    return TrainResult(run.history, run.best_epoch, time.monotonic() - started, diverged, resumed)
+    return TrainResult(run.history, run.best_epoch, time.monotonic() - started, diverged, run.collapsed(), resumed)
 
 
 @contextmanager
@@ -162,23 +165,28 @@ class _Run:
         self.validation_set = DeviceSet(data.validation, device)
         shape = {name: getattr(data, name) for name in ("input_shape", "mean", "std", "num_classes")}
         classifier, objective = assemble(parameters, shape)
+        if classifier.backbone.mean_image is not None:
+            classifier.backbone.mean_image.copy_(mean_image(data.train))
         self.classifier = placed(classifier, device)
         self.objective = objective.to(device)
+        # A score map may hold weights of its objective: each only once.
+        self.learnt = list(dict.fromkeys([*self.classifier.parameters(), *self.objective.parameters()]))
         self.optimizer = self._optimizer()
         self.history: list[Row] = []
         self.best_epoch: int | None = None
         self.best = self.weights()
+        # Free adversarial training carries it on from batch to batch; empty otherwise.
+        free = parameters.adversarial is not None and parameters.adversarial.kind == "free"
+        self.perturbation = torch.zeros(parameters.batch_size if free else 0, *data.input_shape, device=device)
         self.identity = self._identity()
         self.steps = parameters.epochs * math.ceil(len(self.train_set) / parameters.batch_size)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         spec = self.parameters.optimizer
-        # A score map may hold weights of its objective: each only once.
-        weights = list(dict.fromkeys([*self.classifier.parameters(), *self.objective.parameters()]))
         if spec.name == "adam":
-            return torch.optim.Adam(weights, lr=spec.lr, weight_decay=spec.weight_decay)
+            return torch.optim.Adam(self.learnt, lr=spec.lr, weight_decay=spec.weight_decay)
         return torch.optim.SGD(
-            weights, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay
+            self.learnt, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay
         )
 
     def weights(self) -> dict[str, Tensor]:
@@ -206,6 +214,18 @@ class _Run:
             self.best_epoch, self.best = number, self.weights()
         return None
 
+    def collapsed(self) -> str | None:
+        """What shows that the weights at the end decide no better than by chance, or None.
+
+        The share of clean validation images, below twice that of a guess: it is of the weights as they are left, and
+        low in no run that learnt something, while the accuracy during adversarial training may well be.
+        """
+        twice_chance = 2 / self.data.num_classes
+        reached = self.history[-1]["validation_accuracy"] if self.history else 1.0
+        if reached >= twice_chance:
+            return None
+        return f"validation accuracy {reached:.1%} at the end is below twice chance ({twice_chance:.1%})"
+
     def _train(self, number: int) -> Row:
         parameters, split = self.parameters, self.train_set
         self.classifier.train()
@@ -214,7 +234,8 @@ class _Run:
         moves = None
         if parameters.augment == "shift-flip":
             moves = draw_moves(split, _generator(parameters.seed, "moves", number))
-        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        starts = _generator(parameters.seed, "starts", number)
+        totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         batches = order.split(parameters.batch_size)
         lr = 0.0
         for place, index in enumerate(batches):
@@ -223,16 +244,43 @@ class _Run:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            x, y = split.batch(index, moves)
-            self.optimizer.zero_grad()
-            scores, embedding = self._scores(x)
-            loss = self.objective(scores, y, embedding)
-            loss.backward()
-            self.optimizer.step()
-            with torch.no_grad():
-                totals += torch.stack([loss.double() * len(index), (scores.argmax(1) == y).sum()])
-        loss, correct = (totals / len(split)).tolist()
-        return {"lr": lr, "train_loss": loss, "train_accuracy": correct}
+            totals += self._learn(*split.batch(index, moves), starts)
+        loss, correct, seen = totals.tolist()
+        return {"lr": lr, "train_loss": loss / seen, "train_accuracy": correct / seen}
+
+    def _learn(self, x: Tensor, y: Tensor, starts: torch.Generator) -> Tensor:
+        """Learn from one batch, in the way of the run; see :meth:`_step`."""
+        spec = self.parameters.adversarial
+        if spec is None:
+            return self._step(x, y)
+        if spec.kind == "pgd":
+            noise = torch.rand(x.shape, generator=starts).to(self.device)
+            return self._step(pgd(self._scores, self.objective, x, y, noise, spec.eps, spec.steps, spec.step_size), y)
+        totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        shift = self.perturbation[: len(x)]
+        for _ in range(spec.steps):
+            # The gradient is taken behind the box: one before it would be 0 wherever a black pixel was made blacker.
+            point = (x + shift).clamp(0, 1).requires_grad_()
+            totals += self._step(point, y)
+            assert point.grad is not None
+            shift.add_(point.grad, alpha=spec.step_size).clamp_(-spec.eps, spec.eps)
+        return totals
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One update; sum of losses, correct answers and number of images (3,) before it.
+
+        Where the images require a gradient they are given the sign of the matched function's, from the same pass.
+        """
+        self.optimizer.zero_grad()
+        scores, embedding = self._scores(x)
+        loss = self.objective(scores, y, embedding)
+        if x.requires_grad:
+            x.grad = ascent(self.objective, scores, embedding, x, y, keep=True)
+        loss.backward(inputs=self.learnt)
+        self.optimizer.step()
+        with torch.no_grad():
+            correct = (scores.argmax(1) == y).sum()
+            return torch.stack([loss.double() * len(y), correct, torch.full_like(correct, len(y))])
 
     @torch.no_grad()
     def _validate(self) -> Row:
@@ -276,6 +324,7 @@ class _Run:
         slots = self.optimizer.state_dict()["state"]
         moments = {f"{i}.{k}": v for i, slot in slots.items() for k, v in slot.items() if isinstance(v, Tensor)}
         tensors = self.weights() | prefixed("best", self.best) | prefixed("optimizer", moments)
+        tensors["perturbation"] = self.perturbation
         metadata = {"kind": "state", "history": self.history, "best_epoch": self.best_epoch, **self.identity}
         write_tensors(self._state_path, tensors, metadata)
 
@@ -299,6 +348,7 @@ class _Run:
             slots.setdefault(int(number), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         self.best = {name: tensor.to(self.device) for name, tensor in below("best", tensors).items()}
+        self.perturbation.copy_(tensors["perturbation"])
         self.history, self.best_epoch = metadata["history"], metadata["best_epoch"]
         return len(self.history)
 

@@ -13,6 +13,7 @@ from isce.experiments import Experiment, load_experiment
 from isce.suites import AttackParameters, AttackSpec, Suite, load_suite
 
 SUITE = {"name": "s", "rows": [{"attack": "fgsm"}]}
+FREE = {"kind": "free", "eps": 0.1, "steps": 2, "step_size": 0.1}
 ATTACK = {"checkpoint": "c", "suite": SUITE, "eps": [0.1]}
 
 
@@ -59,6 +60,11 @@ def test_unknown_objective_and_attack_list_what_exists():
         (TrainParameters, {"schedule": {"name": "step", "milestones": [0.5, 0.2]}}, ["[0.5, 0.2]"]),
         (TrainParameters, {"precision": "float16"}, ["precision", "'float32' or 'bfloat16'", "float16"]),
         (TrainParameters, {"objective": {"name": "isce", "params": {"margin": 1}}}, ["margin", "inference"]),
+        (TrainParameters, {"adversarial": FREE | {"eps": 1.5}}, ["adversarial.eps", "less than or equal to 1", "1.5"]),
+        (TrainParameters, {"adversarial": FREE | {"steps": 0}}, ["adversarial.steps", "got 0"]),
+        (TrainParameters, {"adversarial": FREE | {"kind": "trades"}}, ["adversarial.kind", "'pgd' or 'free'"]),
+        (TrainParameters, {"normalisation": "none"}, ["normalisation", "'channel' or 'released'", "none"]),
+        (TrainParameters, {"batch_statistics": True}, ["batch normalisation (preact-resnet-110", "'small-cnn'"]),
         (AttackParameters, ATTACK | {"eps": [0.0]}, ["(0, 1]", "got 0.0"]),
         (AttackParameters, ATTACK | {"eps": [1.5]}, ["(0, 1]", "got 1.5"]),
         (AttackParameters, ATTACK | {"norm": "l2", "eps": [-1.0]}, ["above 0", "got -1.0"]),
@@ -130,6 +136,37 @@ def test_experiment_that_misnames_a_training_parameter_says_which(tmp_path):
     values["training"]["epoch"] = 3
     message = refused(Experiment, values)
     assert "epoch" in message
+
+
+def experiment(**changes):
+    values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}, {"name": "mmc"}], "seeds": [0, 1]}
+    values |= {"training": {"epochs": 5, "optimizer": {"lr": 0.1, "momentum": 0.5}}}
+    return values | {"attack": {"suite": "basic", "eps": [0.1], "main_eps": 0.1}} | changes
+
+
+def test_overrides_replace_values_of_one_objective_as_a_whole():
+    overrides = {"mmc": {"embedding_dim": 256, "optimizer": {"lr": 0.01}}}
+    runs = dict(validate(Experiment, experiment(overrides=overrides), "here").runs())
+    for seed in (0, 1):
+        sce, mmc = runs[f"sce-s{seed}"], runs[f"mmc-s{seed}"]
+        assert (sce.embedding_dim, sce.optimizer.lr, sce.optimizer.momentum) == (None, 0.1, 0.5)
+        assert (mmc.embedding_dim, mmc.optimizer.lr, mmc.optimizer.momentum) == (256, 0.01, 0.9)
+        assert (sce.epochs, mmc.epochs, mmc.seed) == (5, 5, seed)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"mcc": {"epochs": 3}}, ["unknown objectives ['mcc']", "known: sce, mmc"]),
+        ({"mmc": {"epoch": 3}}, ["run mmc-s0: unknown parameter 'epoch'", "known: dataset", "epochs"]),
+        ({"mmc": {"epochs": 0}}, ["run mmc-s0: epochs", "got 0"]),
+        ({"mmc": {"seed": 3}}, ["'seed' belongs beside 'training', not inside 'mmc'"]),
+    ],
+)
+def test_overrides_that_cannot_be(overrides, words):
+    message = refused(Experiment, experiment(overrides=overrides))
+    assert all(word in message for word in words), message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\xff"])

@@ -319,6 +319,45 @@ def test_normalisation_is_by_channel_and_spares_constant_channels():
     assert backbone(x).reshape(3, 4).T.tolist() == [[0.5, 2.0, 0.75]] * 4
 
 
+def echo_as_released(mean_image):
+    backbone = Echo((3, 2, 2), [0.5] * 3, [0.5] * 3)
+    backbone.normalise_as_released()
+    backbone.mean_image.copy_(mean_image)
+    return backbone
+
+
+def test_released_normalisation_again():
+    generator = torch.Generator().manual_seed(4)
+    mean, x = torch.rand(3, 2, 2, generator=generator), torch.rand(5, 3, 2, 2, generator=generator)
+    for image, found in zip(x, echo_as_released(mean)(x), strict=True):
+        prepared = (2 * image - 1) - (2 * mean - 1)
+        expected = (prepared - prepared.mean()) / prepared.std(correction=0)
+        torch.testing.assert_close(found, expected.flatten(), rtol=1e-4, atol=1e-5)
+
+
+def test_released_normalisation_has_the_usual_floor_and_a_finite_gradient_there():
+    backbone = echo_as_released(torch.zeros(3, 2, 2))
+    x = torch.full((1, 3, 2, 2), 0.25)
+    x[0, 0, 0, 0] += 0.006
+    x.requires_grad_()
+    out = backbone(x)
+    # One of 12 values stands out by 0.012, far below the floor: deviations are multiplied by sqrt(12).
+    assert out[0, 0].item() == pytest.approx(0.012 * 11 / 12 * 12**0.5, rel=1e-4)
+    flat = torch.full((1, 3, 2, 2), 0.25, requires_grad=True)
+    for image in (x, flat):
+        (gradient,) = torch.autograd.grad(backbone(image).square().sum() + backbone(image)[0, 1], image)
+        assert gradient.isfinite().all()
+    assert not backbone(flat).any()
+
+
+def test_mean_image_is_a_part_of_the_state_only_where_it_is_used():
+    mean = torch.rand(3, 2, 2)
+    first, second = echo_as_released(mean), echo_as_released(torch.zeros(3, 2, 2))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.mean_image, mean)
+    assert "mean_image" not in Echo((3, 2, 2), [0.5] * 3, [0.5] * 3).state_dict()
+
+
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [

@@ -132,6 +132,7 @@ def test_it_learns_and_says_so(tmp_path, digits):
     accuracies = [row["validation_accuracy"] for row in result.history]
     assert result.best_epoch == 1 + accuracies.index(max(accuracies))
     assert result.diverged is None
+    assert result.collapsed is None
     assert result.resumed == 0
     assert result.seconds > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
@@ -210,6 +211,34 @@ def test_ties_go_to_the_earliest_epoch(tmp_path, digits, monkeypatch):
     monkeypatch.setattr(training._Run, "_validate", lambda self: {**validated, "validation_accuracy": next(accuracies)})
     assert run(tmp_path, digits).best_epoch == 2
     assert load_checkpoint(tmp_path / "best.safetensors").metadata["epoch"] == 2
+
+
+# --- as released
+
+
+def test_mean_image_comes_from_the_training_split_and_lies_in_the_checkpoint(tmp_path, digits):
+    run(tmp_path, digits, epochs=1, normalisation="released", train_images=50)
+    loaded = load_checkpoint(tmp_path / "last.safetensors")
+    torch.testing.assert_close(loaded.classifier.backbone.mean_image, digits.train.unit().mean(0))
+    run(tmp_path / "plain", digits, epochs=1)
+    assert load_checkpoint(tmp_path / "plain" / "last.safetensors").classifier.backbone.mean_image is None
+
+
+def test_the_released_protocol_trains_resumes_and_loads_to_the_same_bits(tmp_path, digits):
+    changes = {"model": "preact-resnet-20", "normalisation": "released", "batch_statistics": True, "epochs": 2}
+    changes |= {"embedding_dim": 64, "augment": "shift-flip", "batch_size": 50}
+    whole = run(tmp_path / "whole", digits, **changes)
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", digits, on_epoch=killer(1), **changes)
+    assert run(tmp_path / "killed", digits, **changes).history == whole.history
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    first, second = (load_checkpoint(tmp_path / "whole" / "last.safetensors").classifier for _ in range(2))
+    assert first.batch_dependent
+    with torch.no_grad():
+        x = digits.validation.unit().contiguous(memory_format=torch.channels_last)
+        assert torch.equal(first(x), second(x))
+        right = (first(x).argmax(1) == digits.validation.labels).double().mean().item()
+    assert right == whole.history[-1]["validation_accuracy"]
 
 
 def test_bad_input_before_any_work(tmp_path, digits):
@@ -409,6 +438,30 @@ def test_divergence_later_keeps_what_was_reached(tmp_path, digits, monkeypatch):
     short, long = (load_checkpoint(tmp_path / name / "last.safetensors") for name in ("short", "long"))
     for a, b in zip(short.classifier.parameters(), long.classifier.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+# --- collapse
+
+
+def test_collapse_to_chance_with_finite_losses_is_told(tmp_path, digits):
+    result = run(tmp_path, digits, optimizer={"name": "sgd", "lr": 2.0})
+    assert result.diverged is None
+    assert all(math.isfinite(row["train_loss"]) for row in result.history)
+    assert result.collapsed == "validation accuracy 10.0% at the end is below twice chance (20.0%)"
+
+
+@pytest.mark.parametrize(("accuracy", "told"), [(0.199, True), (0.2, False)])
+def test_collapse_is_judged_by_the_last_epoch_on_clean_images(tmp_path, digits, monkeypatch, accuracy, told):
+    accuracies = iter([0.9, 0.1, 0.9, accuracy])
+    validated = {"validation_loss": 1.0}
+    monkeypatch.setattr(training._Run, "_validate", lambda self: {**validated, "validation_accuracy": next(accuracies)})
+    assert (run(tmp_path, digits).collapsed is not None) is told
+
+
+def test_no_collapse_where_no_epoch_was_finished(tmp_path, digits):
+    result = run(tmp_path, digits, optimizer={"name": "sgd", "lr": 1e20})
+    assert result.history == []
+    assert result.collapsed is None
 
 
 # --- checkpoints

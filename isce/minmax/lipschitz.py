@@ -110,6 +110,8 @@ def embedding_reach(backbone: Backbone) -> Reach:
         graph = _Tracer().trace(backbone)
     except (TraceError, TypeError) as error:
         raise ValueError(f"no Lipschitz bound: {type(backbone).__name__} branches on its data") from error
+    if backbone.mean_image is not None:
+        raise ValueError("no Lipschitz bound: the released normalisation divides each image by its own deviation")
     gain = (1 / backbone.std.detach().double()).expand(backbone.input_shape)
     start = Reach(gain[None].clone(), float(gain.max()))
     walk = _Walk(fx.GraphModule(backbone, graph))

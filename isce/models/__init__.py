@@ -13,7 +13,18 @@ from isce.models.base import Backbone, Classifier, Shape
 from isce.models.resnet import PreActivationResNet, ResNet18
 from isce.models.shallow import LeNet, SmallCNN
 
-__all__ = ["Backbone", "Classifier", "LeNet", "PreActivationResNet", "ResNet18", "SmallCNN", "build", "family", "names"]
+__all__ = [
+    "Backbone",
+    "Classifier",
+    "LeNet",
+    "PreActivationResNet",
+    "ResNet18",
+    "SmallCNN",
+    "build",
+    "check_batch_statistics",
+    "family",
+    "names",
+]
 
 _PLAIN: dict[str, Callable[..., Backbone]] = {"lenet": LeNet, "small-cnn": SmallCNN}
 _NORMALISED: dict[str, Callable[..., Backbone]] = {
@@ -39,6 +50,13 @@ def family(name: str) -> str:
     network = _NETWORKS[name]
     holder = network.func if isinstance(network, partial) else network
     return holder.__module__.rpartition(".")[2]
+
+
+def check_batch_statistics(name: str) -> None:
+    """Refuse a network without batch normalisation (:class:`ValueError`)."""
+    if name not in _NORMALISED:
+        allowed = ", ".join(sorted(_NORMALISED))
+        raise ValueError(f"batch_statistics needs a network with batch normalisation ({allowed}), got {name!r}")
 
 
 def build(
@@ -68,7 +86,5 @@ def build(
         raise ValueError(f"embedding_dim must be at least 1 or None, got {embedding_dim}")
     if not batch_statistics:
         return _NETWORKS[name](input_shape, mean, std, embedding_dim)
-    if name not in _NORMALISED:
-        allowed = ", ".join(sorted(_NORMALISED))
-        raise ValueError(f"batch_statistics needs a network with batch normalisation ({allowed}), got {name!r}")
+    check_batch_statistics(name)
     return _NORMALISED[name](input_shape, mean, std, embedding_dim, batch_statistics)

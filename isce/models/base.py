@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, overload
 
@@ -13,9 +14,10 @@ Shape = tuple[int, int, int]
 
 
 class Backbone(nn.Module):
-    """Base of all networks: images in [0, 1] to embeddings, normalised by channel before the first layer.
+    """Base of all networks: images in [0, 1] to embeddings, normalised before the first layer.
 
-    Subclasses set :attr:`embedding_dim` and implement :meth:`features`.
+    Subclasses set :attr:`embedding_dim` and implement :meth:`features`. The normalisation is by channel, or that of the
+    released script after :meth:`normalise_as_released`.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -41,6 +43,27 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
         divisor = [value if value > 0 else 1.0 for value in std]
         self.register_buffer("std", torch.tensor(divisor, dtype=torch.float32).reshape(-1, 1, 1))
+        self.mean_image: Tensor | None
+        self.register_buffer("mean_image", None)
+
+    def normalise_as_released(self) -> None:
+        """From now on prepare images as the released script does: [-1, 1], less a mean image, then each standardised.
+
+        The standardisation is the usual one: less the image's own mean, divided by the larger of its standard deviation
+        and 1 / sqrt(values in it). The mean image (C, H, W), in [0, 1], starts at 0: fill :attr:`mean_image` with the
+        mean of the training images, or load it. It is saved in the state dict.
+        """
+        self.mean_image = torch.zeros(self.input_shape)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Images in [0, 1] (N, C, H, W) as the first layer sees them."""
+        if self.mean_image is None:
+            return (x - self.mean) / self.std
+        centred = 2 * (x - self.mean_image)  # of images in [-1, 1] and their mean
+        centred = centred - centred.mean((1, 2, 3), keepdim=True)
+        variance = centred.square().mean((1, 2, 3), keepdim=True)
+        # The floor comes before the root, whose gradient at 0 is infinite.
+        return centred / variance.clamp(min=1 / math.prod(self.input_shape)).sqrt()
 
     def features(self, x: Tensor) -> Tensor:
         """Embeddings (N, embedding_dim) of normalised images (N, C, H, W)."""
@@ -63,7 +86,7 @@ class Backbone(nn.Module):
             raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
         if x.dim() != 4 or tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"images must be (N, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
-        return self.features((x - self.mean) / self.std)
+        return self.features(self.normalise(x))
 
 
 class BatchNorm(nn.BatchNorm2d):

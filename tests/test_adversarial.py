@@ -1,0 +1,210 @@
+"""Adversarial training: what the inner attacks reach, what is learnt from it, and that a killed run loses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from isce import checkpoint, config, data, losses, training
+from isce.adversarial import pgd
+from isce.batches import DeviceSet
+from isce.checkpoint import load_checkpoint
+from isce.training import train
+
+FILES = ("best.safetensors", "last.safetensors")
+PGD = {"kind": "pgd", "eps": 0.2, "steps": 3, "step_size": 0.1}
+FREE = {"kind": "free", "eps": 0.2, "steps": 3, "step_size": 0.1}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    whole = data.load("digits")
+    return replace(whole, train=whole.train.subset(100), validation=whole.validation.subset(40))
+
+
+def run(folder, digits, **changes):
+    on_epoch = changes.pop("on_epoch", None)
+    parameters = config.TrainParameters(**{"epochs": 2, "batch_size": 32, **changes})
+    return train(parameters, folder, data=digits, progress=False, on_epoch=on_epoch)
+
+
+def contents(folder):
+    return [(folder / name).read_bytes() for name in FILES]
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def killed_after_the_first(row):
+    raise KilledError
+
+
+# --- the projected ascent
+
+
+def linear():
+    """Scores w_k . x over 2 x 2 pictures of one channel, two classes; also the embedding."""
+    weight = torch.tensor([[1.0, -1.0, 2.0, 0.0], [0.0, 1.0, -1.0, 0.0]], requires_grad=True)
+
+    def network(x):
+        flat = x.flatten(1)
+        return flat @ weight.T, flat
+
+    return network, weight
+
+
+def test_on_a_linear_network_it_reaches_the_corner_of_ball_and_box():
+    network, weight = linear()
+    x = torch.tensor([[0.5, 0.95, 0.1, 0.3]]).reshape(1, 1, 2, 2)
+    point = pgd(network, losses.build("sce"), x, torch.tensor([0]), torch.full_like(x, 0.5), 0.2, 8, 0.05)
+    # w_1 - w_0 = (-1, 2, -3, 0): down, up to the box's edge, down to the box's edge, nothing to gain.
+    torch.testing.assert_close(point.flatten(), torch.tensor([0.3, 1.0, 0.0, 0.3]))
+    assert weight.grad is None
+    assert not point.requires_grad
+
+
+def test_it_starts_anywhere_in_the_ball_and_stays_in_ball_and_box():
+    network, _ = linear()
+    x, noise = torch.rand(200, 1, 2, 2), torch.rand(200, 1, 2, 2)
+    y = torch.randint(2, (200,))
+    tiny = pgd(network, losses.build("sce"), x, y, noise, 0.2, 1, 1e-9)
+    torch.testing.assert_close(tiny, (x + 0.2 * (2 * noise - 1)).clamp(0, 1))
+    point = pgd(network, losses.build("sce"), x, y, noise, 0.2, 5, 0.1)
+    assert ((point - x).abs() <= 0.2 + 1e-6).all()
+    assert point.min() >= 0
+    assert point.max() <= 1
+
+
+def test_it_ascends_the_matched_function_not_the_loss():
+    """Beyond the clip's kink the released loss falls towards the boundary (theory): the loss would go the other way."""
+
+    def network(x):
+        flat = x.flatten(1)
+        return torch.cat([flat[:, :1], torch.full_like(flat[:, :1], -0.1)], 1), flat
+
+    objective = losses.build("isce-released")
+    x, y = torch.full((1, 1, 1, 1), 0.9), torch.tensor([0])
+    point = pgd(network, objective, x, y, torch.full_like(x, 0.5), 0.1, 1, 0.05)
+    assert point.item() == pytest.approx(0.85)
+    x.requires_grad_()
+    scores, embedding = network(x)
+    (gradient,) = torch.autograd.grad(objective(scores, y, embedding), x)
+    assert gradient.item() > 0  # ascent on the loss makes the true class's lead larger
+
+
+# --- training on it
+
+
+class Plain:
+    """A run derived again: plain SGD by hand, on batches in the run's order."""
+
+    def __init__(self, digits, parameters):
+        shape = {name: getattr(digits, name) for name in ("input_shape", "mean", "std", "num_classes")}
+        classifier, self.objective = checkpoint.assemble(parameters, shape)
+        self.classifier = checkpoint.placed(classifier, "cpu")
+        self.digits, self.parameters = digits, parameters
+
+    def batches(self, epoch):
+        order = torch.randperm(100, generator=training._generator(0, "order", epoch))
+        for index in order.split(32):
+            yield DeviceSet(self.digits.train, torch.device("cpu")).batch(index)
+
+    def scores(self, x):
+        return self.classifier(x, return_embedding=True)
+
+    def update(self, x, y):
+        scores, embedding = self.scores(x)
+        weights = list(self.classifier.parameters())
+        gradients = torch.autograd.grad(self.objective(scores, y, embedding), weights)
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight -= 0.05 * gradient
+
+    def assert_same(self, folder):
+        loaded = load_checkpoint(folder / "last.safetensors").classifier
+        for ours, theirs in zip(loaded.parameters(), self.classifier.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+CONSTANT = {"optimizer": {"lr": 0.05, "momentum": 0.0}, "schedule": {"name": "constant"}}
+
+
+def test_pgd_training_learns_from_the_points_of_the_ascent_alone(tmp_path, digits):
+    parameters = config.TrainParameters(epochs=2, batch_size=32, adversarial=PGD, **CONSTANT)
+    plain = Plain(digits, parameters)
+    for epoch in (1, 2):
+        starts = training._generator(0, "starts", epoch)
+        for x, y in plain.batches(epoch):
+            noise = torch.rand(x.shape, generator=starts)
+            plain.update(pgd(plain.scores, plain.objective, x, y, noise, 0.2, 3, 0.1), y)
+    train(parameters, tmp_path, data=digits, progress=False)
+    plain.assert_same(tmp_path)
+
+
+def test_free_training_moves_weights_and_a_carried_perturbation_at_once(tmp_path, digits):
+    parameters = config.TrainParameters(
+        epochs=2, batch_size=32, objective={"name": "isce-released"}, adversarial=FREE, **CONSTANT
+    )
+    plain = Plain(digits, parameters)
+    shift = torch.zeros(32, 1, 8, 8)
+    for epoch in (1, 2):
+        for x, y in plain.batches(epoch):
+            for _ in range(3):
+                point = (x + shift[: len(x)]).clamp(0, 1).requires_grad_()
+                matched = plain.objective.matched(plain.scores(point)[0], y).sum()
+                (gradient,) = torch.autograd.grad(matched, point)
+                plain.update(point.detach(), y)
+                shift[: len(x)] = (shift[: len(x)] + 0.1 * gradient.sign()).clamp(-0.2, 0.2)
+    train(parameters, tmp_path, data=digits, progress=False)
+    plain.assert_same(tmp_path)
+
+
+def test_it_makes_a_network_robust(tmp_path, digits):
+    """Accuracy under ten steps at the trained radius, against that of standard training."""
+    robust = {}
+    for name, adversarial in {"standard": None, "pgd": PGD, "free": FREE}.items():
+        run(tmp_path / name, digits, epochs=30, adversarial=adversarial and adversarial | {"eps": 0.1})
+        loaded = load_checkpoint(tmp_path / name / "last.safetensors")
+
+        def network(images, classifier=loaded.classifier):
+            return classifier(images, return_embedding=True)
+
+        x, y = digits.train.unit(), digits.train.labels
+        point = pgd(network, loaded.objective, x, y, torch.full_like(x, 0.5), 0.1, 10, 0.025)
+        robust[name] = (loaded.classifier(point).argmax(1) == y).double().mean().item()
+    assert min(robust["pgd"], robust["free"]) > robust["standard"] + 0.1, robust
+
+
+@pytest.mark.parametrize("name", ["sce", "center", "contrastive", "mmc", "triplet"])
+@pytest.mark.parametrize("adversarial", [PGD, FREE], ids=lambda spec: spec["kind"])
+def test_a_killed_run_ends_in_the_same_bits(tmp_path, digits, name, adversarial):
+    changes = {"objective": {"name": name}, "adversarial": adversarial, "optimizer": {"lr": 0.01}}
+    whole = run(tmp_path / "whole", digits, **changes)
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", digits, on_epoch=killed_after_the_first, **changes)
+    rest = run(tmp_path / "killed", digits, **changes)
+    assert rest.resumed == 1
+    assert rest.history == whole.history
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert run(tmp_path / "other", digits, seed=1, **changes).history != whole.history
+
+
+def test_running_statistics_and_dtype_under_bfloat16_and_batch_normalisation(tmp_path, digits):
+    for adversarial in (PGD, FREE):
+        changes = {"model": "preact-resnet-20", "precision": "bfloat16", "epochs": 1, "train_images": 40}
+        result = run(tmp_path / adversarial["kind"], digits, adversarial=adversarial, **changes)
+        assert result.diverged is None
+        loaded = load_checkpoint(tmp_path / adversarial["kind"] / "last.safetensors").classifier
+        norm = next(m for m in loaded.modules() if isinstance(m, nn.BatchNorm2d))
+        # Two batches; with pgd each is seen by three steps of the ascent and one update, with free by three.
+        assert int(norm.num_batches_tracked) == 2 * config.AdversarialSpec(**adversarial).passes
+
+
+def test_passes():
+    assert config.TrainParameters(epochs=5).passes == 5
+    assert config.TrainParameters(epochs=5, adversarial=PGD).passes == 20
+    assert config.TrainParameters(epochs=5, adversarial=FREE).passes == 15
