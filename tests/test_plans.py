@@ -1,0 +1,96 @@
+"""Which attack run an experiment plans for which training run, and what each of them needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from isce.config import ConfigError, validate
+from isce.experiments import Experiment
+from isce.workflow import runs
+
+TRAINING = {"dataset": "digits", "epochs": 1}
+PLAN = {"suite": "basic", "eps": [0.1], "main_eps": 0.1}
+
+
+def experiment(attack, seeds=(0, 1)):
+    values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}, {"name": "mmc"}], "seeds": list(seeds)}
+    return validate(Experiment, values | {"training": TRAINING, "attack": attack}, "here")
+
+
+def planned(attack, **more):
+    return {run.name: run for run in runs(experiment(attack, **more)) if run.kind == "attack"}
+
+
+def test_the_first_plan_that_is_for_a_run_counts():
+    attack = [
+        PLAN | {"suite": "paper", "seeds": [0], "objectives": ["mmc"]},
+        PLAN | {"seeds": [0]},
+        PLAN | {"images": 9},
+    ]
+    found = {name: (r.parameters["suite"]["name"], r.parameters["images"]) for name, r in planned(attack).items()}
+    assert found == {
+        "sce-s0": ("basic", None),
+        "sce-s1": ("basic", 9),
+        "mmc-s0": ("paper", None),
+        "mmc-s1": ("basic", 9),
+    }
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        ([PLAN | {"seeds": [0]}], "no attack plan is for objective 'sce' with seed 1"),
+        ([PLAN | {"seeds": [7]}, PLAN], r"suite 'basic' is for \[7\]"),
+        ([PLAN | {"objectives": ["isce"]}, PLAN], r"suite 'basic' is for \['isce'\]"),
+        ([PLAN | {"objectives": ["sce"]}, PLAN | {"eps": [0.2], "main_eps": 0.2}], "same norm and main_eps"),
+        ([], "attack"),
+    ],
+)
+def test_plans_that_do_not_fit(attack, words):
+    with pytest.raises(ConfigError, match=words):
+        experiment(attack)
+
+
+@pytest.fixture
+def with_sources(monkeypatch):
+    """The suite 'basic' becomes one that transfers from two training runs."""
+    from isce import workflow
+    from isce.suites import Suite
+
+    def suite(*sources):
+        rows = [{"attack": "transfer", "steps": 2, "source": source} for source in sources]
+        made = Suite.model_validate({"name": "basic", "rows": [{"attack": "fgsm"}, *rows]})
+        monkeypatch.setattr(workflow, "load_suite", lambda name, root: made)
+
+    return suite
+
+
+def test_a_source_is_a_training_run_of_the_experiment_and_never_the_target_itself(with_sources):
+    with_sources("sce-s1", "mmc-s0")
+    found = planned(PLAN)
+    assert found["sce-s0"].needs == ("sce-s0", "sce-s1", "mmc-s0")
+    assert found["sce-s1"].needs == ("sce-s1", "mmc-s0")
+    labels = [row["source"] for row in found["sce-s1"].parameters["suite"]["rows"]]
+    assert labels == [None, "build/runs/e/train/mmc-s0/last.safetensors"]
+
+
+def test_a_source_that_was_not_trained_is_named(with_sources):
+    with_sources("lgm-s0")
+    with pytest.raises(ConfigError, match="source 'lgm-s0' is none of the runs sce-s0, sce-s1, mmc-s0, mmc-s1"):
+        planned(PLAN)
+
+
+def test_a_change_of_a_source_changes_the_key_of_what_needs_it(with_sources, monkeypatch):
+    with_sources("mmc-s0")
+    before = {name: run.key for name, run in planned(PLAN).items()}
+    monkeypatch.setitem(TRAINING, "epochs", 2)
+    assert all(run.key != before[name] for name, run in planned(PLAN).items())
+    monkeypatch.undo()
+    from isce import workflow
+
+    real = workflow.code_hash
+    changed = "isce.losses.gaussian"
+    monkeypatch.setattr(workflow, "code_hash", lambda n, r, extra: real(n, r, extra) + str(changed in extra))
+    with_sources("mmc-s0")
+    after = {name: run.key for name, run in planned(PLAN).items()}
+    assert after["sce-s0"] != before["sce-s0"], "it transfers from a network of that family"
