@@ -27,7 +27,9 @@ _REGION = {
     "kl_clean_adversarial": "KL(p(x), p(x'))",
     "kl_truth_clean": "KL(truth, p(x))",
     "kl_truth_adversarial": "KL(truth, p(x'))",
-    "feature_shift": "feature shift",
+    "relative_shift": "feature shift / spread",
+    "separation": "between / within scatter",
+    "adversarial_separation": "the same, adversarial",
     "frechet_distance": "Frechet distance",
 }
 _SHARES = {"certified", "robust", "covered"}
@@ -39,11 +41,6 @@ def _text(name: str, value: float | None) -> str:
     return f"{100 * value:.1f}" if name in _SHARES else f"{value:.3g}"
 
 
-def _proved(name: str, found: dict[str, Any]) -> float | None:
-    """A figure of the summary; where no bound is known, nothing is certified rather than 0%."""
-    return None if name == "certified" and found["mean_bound"] is None else found[name]
-
-
 def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[str, Any]]]:
     return [(label, threat, found) for label, record in records for threat, found in record.figures["threats"].items()]
 
@@ -51,7 +48,7 @@ def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[st
 def bounds(records: list[tuple[str, Record]]) -> Table:
     """Softmax cross-entropy at the images, the inner maximum that ascent reached, and its proved bound, by eps."""
     rows = [
-        [label, f"{found['eps']:g}", *(_text(name, _proved(name, found)) for name in _SUMMARY)]
+        [label, f"{found['eps']:g}", *(_text(name, found[name]) for name in _SUMMARY)]
         for label, _, found in _rows(records)
     ]
     caption = (
@@ -70,8 +67,10 @@ def region(records: list[tuple[str, Record]]) -> Table:
     ]
     caption = (
         "The inference region: means over images of what the ascent on softmax cross-entropy changes (logits, nats), "
-        "and how far it moves the embeddings. Covered: the clean margin exceeds twice the logit shift. Scores of "
-        f"different objectives have different scales: compare shares and signs, not heights. {_evidence(records)}"
+        "and how far it moves the embeddings. Covered: the clean margin exceeds twice the logit shift. Feature shift: "
+        "of a class mean, as a multiple of the class's own spread, mean over classes. Scatter: trace between classes "
+        "over trace within. Scores of different objectives have different scales: compare shares, ratios and signs, not "
+        f"heights. {_evidence(records)}"
     )
     return ["objective", "eps", *_REGION.values()], rows, caption
 

@@ -244,7 +244,7 @@ def _headline(record: records.Record) -> str:
         return f"validation accuracy {figures['validation_accuracy']:.1%}"
     if record.kind == "minmax":
         threats = figures["threats"].items()
-        bounded = [f"{name} {found['certified']:.1%}" for name, found in threats if found["mean_bound"] is not None]
+        bounded = [f"{name} {found['certified']:.1%}" for name, found in threats if found["certified"] is not None]
         return "certified " + (", ".join(bounded) or "none")
     worst = ", ".join(f"{threat} {outcome['worst']['accuracy']:.1%}" for threat, outcome in figures["threats"].items())
     return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}"

@@ -128,7 +128,7 @@ def _summary(
         "mean_loss": float(clean.mean()),
         "mean_inner": float(inner.mean()),
     }
-    found |= {"clean": float(right.double().mean()), "mean_bound": None, "violations": 0, "certified": 0.0}
+    found |= {"clean": float(right.double().mean()), "mean_bound": None, "violations": 0, "certified": None}
     found["robust"] = float((right & (attacked.argmax(1) == y)).double().mean())
     if constants is not None:
         bound = input_bound(scores, y, constants, eps)

@@ -31,8 +31,10 @@ class InferenceRegion(NamedTuple):
             ``kl_truth_clean`` and ``kl_truth_adversarial``, KL(onehot || p) = SCE at x and x'. Nats.
         classes: one row per class that occurs, then ``all``, as index. ``examples``, their number; the mean of
             every measure above; ``feature_shift``, ||mean h(x') - mean h(x)||_2 of the embeddings h;
-            ``feature_spread``, root mean square distance of the clean h from their mean, to scale the shift by;
-            ``frechet_distance`` of clean and adversarial h, see that function.
+            ``feature_spread``, root mean square distance of the clean h from their mean; ``relative_shift``, the first
+            over the second (in the row ``all`` its mean over classes); ``frechet_distance`` of clean and adversarial
+            h, see that function. In the row ``all`` alone (NaN elsewhere): ``separation`` and
+            ``adversarial_separation``, :func:`scatter_ratio` of clean and adversarial h.
     """
 
     examples: pd.DataFrame
@@ -98,6 +100,26 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     return max(float(mean + one.trace() + other.trace() - 2 * cross), 0.0)
 
 
+def scatter_ratio(features: Tensor, labels: Tensor) -> float:
+    """Scatter between classes over scatter within: sum_c n_c ||m_c - m||^2 / sum_i ||h_i - m_{c(i)}||^2 (Fisher).
+
+    Args:
+        features: (N, D).
+        labels: (N,) int64.
+
+    Returns:
+        The ratio of the traces, free of the features' scale; infinite where no class has any scatter, NaN with one.
+    """
+    _, place, counts = labels.unique(return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        return float("nan")
+    means = torch.zeros(len(counts), features.shape[1], dtype=features.dtype).index_add_(0, place, features)
+    means = means / counts[:, None]
+    within = (features - means[place]).square().sum()
+    between = (counts * (means - features.mean(0)).square().sum(1)).sum()
+    return float(between / within)
+
+
 def _covariance(features: Tensor) -> np.ndarray:
     return ledoit_wolf(features.double().cpu().numpy())[0]
 
@@ -137,4 +159,10 @@ def _per_class(examples: pd.DataFrame, features: Tensor, moved: Tensor) -> pd.Da
             "feature_spread": float(((clean - centre) ** 2).sum(1).mean().sqrt()),
             "frechet_distance": frechet_distance(clean, attacked),
         }
+        rows[name]["relative_shift"] = rows[name]["feature_shift"] / max(rows[name]["feature_spread"], 1e-30)
+        rows[name] |= {"separation": float("nan"), "adversarial_separation": float("nan")}
+    labels = torch.tensor(examples["label"].tolist())
+    rows["all"]["relative_shift"] = float(np.mean([rows[name]["relative_shift"] for name in groups]))
+    rows["all"]["separation"] = scatter_ratio(features, labels)
+    rows["all"]["adversarial_separation"] = scatter_ratio(moved, labels)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("class")

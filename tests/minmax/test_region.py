@@ -10,6 +10,7 @@ from scipy.linalg import sqrtm
 from sklearn.covariance import ledoit_wolf
 
 from isce.minmax import frechet_distance, inference_region, projected_ascent
+from isce.minmax.region import scatter_ratio
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +135,16 @@ def test_bad_input(digits):
         inference_region(classifier, x, torch.full_like(y, 10), lambda model, images, labels: images)
     with pytest.raises(ValueError, match="training mode"):
         inference_region(torch.nn.Linear(2, 2), x, y, lambda model, images, labels: images)
+
+
+def test_scatter_ratio_by_hand():
+    """Two classes on a line: means 1 and 5, all 3; between 2 (2^2) + 2 (2^2) = 16, within 4."""
+    features = torch.tensor([[0.0], [2.0], [4.0], [6.0]], dtype=torch.float64)
+    assert scatter_ratio(features, torch.tensor([3, 3, 7, 7])) == 4.0
+    assert scatter_ratio(1e-3 * features + 5, torch.tensor([3, 3, 7, 7])) == pytest.approx(4.0)
+    assert math.isnan(scatter_ratio(features, torch.zeros(4, dtype=torch.int64)))
+    generator = torch.Generator().manual_seed(0)
+    many, labels = torch.randn(200, 7, generator=generator, dtype=torch.float64), torch.arange(200) % 4
+    total = (many - many.mean(0)).square().sum()
+    within = sum((many[labels == c] - many[labels == c].mean(0)).square().sum() for c in range(4))
+    assert scatter_ratio(many, labels) == pytest.approx(float((total - within) / within))
