@@ -237,17 +237,16 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
 
 
 def _headline(record: records.Record) -> str:
-    figures = record.figures
-    if record.flags:
-        return "FLAGS: " + ", ".join(record.flags)
+    figures, flags = record.figures, "".join(f", FLAG {name}" for name in record.flags)
     if record.kind == "train":
-        return f"validation accuracy {figures['validation_accuracy']:.1%}"
+        reached = figures["validation_accuracy"]
+        return (f"validation accuracy {reached:.1%}" if reached is not None else "no epoch finished") + flags
     if record.kind == "minmax":
         threats = figures["threats"].items()
         bounded = [f"{name} {found['certified']:.1%}" for name, found in threats if found["certified"] is not None]
-        return "certified " + (", ".join(bounded) or "none")
+        return "certified " + (", ".join(bounded) or "none") + flags
     worst = ", ".join(f"{threat} {outcome['worst']['accuracy']:.1%}" for threat, outcome in figures["threats"].items())
-    return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}"
+    return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}{flags}"
 
 
 def _read_params(params: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_points_in_another_memory_layout_come_back_as_they_were(tmp_path):
 
 INDEX, POINTS = points(2)
 BAD = {
-    "name": ({"linf 0.1": (INDEX, POINTS)}, "a threat is named like linf@0.1 or l2@1.5, got 'linf 0.1'"),
+    "name": ({"linf 0.1": (INDEX, POINTS)}, "a threat is named like linf@0.1, l2@1.5 or spatial, got 'linf 0.1'"),
     "norm": ({"l1@0.1": (INDEX, POINTS)}, "got 'l1@0.1'"),
     "index type": ({"l2@1": (INDEX.int(), POINTS)}, "index of l2@1 must be int64"),
     "negative": ({"l2@1": (INDEX - 9, POINTS)}, "at least 0"),

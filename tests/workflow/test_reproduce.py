@@ -58,7 +58,7 @@ CHANGES = [
     ("isce/models/shallow.py", "", CODE, EVERYTHING),
     ("isce/models/resnet.py", "", CODE, set()),
     ("isce/training.py", "", CODE, EVERYTHING),
-    ("isce/attacks/third_party.py", "", CODE, ATTACKS),
+    ("isce/attacks/gradient.py", "", CODE, ATTACKS),
     ("isce/attacks/driver.py", "", CODE, ATTACKS),
     ("isce/attacks/matched.py", "", CODE, set()),
     ("isce/minmax/gap.py", "", CODE, MINMAX),
