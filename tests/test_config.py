@@ -122,7 +122,7 @@ def test_every_experiment_file_is_valid_and_its_runs_have_names_of_their_own(pat
     experiment = load_experiment(path.stem)
     names = [name for name, _ in experiment.runs()]
     assert len(set(names)) == len(names) == len(experiment.objectives) * len(experiment.seeds)
-    assert all(re.fullmatch(r"[a-z0-9.+-]+-s\d+", name) for name in names)
+    assert all(re.fullmatch(r"[a-z0-9_.+-]+-s\d+", name) for name in names)
     load_suite(experiment.attack.suite)
 
 
