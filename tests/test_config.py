@@ -123,7 +123,8 @@ def test_every_experiment_file_is_valid_and_its_runs_have_names_of_their_own(pat
     names = [name for name, _ in experiment.runs()]
     assert len(set(names)) == len(names) == len(experiment.objectives) * len(experiment.seeds)
     assert all(re.fullmatch(r"[a-z0-9_.+-]+-s\d+", name) for name in names)
-    load_suite(experiment.attack.suite)
+    for plan in experiment.plans:
+        load_suite(plan.suite)
 
 
 def test_unknown_experiment_lists_what_exists():
