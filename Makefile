@@ -5,6 +5,7 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 DEVICE ?= auto
 PROFILE ?= local
 DRY ?=
+PARTIAL ?=
 UNTIL ?=
 # The first Python on the path that the project supports.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
@@ -62,8 +63,8 @@ book: $(READY) ## render the book from the committed records, into book/_build/h
 notebooks: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
-results: $(READY) ## make the finished records of EXPERIMENT in build/ the committed ones, in results/
-	@$(BIN)/python -m isce adopt --experiment $(EXPERIMENT)
+results: $(READY) ## make the records of EXPERIMENT in build/ the committed ones, in results/ (PARTIAL=1: those that are done)
+	@$(BIN)/python -m isce adopt --experiment $(EXPERIMENT) $(if $(PARTIAL),--partial)
 
 compare: $(READY) ## compare the records of EXPERIMENT in build/ with the committed ones, cell by cell
 	@$(BIN)/python -m isce compare --experiment $(EXPERIMENT)

@@ -174,29 +174,47 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _adopt(options: argparse.Namespace) -> int:
-    """Replace an experiment's committed records by own ones; refused unless every run is done, current and whole."""
+    """Replace an experiment's committed records by own ones; refused unless every run is done, current and whole.
+
+    With ``--partial`` the runs that are so replace theirs, one by one, and the other committed records stay.
+    """
     from isce import records, workflow
 
     runs = workflow.runs(load_experiment(options.experiment))
     source, target = ROOT / "build" / "runs", options.results / options.experiment
+    finished: list[workflow.Run] = []
     for run in runs:
         path = source / run.folder / "record.json"
-        problem = workflow.damage(path) or (None if records.read(path).key == run.key else "is stale")
-        if problem:
-            raise ConfigError(f"{run.kind} {run.name}: {problem}; `make reproduce EXPERIMENT={run.experiment}` first")
-    if target.exists():
-        shutil.rmtree(target)
-    for run in runs:
-        folder = source / run.folder
-        kept = (records.EXAMPLES, records.MASKS)  # no checkpoints, nor every adversarial point
-        side = [name for name in records.read(folder / "record.json").files if name in kept]
-        for name in ["record.json", *side]:
-            records.write_atomic(options.results / run.folder / name, (folder / name).read_bytes())
+        try:
+            problem = workflow.damage(path) or (None if records.read(path).key == run.key else "is stale")
+        except RecordError as error:
+            problem = str(error)
+        if problem and not options.partial:
+            advice = f"`make reproduce EXPERIMENT={run.experiment}` first"
+            raise ConfigError(f"{run.kind} {run.name}: {problem}; {advice}, or adopt what is done (--partial)")
+        finished += [] if problem else [run]
+    if not finished:
+        raise ConfigError(f"no finished run of {options.experiment}: `make reproduce` first")
+    kept = {run.folder for run in runs} - {run.folder for run in finished} if options.partial else set[str]()
+    for folder in target.glob("*/*"):
+        if folder.relative_to(options.results).as_posix() not in kept and folder.is_dir():
+            shutil.rmtree(folder)
+    for run in finished:
+        _copy_record(source / run.folder, options.results / run.folder)
     picture = ROOT / "build" / "report" / options.experiment / "figures" / "robust.svg"
     if picture.is_file():  # the README shows it
         shutil.copyfile(picture, target / picture.name)
-    print(f"{len(runs)} records of {options.experiment} are now in {options.results}; commit them")
+    print(f"{len(finished)} of {len(runs)} records of {options.experiment} are now in {options.results}; commit them")
     return 0
+
+
+def _copy_record(source: Path, target: Path) -> None:
+    """Copy a record and its small side files: no checkpoints, nor every adversarial point."""
+    from isce import records
+
+    side = [n for n in records.read(source / "record.json").files if n in (records.EXAMPLES, records.MASKS)]
+    for name in [*side, "record.json"]:
+        records.write_atomic(target / name, (source / name).read_bytes())
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -244,6 +262,8 @@ def _parser() -> argparse.ArgumentParser:
         added = command(name, action, text)
         added.add_argument("--experiment", default="digits")
         added.add_argument("--results", type=Path, default=ROOT / "results")
+        if name == "adopt":
+            added.add_argument("--partial", action="store_true", help="adopt the runs that are done, keep the others")
     verify = command("verify", _verify, "judge the saved adversarial points of an attack run anew")
     verify.add_argument("folder", type=Path, help="such as build/runs/digits/attack/sce-s0")
     return parser

@@ -65,7 +65,8 @@ def run(
         TimeLimitError: the deadline has passed.
     """
     check_images(x, y)
-    x, y, index = x.detach(), y.detach(), check_index(index, y)
+    x = x.detach().contiguous()  # packages take images apart with `view`
+    y, index = y.detach(), check_index(index, y)
     timed = classifier if deadline is None else Timed(classifier, deadline)
     with untouched(classifier, objective, *(source or ())):
         problem = _problem(timed, objective, x, y, index, threat, seed)

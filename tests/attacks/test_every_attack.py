@@ -159,6 +159,22 @@ def test_order_and_batching_change_nothing(target, spec, threat):
     assert (whole - split).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("spec", [SPECS[2], SPECS[4], SPECS[7], *SLOW[3:5]], ids=label)
+def test_colour_images_in_any_memory_layout(spec):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        backbone = models.build("small-cnn", input_shape=(3, 8, 8), mean=[0.5] * 3, std=[0.25] * 3)
+        classifier = Classifier(backbone, nn.Linear(backbone.embedding_dim, 10)).to(memory_format=torch.channels_last)
+        x = torch.rand(4, 3, 8, 8)
+    y, threat = classifier(x).argmax(1), Threat("l2", 0.5)
+    plain, last = (
+        run(spec, classifier, build("sce"), images, y, threat, seed=0).adversarial
+        for images in (x, x.to(memory_format=torch.channels_last))
+    )
+    assert torch.equal(plain, last)
+    assert spec.attack == "cw" or (plain != x).any()  # that one keeps an image that it could not break
+
+
 class _Linear(nn.Module):
     """Two classes; class 1 wins where the mean pixel exceeds 0.5."""
 

@@ -264,6 +264,21 @@ def test_adopt_refuses_what_is_stale_or_damaged(project):
     assert not (project.root / "results").exists()
 
 
+def test_what_is_done_can_be_adopted_run_by_run(project):
+    assert project.isce("adopt", "--experiment", "tiny")[0] == 0
+    project.change("isce/losses/released.py", "", CODE)
+    results = project.root / "results" / "tiny"
+    shutil.copytree(results / "attack" / "sce-s0", results / "attack" / "retired-s0")
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("record.json")}
+    code, out, err = project.isce("adopt", "--experiment", "tiny", "--partial")
+    assert code == 0, err
+    assert "3 of 6 records of tiny" in out
+    changed = {path.parent.name for path, stamp in before.items() if path.exists() and path.stat().st_mtime_ns != stamp}
+    assert changed == {"sce-s0"}
+    assert (results / "attack" / "isce-released-s0" / "record.json").exists(), "stale, but the only one there is"
+    assert not (results / "attack" / "retired-s0").exists(), "of no run of the experiment"
+
+
 def test_flag_and_diverged_training_reach_the_tables(project):
     for kind, run, flag in (("train", "sce-s0", "diverged"), ("attack", "isce-released-s0", "rejected")):
         record = records.read(project.record(kind, run))
