@@ -11,7 +11,7 @@ Starts: the image itself first, then in turn random points and the best point so
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,7 +32,7 @@ RETURN_AT = 0.9
 CLEAR = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Climb:
     """The images still standing; every tensor has one row for each.
 
@@ -40,6 +40,8 @@ class _Climb:
         rows: position in the batch.
         y: label.
         x: the image.
+        low: lowest allowed value of each pixel, in ball (l_inf) and box.
+        high: highest allowed value.
         constants: of the function that is ascended.
         point: current point.
         before: the point before it.
@@ -51,6 +53,8 @@ class _Climb:
     rows: Tensor
     y: Tensor
     x: Tensor
+    low: Tensor
+    high: Tensor
     constants: Tensor
     point: Tensor
     before: Tensor
@@ -69,14 +73,17 @@ def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     informed = restart > 0 and restart % 2 == 0
     start = problem.random_start(restart) if restart % 2 else problem.best if informed else problem.x
     first = FIRST_STEP / 2 if informed else FIRST_STEP
+    radius = problem.threat.eps if problem.threat.norm == "linf" else 1.0
     climb = _Climb(
         rows=torch.arange(len(problem.y), device=problem.y.device),
         y=problem.y,
         x=problem.x,
+        low=(problem.x - radius).clamp_(0, 1),
+        high=(problem.x + radius).clamp_(0, 1),
         constants=constants,
-        point=start,
-        before=start,
-        best=start,
+        point=start.clone(),  # these are written in place
+        before=start.clone(),
+        best=start.clone(),
         best_gradient=torch.zeros_like(start),
         best_value=torch.full_like(problem.y, -math.inf, dtype=torch.float64),
     )
@@ -91,17 +98,17 @@ def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list
     points, first = problem.x.clone(), torch.full_like(problem.y, -1)
     for step in range(len(sizes) + 1):
         scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
-        fallen = margin(scores, climb.y) < -CLEAR * scores.abs().amax(1)
-        if bool(fallen.any()):
+        if bool((scores.argmax(1) != climb.y).any()):
+            fallen = margin(scores, climb.y) < -CLEAR * scores.abs().amax(1)
             rows = climb.rows[fallen]
             points[rows] = climb.point[fallen]
             first[rows] = step
             if bool(fallen.all()):
                 return Found(points, first, points)
             climb, value, gradient = climb.take(~fallen), value[~fallen], gradient[~fallen]
-        climb = _remember(climb, value, gradient)
+        _remember(climb, value, gradient)
         if step < len(sizes):
-            climb = _advance(problem, climb, gradient, sizes, step)
+            _advance(problem, climb, gradient, sizes, step)
     points[climb.rows] = climb.best
     return Found(points, first, points)  # it stops at the first success: no last point can be worse
 
@@ -113,9 +120,10 @@ def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: lis
         scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
         count = int((scores.argmax(1) != climb.y).sum())
         if count > most:
-            points, most, at = climb.point, count, step
+            points, most, at = climb.point.clone(), count, step
+        _remember(climb, value, gradient)
         if step < len(sizes):
-            climb = _advance(problem, _remember(climb, value, gradient), gradient, sizes, step)
+            _advance(problem, climb, gradient, sizes, step)
     return Found(points, torch.full_like(problem.y, at), climb.point)
 
 
@@ -127,39 +135,32 @@ def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool
     value, *pulled = pull(function, scores, climb.y, embedding, climb.constants)
     if not gradient:
         return scores, value, torch.zeros_like(point)
-    outputs = [part for part in (scores, embedding) if part is not None]
-    (found,) = torch.autograd.grad(outputs, point, pulled[: len(outputs)])
+    ways = [(part, back) for part, back in zip((scores, embedding), pulled, strict=True) if back is not None]
+    (found,) = torch.autograd.grad([part for part, _ in ways], point, [back for _, back in ways])
     if not math.isfinite(float(found.sum())):
         found = found.nan_to_num(0.0)
     return scores.detach(), value, found
 
 
-def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> _Climb:
+def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> None:
     """Keep the points that are better than the best so far."""
-    better = value > climb.best_value
-    if bool(better.all()):
-        return replace(climb, best=climb.point, best_gradient=gradient, best_value=value)
-    shaped = better.view(-1, 1, 1, 1)
-    return replace(
-        climb,
-        best=torch.where(shaped, climb.point, climb.best),
-        best_gradient=torch.where(shaped, gradient, climb.best_gradient),
-        best_value=torch.where(better, value, climb.best_value),
-    )
+    better = (value > climb.best_value).nonzero()[:, 0]
+    for best, now in ((climb.best, climb.point), (climb.best_gradient, gradient), (climb.best_value, value)):
+        best.index_copy_(0, better, now.index_select(0, better))  # three times as fast as torch.where
 
 
-def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[float], step: int) -> _Climb:
+def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[float], step: int) -> None:
     """One projected step with momentum; once, near the end, from the best point instead of the current one."""
-    point, before = climb.point, climb.before
     if step == round(RETURN_AT * len(sizes)):
-        point = before = climb.best
+        climb.point.copy_(climb.best)
+        climb.before.copy_(climb.best)
         gradient = climb.best_gradient
-    if problem.threat.norm == "linf":
-        move = gradient.sign().mul_(sizes[step])
-    else:
-        move = _unit(_unit(gradient, math.inf), 2).mul_(sizes[step])  # the largest entry first: squares may underflow
-    move.add_(point).add_(point - before, alpha=MOMENTUM)
-    return replace(climb, point=problem.threat.project(move, climb.x), before=point)
+    linf = problem.threat.norm == "linf"
+    # The largest entry first: squares may underflow.
+    direction = gradient.sign_() if linf else _unit(_unit(gradient, math.inf), 2)
+    move = climb.before.lerp_(climb.point, 1 + MOMENTUM).add_(direction, alpha=sizes[step])
+    climb.before = climb.point
+    climb.point = move.clamp_(climb.low, climb.high) if linf else problem.threat.project(move, climb.x)
 
 
 def _unit(gradient: Tensor, order: float) -> Tensor:
