@@ -21,9 +21,11 @@ from torch import Tensor
 
 from isce.attacks.base import margin, training_loss
 
-#: A function of scores (N, K) in float64, labels (N,), embedding (N, D) or None, and one row of own constants for each
-#: image (N, ...), to be ascended; returns (N,).
-Ascended = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
+#: Value (N,), gradient for the scores (N, K) and for the embedding (N, D) or None.
+Pull = tuple[Tensor, Tensor, Tensor | None]
+#: A function to be ascended: of scores (N, K) in float64, labels (N,), embedding (N, D) or None, and one row of own
+#: constants for each image (N, ...). Each image's gradient is scaled to a largest entry of 1.
+Ascended = Callable[[Tensor, Tensor, Tensor | None, Tensor], Pull]
 
 #: Temperatures of ``ce``, one for each restart in turn, in units of the spread of an image's clean scores.
 TEMPERATURES = (0.25, 1.0, 0.05)
@@ -49,16 +51,15 @@ def ascended(name: str, objective: Any, scores: Tensor, y: Tensor, restart: int)
     """
     none = scores.new_zeros(len(scores), 0)
     if name == "training":
-        loss = training_loss(objective)
-        return lambda s, y, e, _: loss(s, y, e), none
+        return _differentiated(training_loss(objective)), none
     if name == "matched":
-        return lambda s, y, e, _: objective.matched(s, y, e), none
+        return _differentiated(objective.matched), none
     if name == "margin":
-        return lambda s, y, _, __: -margin(s, y), none
+        return _margin, none
     if name == "dlr":
         if scores.shape[1] < 3:
             raise ValueError(f"dlr needs at least 3 classes, got {scores.shape[1]}")
-        return _dlr, none
+        return _differentiated(_dlr), none
     if name == "ce":
         spread = scores.double().std(1, keepdim=True).clamp(min=1e-30)
         return _soft_margin, TEMPERATURES[restart % len(TEMPERATURES)] * spread
@@ -66,30 +67,8 @@ def ascended(name: str, objective: Any, scores: Tensor, y: Tensor, restart: int)
     return _difference, wrong[:, [restart % (scores.shape[1] - 1)]]
 
 
-def _soft_margin(scores: Tensor, y: Tensor, embedding: Tensor | None, temperature: Tensor) -> Tensor:
-    del embedding
-    wrong = (scores / temperature).scatter(1, y[:, None], -math.inf).logsumexp(1)
-    return temperature[:, 0] * wrong - scores.gather(1, y[:, None])[:, 0]
-
-
-def _dlr(scores: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Tensor:
-    del embedding, none
-    ordered = scores.topk(3, dim=1).values
-    return -margin(scores, y) / (ordered[:, 0] - ordered[:, 2]).clamp(min=1e-30)
-
-
-def _difference(scores: Tensor, y: Tensor, embedding: Tensor | None, target: Tensor) -> Tensor:
-    del embedding
-    return (scores.gather(1, target) - scores.gather(1, y[:, None]))[:, 0]
-
-
-def pull(
-    function: Ascended, scores: Tensor, y: Tensor, embedding: Tensor | None, constants: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def pull(function: Ascended, scores: Tensor, y: Tensor, embedding: Tensor | None, constants: Tensor) -> Pull:
     """Value and rescaled gradient of a function with respect to scores and embedding.
-
-    Where the gradient has underflowed to 0, or is not finite, that of the margin stands in, and the negative margin for
-    the value: a loss that has underflowed is at its floor of 0, so such a point ranks below all others, as it should.
 
     Args:
         function: to be ascended.
@@ -99,25 +78,63 @@ def pull(
         constants: of the function, for each image.
 
     Returns:
-        Value (N,) float64; gradient for the scores (N, K) and for the embedding (N, D) or None, each image's divided by
-        its largest entry, in the type of ``scores``.
+        Value in float64; gradients in the type of ``scores``, the embedding's None where the function has none.
     """
-    parts = [part.detach().double().requires_grad_() for part in (scores, embedding) if part is not None]
-    with torch.enable_grad():
-        value = function(parts[0], y, parts[1] if embedding is not None else None, constants)
-        gradients = torch.autograd.grad(value.sum(), parts, allow_unused=True) if value.requires_grad else [None, None]
-    filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parts, gradients, strict=False)]
-    largest = torch.stack([g.abs().amax(1) for g in filled]).amax(0)
-    value, lost = value.detach(), ~((largest > 0) & largest.isfinite() & value.detach().isfinite())
-    scaled = [g / torch.where(lost, 1.0, largest)[:, None] for g in filled]
-    if bool(lost.any()):
-        value = torch.where(lost, -margin(parts[0].detach(), y), value)
-        scaled[0] = torch.where(lost[:, None], _margin_gradient(parts[0].detach(), y), scaled[0])
-        scaled[1:] = [torch.where(lost[:, None], 0.0, g) for g in scaled[1:]]
-    return value, scaled[0].to(scores.dtype), scaled[1].to(scores.dtype) if embedding is not None else None
+    far = None if embedding is None else embedding.detach().double()
+    value, gradient, other = function(scores.detach().double(), y, far, constants)
+    return value, gradient.to(scores.dtype), None if other is None else other.to(scores.dtype)
 
 
-def _margin_gradient(scores: Tensor, y: Tensor) -> Tensor:
-    """+1 at the largest wrong class, -1 at the true one."""
-    rival = scores.scatter(1, y[:, None], -math.inf).argmax(1)
-    return torch.zeros_like(scores).scatter(1, rival[:, None], 1.0).scatter(1, y[:, None], -1.0)
+def _margin(scores: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Pull:
+    del embedding, none
+    return _towards(scores, y, scores.scatter(1, y[:, None], -math.inf).argmax(1, keepdim=True))
+
+
+def _difference(scores: Tensor, y: Tensor, embedding: Tensor | None, target: Tensor) -> Pull:
+    del embedding
+    return _towards(scores, y, target)
+
+
+def _towards(scores: Tensor, y: Tensor, rival: Tensor) -> Pull:
+    """The difference to one wrong class (N, 1): +1 there, -1 at the true one."""
+    value = scores.gather(1, rival) - scores.gather(1, y[:, None])
+    return value[:, 0], torch.zeros_like(scores).scatter_(1, rival, 1.0).scatter_(1, y[:, None], -1.0), None
+
+
+def _soft_margin(scores: Tensor, y: Tensor, embedding: Tensor | None, temperature: Tensor) -> Pull:
+    del embedding
+    wrong = (scores / temperature).scatter_(1, y[:, None], -math.inf)
+    value = temperature * wrong.logsumexp(1, keepdim=True) - scores.gather(1, y[:, None])
+    return value[:, 0], wrong.softmax(1).scatter_(1, y[:, None], -1.0), None
+
+
+def _dlr(scores: Tensor, y: Tensor, embedding: Tensor | None) -> Tensor:
+    del embedding
+    ordered = scores.topk(3, dim=1).values
+    return -margin(scores, y) / (ordered[:, 0] - ordered[:, 2]).clamp(min=1e-30)
+
+
+def _differentiated(loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Ascended:
+    """Ascend a loss with its gradient by differentiation, each image's divided by its largest entry.
+
+    Where the gradient has underflowed to 0, or is not finite, that of the margin stands in, and the negative margin for
+    the value: a loss that has underflowed is at its floor of 0, so such a point ranks below all others, as it should.
+    """
+
+    def function(scores: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Pull:
+        parts = [part.requires_grad_() for part in (scores, embedding) if part is not None]
+        with torch.enable_grad():
+            value = loss(scores, y, embedding)
+            known = torch.autograd.grad(value.sum(), parts, allow_unused=True) if value.requires_grad else [None, None]
+        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parts, known, strict=False)]
+        largest = torch.stack([g.abs().amax(1) for g in filled]).amax(0)
+        value, lost = value.detach(), ~((largest > 0) & largest.isfinite() & value.detach().isfinite())
+        scaled = [g / torch.where(lost, 1.0, largest)[:, None] for g in filled]
+        if bool(lost.any()):
+            instead, gradient, _ = _margin(scores.detach(), y, None, none)
+            value = torch.where(lost, instead, value)
+            scaled[0] = torch.where(lost[:, None], gradient, scaled[0])
+            scaled[1:] = [torch.where(lost[:, None], 0.0, g) for g in scaled[1:]]
+        return value, scaled[0], scaled[1] if embedding is not None else None
+
+    return function

@@ -12,33 +12,44 @@ from isce.attacks.base import Found, Problem, keyed_noise, margin
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
 
-SHARE = 0.3  # of the image's area that the first squares cover; it falls to one pixel along the run
+SHARE = 0.1  # of the image's area that the first squares cover; it falls to one pixel along the run
 
 
 def search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Random search by squares (after the idea of Andriushchenko et al. 2020), one forward pass for each step.
 
-    Starts at random corners of the ball in vertical stripes; each step pushes one square of each image up or down as
-    far as ball and box let it, channel by channel, and keeps that where the margin falls.
+    Starts at random corners of the ball in vertical stripes, then :func:`squares` that shrink.
+    """
+    channels, _, width = problem.x.shape[1:]
+    stripes = keyed_noise(problem.seed, problem.index, 2 * restart, torch.Size([channels, 1, width]), "linf")
+    start = problem.threat.project(problem.x + 2 * problem.threat.eps * stripes.to(problem.x).sign(), problem.x)
+    shares = [SHARE * (1 - step / spec.steps) ** 2 for step in range(spec.steps)]
+    return squares(problem, start, shares, 2 * restart + 1)
+
+
+def squares(problem: Problem, start: Tensor, shares: list[float], key: int) -> Found:
+    """Push one square of each image up or down as far as ball and box let it, and keep that where the margin falls.
+
+    Args:
+        problem: the batch; an image that falls is left alone from then on.
+        start: points to start from (N, C, H, W), inside.
+        shares: of the image's area, for the square of each step; at least one pixel is pushed.
+        key: the draws depend on it, on the problem's seed and on each image's index alone.
     """
     n, channels, height, width = problem.x.shape
-    stripes = keyed_noise(problem.seed, problem.index, 2 * restart, torch.Size([channels, 1, width]), "linf")
-    draws = keyed_noise(problem.seed, problem.index, 2 * restart + 1, torch.Size([spec.steps, 2 + channels]), "linf")
-    draws = draws.to(problem.x)
-    push = 2 * problem.threat.eps
-    point = problem.threat.project(problem.x + push * stripes.to(problem.x).sign(), problem.x)
-    rows, lowest = torch.arange(n, device=problem.y.device), _margins(problem, point)
-    points, first = point.clone(), torch.full_like(problem.y, -1)
-    part = problem
-    for step in range(spec.steps + 1):
+    draws = keyed_noise(problem.seed, problem.index, key, torch.Size([len(shares), 2 + channels]), "linf")
+    draws, push = draws.to(problem.x), 2 * problem.threat.eps
+    rows, point, lowest = torch.arange(n, device=problem.y.device), start, _margins(problem, start)
+    points, first, part = start.clone(), torch.full_like(problem.y, -1), problem
+    for step in range(len(shares) + 1):
         standing = lowest >= 0
         if not problem.batch_dependent and not bool(standing.all()):
             first[rows[~standing]] = step
             points[rows[~standing]] = point[~standing]
             rows, point, lowest, part = rows[standing], point[standing], lowest[standing], part.take(standing)
-        if step == spec.steps or len(rows) == 0:
+        if step == len(shares) or len(rows) == 0:
             break
-        side = max(1, round((SHARE * (1 - step / spec.steps) ** 2 * height * width) ** 0.5))
+        side = max(1, round((shares[step] * height * width) ** 0.5))
         mask = _squares(draws[rows, step, :2], side, height, width)
         signs = draws[rows, step, 2:].sign()[:, :, None, None]
         candidate = part.threat.project(point + push * signs * mask[:, None], part.x)

@@ -5,13 +5,16 @@ a quarter of the last move; with a tenth of the steps left every image returns t
 there. A falling step size alone, without the halving at checkpoints of APGD (Croce and Hein 2020), won at equal budgets
 on standard, released and adversarially trained networks: it explores for as long as the budget allows.
 
-Starts: the image itself first, then in turn random points and the best point so far with half the step.
+Starts: the image itself first, then in turn random points and the best point so far with half the step. A restart
+after the first stops halfway, lets ``SQUARES`` small squares for each of its steps be pushed at random to wherever the
+margin falls (forward passes alone), and ascends from there: an adversarially trained network that hides its gradients
+(MNIST at eps 0.3) fell to that where gradients from any start failed, and where squares alone took ten times as long.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from isce.attacks.ascent import Ascended, ascended, pull
 from isce.attacks.base import Found, Problem, margin
+from isce.attacks.black_box import squares
 
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
@@ -27,12 +31,14 @@ FIRST_STEP = 2.0
 LAST_STEP = 0.01
 MOMENTUM = 0.25
 RETURN_AT = 0.9
+SQUARES = 3  # for each gradient step of a restart
+SQUARE = 0.03  # share of the image's area
 #: An image counts as fallen inside the loop when its margin is below minus this share of its largest score: less may
 #: be the rounding of another batch size.
 CLEAR = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Climb:
     """The images still standing; every tensor has one row for each.
 
@@ -40,6 +46,8 @@ class _Climb:
         rows: position in the batch.
         y: label.
         x: the image.
+        low: lowest allowed value of each pixel, in ball (l_inf) and box.
+        high: highest allowed value.
         constants: of the function that is ascended.
         point: current point.
         before: the point before it.
@@ -51,6 +59,8 @@ class _Climb:
     rows: Tensor
     y: Tensor
     x: Tensor
+    low: Tensor
+    high: Tensor
     constants: Tensor
     point: Tensor
     before: Tensor
@@ -64,26 +74,48 @@ class _Climb:
 
 
 def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
-    """One restart of the matched attack with ``spec.steps`` gradient steps."""
+    """One restart of the matched attack with ``spec.steps`` gradient steps, and squares between them."""
     function, constants = ascended(spec.objective, problem.objective, problem.scores, problem.y, restart)
     informed = restart > 0 and restart % 2 == 0
     start = problem.random_start(restart) if restart % 2 else problem.best if informed else problem.x
     first = FIRST_STEP / 2 if informed else FIRST_STEP
-    climb = _Climb(
+
+    def ascend(part: Problem, rows: Tensor | slice, start: Tensor, first: float, steps: int) -> Found:
+        sizes = [first if spec.step_size is None else spec.step_size] * steps
+        sizes = [part.threat.eps * max(size * (1 - i / steps), LAST_STEP) for i, size in enumerate(sizes)]
+        climber = _climb_whole if part.batch_dependent else _climb_each
+        return climber(part, function, _start(part, constants[rows], start), sizes)
+
+    if restart == 0 or problem.batch_dependent:
+        return ascend(problem, slice(None), start, first, spec.steps)
+    half = (spec.steps + 1) // 2
+    found = ascend(problem, slice(None), start, first, half)
+    rows = (found.first < 0).nonzero()[:, 0]
+    if len(rows) == 0:
+        return found
+    part = problem.take(rows)
+    shaken = squares(part, found.points[rows], [SQUARE] * SQUARES * spec.steps, -restart)
+    last = ascend(part, rows, shaken.points, FIRST_STEP / 2, spec.steps - half)
+    found.points[rows] = last.points
+    found.first[rows] = torch.where(last.first >= 0, half + last.first, -1)
+    return found
+
+
+def _start(problem: Problem, constants: Tensor, start: Tensor) -> _Climb:
+    radius = problem.threat.eps if problem.threat.norm == "linf" else 1.0
+    return _Climb(
         rows=torch.arange(len(problem.y), device=problem.y.device),
         y=problem.y,
         x=problem.x,
+        low=(problem.x - radius).clamp_(0, 1),
+        high=(problem.x + radius).clamp_(0, 1),
         constants=constants,
-        point=start,
-        before=start,
-        best=start,
+        point=start.clone(),  # these are written in place
+        before=start.clone(),
+        best=start.clone(),
         best_gradient=torch.zeros_like(start),
         best_value=torch.full_like(problem.y, -math.inf, dtype=torch.float64),
     )
-    sizes = [first if spec.step_size is None else spec.step_size] * spec.steps
-    sizes = [problem.threat.eps * max(size * (1 - i / spec.steps), LAST_STEP) for i, size in enumerate(sizes)]
-    climber = _climb_whole if problem.batch_dependent else _climb_each
-    return climber(problem, function, climb, sizes)
 
 
 def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
@@ -91,17 +123,17 @@ def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list
     points, first = problem.x.clone(), torch.full_like(problem.y, -1)
     for step in range(len(sizes) + 1):
         scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
-        fallen = margin(scores, climb.y) < -CLEAR * scores.abs().amax(1)
-        if bool(fallen.any()):
+        if bool((scores.argmax(1) != climb.y).any()):
+            fallen = margin(scores, climb.y) < -CLEAR * scores.abs().amax(1)
             rows = climb.rows[fallen]
             points[rows] = climb.point[fallen]
             first[rows] = step
             if bool(fallen.all()):
                 return Found(points, first, points)
             climb, value, gradient = climb.take(~fallen), value[~fallen], gradient[~fallen]
-        climb = _remember(climb, value, gradient)
+        _remember(climb, value, gradient)
         if step < len(sizes):
-            climb = _advance(problem, climb, gradient, sizes, step)
+            _advance(problem, climb, gradient, sizes, step)
     points[climb.rows] = climb.best
     return Found(points, first, points)  # it stops at the first success: no last point can be worse
 
@@ -113,9 +145,10 @@ def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: lis
         scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
         count = int((scores.argmax(1) != climb.y).sum())
         if count > most:
-            points, most, at = climb.point, count, step
+            points, most, at = climb.point.clone(), count, step
+        _remember(climb, value, gradient)
         if step < len(sizes):
-            climb = _advance(problem, _remember(climb, value, gradient), gradient, sizes, step)
+            _advance(problem, climb, gradient, sizes, step)
     return Found(points, torch.full_like(problem.y, at), climb.point)
 
 
@@ -127,39 +160,33 @@ def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool
     value, *pulled = pull(function, scores, climb.y, embedding, climb.constants)
     if not gradient:
         return scores, value, torch.zeros_like(point)
-    outputs = [part for part in (scores, embedding) if part is not None]
-    (found,) = torch.autograd.grad(outputs, point, pulled[: len(outputs)])
+    both = zip((scores, embedding), pulled, strict=True)
+    ways = [(part, back) for part, back in both if part is not None and back is not None]
+    (found,) = torch.autograd.grad([part for part, _ in ways], point, [back for _, back in ways])
     if not math.isfinite(float(found.sum())):
         found = found.nan_to_num(0.0)
     return scores.detach(), value, found
 
 
-def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> _Climb:
+def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> None:
     """Keep the points that are better than the best so far."""
-    better = value > climb.best_value
-    if bool(better.all()):
-        return replace(climb, best=climb.point, best_gradient=gradient, best_value=value)
-    shaped = better.view(-1, 1, 1, 1)
-    return replace(
-        climb,
-        best=torch.where(shaped, climb.point, climb.best),
-        best_gradient=torch.where(shaped, gradient, climb.best_gradient),
-        best_value=torch.where(better, value, climb.best_value),
-    )
+    better = (value > climb.best_value).nonzero()[:, 0]
+    for best, now in ((climb.best, climb.point), (climb.best_gradient, gradient), (climb.best_value, value)):
+        best.index_copy_(0, better, now.index_select(0, better))  # three times as fast as torch.where
 
 
-def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[float], step: int) -> _Climb:
+def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[float], step: int) -> None:
     """One projected step with momentum; once, near the end, from the best point instead of the current one."""
-    point, before = climb.point, climb.before
     if step == round(RETURN_AT * len(sizes)):
-        point = before = climb.best
+        climb.point.copy_(climb.best)
+        climb.before.copy_(climb.best)
         gradient = climb.best_gradient
-    if problem.threat.norm == "linf":
-        move = gradient.sign().mul_(sizes[step])
-    else:
-        move = _unit(_unit(gradient, math.inf), 2).mul_(sizes[step])  # the largest entry first: squares may underflow
-    move.add_(point).add_(point - before, alpha=MOMENTUM)
-    return replace(climb, point=problem.threat.project(move, climb.x), before=point)
+    linf = problem.threat.norm == "linf"
+    # The largest entry first: squares may underflow.
+    direction = gradient.sign_() if linf else _unit(_unit(gradient, math.inf), 2)
+    move = climb.before.lerp_(climb.point, 1 + MOMENTUM).add_(direction, alpha=sizes[step])
+    climb.before = climb.point
+    climb.point = move.clamp_(climb.low, climb.high) if linf else problem.threat.project(move, climb.x)
 
 
 def _unit(gradient: Tensor, order: float) -> Tensor:
