@@ -17,6 +17,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 
+def _style(number: int) -> dict[str, Any]:
+    """Colour and marker of the line with this number; no pair comes twice within 81."""
+    turn, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)]}
+
+
 def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
@@ -42,8 +48,8 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
         frame = pd.DataFrame(list(rows)).groupby("epoch")
         for ax, name, factor in ((left, "train_loss", 1), (right, "validation_accuracy", 100)):
             mean, low, high = (factor * frame[name].agg(how) for how in ("mean", "min", "max"))
-            ax.plot(mean.index, mean, color=COLOURS[number], label=label, marker=MARKERS[number], markevery=0.2)
-            ax.fill_between(mean.index, low, high, color=COLOURS[number], alpha=0.2, linewidth=0)
+            ax.plot(mean.index, mean, label=label, markevery=0.2, **_style(number))
+            ax.fill_between(mean.index, low, high, color=_style(number)["color"], alpha=0.2, linewidth=0)
     left.set(xlabel="epoch", ylabel="training loss (each objective's own)")
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
     if right.lines:
@@ -62,9 +68,9 @@ def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
     figure, (ax,) = _figure()
     for number, (label, rows) in enumerate(frame.groupby("label", sort=False)):
         rows = rows.sort_values("eps")
-        style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
+        style = _style(number)
         ax.plot(rows["eps"], rows["worst"], label=label, **style)
-        ax.fill_between(rows["eps"], rows["low"], rows["high"], color=COLOURS[number], alpha=0.2, linewidth=0)
+        ax.fill_between(rows["eps"], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
         ax.plot(rows["eps"], rows["own"], linestyle="--", alpha=0.7, **style)
     ax.set(xlabel=f"eps ({norm}, images in [0, 1])", ylabel="accuracy (%)", ylim=(-2, 102))
     ax.plot([], [], color="0.3", label="worst case over the suite")
@@ -89,11 +95,9 @@ def lines(frame: pd.DataFrame, x: str, xlabel: str, order: Sequence[str], *, log
         if part.empty:
             continue
         table = part.pivot_table(index=x, columns="run", values="percent").ffill()
-        style: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "label": label}
-        ax.plot(table.index, table.mean(axis=1), **style)
-        ax.fill_between(
-            table.index, table.min(axis=1), table.max(axis=1), color=COLOURS[number], alpha=0.2, linewidth=0
-        )
+        style = _style(number)
+        ax.plot(table.index, table.mean(axis=1), label=label, **style)
+        ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style["color"], alpha=0.2, linewidth=0)
     ax.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 102), xscale="log" if log else "linear")
     ax.legend(frameon=False)
     return figure
@@ -153,7 +157,7 @@ def coverage(rows: pd.DataFrame, norm: str) -> Figure:
     for ax, eps in zip(axes, every, strict=True):
         part = rows[rows["eps"] == eps]
         for number, (label, line) in enumerate(part.groupby("label", sort=False)):
-            ax.plot(line["m"], line["covered"], color=COLOURS[number], marker=MARKERS[number], label=label)
+            ax.plot(line["m"], line["covered"], label=label, **_style(number))
         ax.set(title=f"eps {eps:g} ({norm})", xlabel="m", ylim=(-2, 102))
     axes[0].set_ylabel("covered (%)")
     axes[-1].legend(frameon=False)

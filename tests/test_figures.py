@@ -44,3 +44,23 @@ def test_worst_case_and_own_loss_are_both_drawn():
 def test_same_values_same_bytes(kind):
     one, two = (figures.as_bytes(figures.training_curves({"a": [ROW]}), kind) for _ in range(2))
     assert one == two
+
+
+def test_more_lines_than_colours_are_still_told_apart():
+    styles = [tuple(figures._style(number).values()) for number in range(81)]
+    assert len(set(styles)) == 81
+    rows = [{"label": f"m{k}", "run": "s0", "eps": eps, "percent": 50.0} for k in range(20) for eps in (0.1, 0.2)]
+    drawn = figures.lines(pd.DataFrame(rows), "eps", "eps", [f"m{k}" for k in range(20)])
+    assert len(drawn.axes[0].lines) == 20
+
+
+def test_a_curve_that_reached_zero_stays_there_in_the_mean():
+    rows = [
+        {"label": "sce", "run": "s0", "eps": 0.1, "percent": 40.0},
+        {"label": "sce", "run": "s0", "eps": 0.2, "percent": 0.0},
+        {"label": "sce", "run": "s1", "eps": 0.1, "percent": 60.0},
+        {"label": "sce", "run": "s1", "eps": 0.2, "percent": 20.0},
+        {"label": "sce", "run": "s1", "eps": 0.3, "percent": 0.0},
+    ]
+    line = figures.lines(pd.DataFrame(rows), "eps", "eps", ["sce"]).axes[0].lines[0]
+    assert line.get_ydata().tolist() == [50.0, 10.0, 0.0]
