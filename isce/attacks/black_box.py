@@ -20,7 +20,7 @@ def search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
     Starts at random corners of the ball in vertical stripes, then :func:`squares` that shrink.
     """
-    channels, height, width = problem.x.shape[1:]
+    channels, _, width = problem.x.shape[1:]
     stripes = keyed_noise(problem.seed, problem.index, 2 * restart, torch.Size([channels, 1, width]), "linf")
     start = problem.threat.project(problem.x + 2 * problem.threat.eps * stripes.to(problem.x).sign(), problem.x)
     shares = [SHARE * (1 - step / spec.steps) ** 2 for step in range(spec.steps)]
