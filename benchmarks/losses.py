@@ -105,8 +105,8 @@ def step_contestants(device: str, compiled: bool) -> dict[str, Contestant]:
     return {"sce": contestant("sce"), "baseline again": contestant("sce"), "isce": contestant("isce")}
 
 
-def measure(contestants: dict[str, Contestant], device: str, seconds: float) -> dict[str, Tensor]:
-    """Times in seconds of each contestant, one each in every round, in an order drawn anew for each round."""
+def measure(contestants: dict[str, Contestant], device: str, seconds: float, least: int = 20) -> dict[str, Tensor]:
+    """Times in seconds of each contestant, one each in every round (at least so many), in an order drawn for each."""
     wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     names, times = list(contestants), {name: [] for name in contestants}
@@ -114,7 +114,7 @@ def measure(contestants: dict[str, Contestant], device: str, seconds: float) -> 
         contestants[name]()
     generator = torch.Generator().manual_seed(0)
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[names[0]]) < 20:
+    while time.perf_counter() < end or len(times[names[0]]) < least:
         for position in torch.randperm(len(names), generator=generator).tolist():
             wait()
             start = clock()

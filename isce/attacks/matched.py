@@ -182,8 +182,8 @@ def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[floa
         climb.before.copy_(climb.best)
         gradient = climb.best_gradient
     linf = problem.threat.norm == "linf"
-    # The largest entry first: squares may underflow.
-    direction = gradient.sign_() if linf else _unit(_unit(gradient, math.inf), 2)
+    # The largest entry first: squares may underflow. Not in place: a gradient may be one number, expanded.
+    direction = gradient.sign() if linf else _unit(_unit(gradient, math.inf), 2)
     move = climb.before.lerp_(climb.point, 1 + MOMENTUM).add_(direction, alpha=sizes[step])
     climb.before = climb.point
     climb.point = move.clamp_(climb.low, climb.high) if linf else problem.threat.project(move, climb.x)

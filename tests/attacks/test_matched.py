@@ -157,6 +157,21 @@ def test_pull_is_the_gradient_of_the_training_loss_where_that_has_one(name):
     assert embedding is None
 
 
+@pytest.mark.parametrize("name", ["ce", "margin", "targeted"])
+def test_gradients_in_closed_form_are_those_of_their_values(name):
+    """By central differences."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(5, (6,), generator=generator)
+    function, constants = ascended(name, build("sce"), scores, y, restart=1)
+    _, gradient, _ = pull(function, scores, y, None, constants)
+    for k in range(5):
+        moved = 1e-6 * F.one_hot(torch.tensor(k), 5)
+        up, down = (pull(function, scores + sign * moved, y, None, constants)[0] for sign in (1, -1))
+        assert torch.allclose(gradient[:, k], (up - down) / 2e-6, atol=1e-6)
+    assert torch.allclose(gradient.abs().amax(1), torch.ones(6, dtype=torch.float64))
+
+
 def test_a_loss_without_gradient_gives_way_to_the_margin_and_ranks_lowest():
     scores, y = torch.tensor([[5e4, 0.0, 1e4], [1.0, 0.0, 0.5]]), torch.tensor([0, 0])
     function, constants = ascended("training", build("sce"), scores, y, restart=0)
@@ -204,6 +219,44 @@ def test_images_leave_the_batch_the_step_they_fall():
     assert clean == 3
     assert steps == [3, 3, 2, 1, 1, 1]
     assert verified[0] == 3
+
+
+class Hidden(nn.Module):
+    """Class 1 wins where more than 80% of the pixels exceed 0.5; no gradient anywhere."""
+
+    def forward(self, x):
+        share = (x.flatten(1) > 0.5).to(x).mean(1) + 0 * x.flatten(1).sum(1)
+        return torch.stack([0.8 - share, share - 0.8], 1)
+
+
+def test_squares_find_what_gradients_hide():
+    x, y = torch.full((4, 1, 4, 4), 0.45), torch.zeros(4, dtype=torch.int64)
+    threat = Threat("linf", 0.1)
+    stuck = run(spec(steps=40, restarts=1), Hidden(), build("sce"), x, y, threat, seed=0)
+    freed = run(spec(steps=40, restarts=2), Hidden(), build("sce"), x, y, threat, seed=0)
+    assert not stuck.success.any()
+    assert freed.success.all()
+    assert ((freed.first_success > 40) & (freed.first_success <= 80)).all()
+
+
+@pytest.mark.parametrize("restarts", [2, 3])
+def test_restarts_do_not_depend_on_the_batch(target, restarts):
+    threat, chosen = Threat("linf", 0.06), spec("margin", steps=6, restarts=restarts)
+    args = chosen, target.classifier, target.objective
+    x, y, index = target.x[:6], target.y[:6], torch.arange(100, 106)
+    whole = run(*args, x, y, threat, seed=0, index=index)
+    for i in range(6):
+        alone = run(*args, x[i : i + 1], y[i : i + 1], threat, seed=0, index=index[i : i + 1])
+        assert torch.allclose(alone.adversarial[0], whole.adversarial[i], atol=1e-6)
+
+
+def test_the_images_are_left_as_they_were(target):
+    """Points are moved in place."""
+    x = target.x.clone()
+    run(
+        spec("margin", steps=4, restarts=3), target.classifier, target.objective, x, target.y, Threat("l2", 0.5), seed=0
+    )
+    assert torch.equal(x, target.x)
 
 
 def test_more_restarts_never_lose(target):
