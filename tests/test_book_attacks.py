@@ -1,0 +1,186 @@
+"""The book's attack pages say what registry, suites and flags say: each has its place there, with its defaults."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from isce import notebook
+from isce.attacks import about, black_box, family, gradient, names, queries
+from isce.attacks.ascent import OBJECTIVES, TEMPERATURES
+from isce.attacks.threat import Norm
+from isce.evaluation import flags
+from isce.suites import AttackSpec
+from isce.training import TrainResult
+
+BOOK = Path(__file__).parents[1] / "book"
+NAMES = names()
+PACKAGES = ("advertorch", "foolbox", "pyautoattack")
+
+
+def page_of(name: str) -> str:
+    """The page of an attack; both families that see scores alone share one."""
+    return {"black_box": "queries"}.get(family(name), family(name))
+
+
+PAGES = sorted({page_of(name) for name in NAMES})
+
+
+def text_of(page: str) -> str:
+    return (BOOK / "attacks" / f"{page}.md").read_text(encoding="utf-8")
+
+
+def sections(text: str, level: str) -> dict[str, str]:
+    """Text below each heading of a level, by heading."""
+    parts = re.split(rf"^{level} (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def of_attacks(page: str) -> dict[str, str]:
+    """The sections of a page that are about one attack: their heading ends with its name in code font."""
+    found = {re.search(r"`([\w-]+)`$", heading): text for heading, text in sections(text_of(page), "##").items()}
+    return {match[1]: text for match, text in found.items() if match}
+
+
+def code(text: str) -> list[str]:
+    return re.findall(r"`([\w-]+)`", text)
+
+
+def rows() -> dict[str, list[str]]:
+    """The cells of the table of all attacks, by attack."""
+    table = sections(text_of("index"), "##")["All attacks"]
+    lines = [re.split(r" *\| *", line)[1:-1] for line in table.splitlines() if line.startswith("| [")]
+    found = {code(cells[0])[0]: cells for cells in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+def test_every_page_is_in_the_table_of_contents_and_no_other():
+    toc = (BOOK / "_toc.yml").read_text(encoding="utf-8")
+    stems = sorted(path.stem for path in (BOOK / "attacks").glob("*.md"))
+    assert sorted(re.findall(r"file: attacks/(\S+)", toc)) == stems == sorted([*PAGES, "flags", "index"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_a_section_for_each_attack_of_its_family(page: str):
+    assert sorted(of_attacks(page)) == [name for name in NAMES if page_of(name) == page]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_what_is_assumed_when_it_fails_and_where_it_is_from(page: str):
+    headings = sections(text_of(page), "##")
+    assert any(heading.startswith("What") and heading.endswith(("assume", "assumes")) for heading in headings)
+    assert any(heading.startswith("When") and heading.endswith(("fail", "fails")) for heading in headings)
+    modules = {f"isce/attacks/{family(name)}.py" for name in NAMES if page_of(name) == page}
+    assert modules <= set(re.findall(r"`(isce/attacks/\w+\.py)`", headings["Source"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_have_their_defaults(name: str):
+    stated = dict(re.findall(r"`(\w+) = ([^`\n]+)`", of_attacks(page_of(name))[name]))
+    assert stated == {key: f"{value:g}" for key, value in about(name).params.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_and_restarts_are_named_where_an_attack_takes_them(name: str):
+    """BIM's and PGD's pages stand for those of their kind: `steps` and `restarts` are named in each section."""
+    stated = set(code(of_attacks(page_of(name))[name]))
+    assert ("steps" in stated) == about(name).steps
+    assert ("restarts" in stated) == about(name).random
+
+
+def test_the_table_says_what_the_registry_says():
+    assert sorted(rows()) == NAMES
+    for name, (attack, module, package, norms, targeted, ascends, steps) in rows().items():
+        known = about(name)
+        assert attack == f"[`{name}`]({page_of(name)}.md)"
+        assert module == f"`{known.family}`"
+        assert norms == ", ".join(f"`{norm}`" for norm in known.norms)
+        assert targeted == {"no": "no", "may": "can be", "must": "always"}[known.targeted]
+        assert code(ascends) == [objective for objective in known.objectives if objective != "own"]
+        assert (steps == "none") == (not known.steps)
+        assert (package in PACKAGES) == known.foreign
+        source = inspect.getsource(import_module(f"isce.attacks.{known.family}"))
+        assert package == "isce" or f"import_{package}()" in source
+
+
+def test_the_threat_models_are_all_there():
+    table = sections(text_of("index"), "##")["What the adversary may do"]
+    assert tuple(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE)) == get_args(Norm)
+
+
+def test_every_field_of_a_row_is_explained():
+    text = sections(text_of("index"), "##")["A suite is a list of rows"]
+    terms = {name for line in re.findall(r"^(`.+`)\n:", text, flags=re.MULTILINE) for name in code(line)}
+    assert terms == set(AttackSpec.model_fields) - {"attack"}
+
+
+def test_functions_of_the_matched_attack_are_all_there():
+    table = of_attacks("matched")["matched"]
+    assert sorted(re.findall(r"^\| `(\w+)` \| ", table, flags=re.MULTILINE)) == sorted([*OBJECTIVES, "objective"])
+    assert len(TEMPERATURES) > 1  # "another temperature each restart"
+
+
+def test_numbers_in_formulas_are_those_of_the_code():
+    assert rf"$\alpha = {gradient.REACH:g}\,\varepsilon / n$" in of_attacks("gradient")["bim"]
+    assert rf"$x \leftarrow \Pi(x \pm {queries.STEP:g}\, e_i)" in of_attacks("queries")["simba"].replace("$$\n", "$")
+    assert rf"${black_box.SHARE:g}\, (1 - i / n)^2$" in of_attacks("queries")["search"]
+
+
+def test_every_flag_of_an_attack_run_has_its_place():
+    """Names of flags are the hyphenated words among the module's strings; its docstring lists them, too."""
+    strings = {
+        node.value
+        for node in ast.walk(ast.parse(inspect.getsource(flags)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    raised = {text for text in strings if re.fullmatch(r"[a-z]+(-[a-z]+)+", text)}
+    text = sections(text_of("flags"), "##")["Flags of an attack run"]
+    assert set(re.findall(r"^### `(.+)`$", text, flags=re.MULTILINE)) == raised
+    listed = inspect.getdoc(flags.red_flags)
+    assert listed is not None
+    assert set(re.findall(r"``([a-z-]+)``", listed.partition("Names:")[2])) == raised
+
+
+def test_every_flag_of_training_and_analysis_has_its_place():
+    trained = {field.name for field in fields(TrainResult) if field.type == "str | None"}
+    source = inspect.getsource(notebook.write_minmax_record)
+    analysed = set(re.findall(r'flags(?: = \{|\[)"([a-z ]+)"', source))
+    assert trained
+    assert analysed == {"no bound", "bound violated"}
+    text = sections(text_of("flags"), "##")["Flags of training and of the min-max analysis"]
+    assert trained | analysed <= set(re.findall(r"^### `(.+)`$", text, flags=re.MULTILINE))
+
+
+def test_each_flag_says_what_raises_it_what_it_can_mean_and_what_to_do():
+    for heading, text in sections(text_of("flags"), "###").items():
+        if heading.startswith("`"):
+            terms = re.findall(r"^(.+)\n: ", text, flags=re.MULTILINE)
+            assert terms == ["Raised when", "It can mean", "What to do"], heading
+
+
+def test_thresholds_of_flags_are_those_of_the_code():
+    stated = dict(re.findall(r"`([A-Z_]+) = ([^`\n]+)`", text_of("flags")))
+    numbers = {name: value for name, value in vars(flags).items() if name.isupper() and type(value) in (int, float)}
+    found = {name: f"{value:g}" for name, value in numbers.items()}
+    assert stated == found
+
+
+@pytest.mark.parametrize("page", ["digits", "mnist"])
+def test_experiment_pages_show_attacks_curves_pairs_and_flags(page: str):
+    text = (BOOK / "experiments" / f"{page}.md").read_text(encoding="utf-8")
+    for item in (
+        "records-table} {}/attacks",
+        "records-figure} {}/sweep",
+        "records-figure} {}/convergence",
+        "records-table} {}/pairs",
+        "records-table} {}/flags",
+    ):
+        assert f"```{{{item.replace('{}', page)}\n:optional:\n```" in text
