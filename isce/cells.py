@@ -45,6 +45,7 @@ def cells(name: str, record: Record) -> list[Cell]:
     if record.kind != "attack" or "clean" not in record.figures:
         return []
     norm = record.parameters["norm"]
+    older = record.parameters["suite"]["survivors_only"]  # said for the suite alone, before rows said it
     found: list[tuple[str, float, int]] = [("clean", *_accuracy(record.figures["clean"]))]
     for threat, outcome in record.figures["threats"].items():
         where, own = at(threat, norm), list[tuple[float, int]]()
@@ -52,7 +53,7 @@ def cells(name: str, record: Record) -> list[Cell]:
             found.append((f"attack:{row}{where}", *_accuracy(share)))
             if "target_success" in share:
                 found.append((f"hit:{row}{where}", share["target_success"], share["n"]))
-            if row.endswith("-training") and not share["survivors"] and share["n"] == outcome["worst"]["n"]:
+            if row.endswith("-training") and not share.get("survivors", older) and share["n"] == outcome["worst"]["n"]:
                 own.append(_accuracy(share))
         found += [(f"own{where}", *min(own))] if own else []
         found.append((f"worst{where}", *_accuracy(outcome["worst"])))

@@ -40,8 +40,8 @@ class Attack(NamedTuple):
     params: Mapping[str, float] = MappingProxyType({})
 
 
-def _gradient(*, random: bool = False, steps: bool = True) -> Attack:
-    return Attack("gradient", ("training", "matched"), random=random, targeted="may", steps=steps, foreign=True)
+def _gradient(*norms: str, random: bool = False, steps: bool = True) -> Attack:
+    return Attack("gradient", ("training", "matched"), norms, random, targeted="may", steps=steps, foreign=True)
 
 
 def _minimal(*norms: str, targeted: Literal["no", "may", "must"] = "no", **params: float) -> Attack:
@@ -50,24 +50,24 @@ def _minimal(*norms: str, targeted: Literal["no", "may", "must"] = "no", **param
 
 _ATTACKS = {
     "autoattack": Attack("ensemble", steps=False, foreign=True),
-    "bim": _gradient(),
+    "bim": _gradient("linf", "l2"),
     "cw": _minimal("l2", targeted="may", confidence=0, search_steps=5, lr=0.01, initial_const=0.01),
     "deepfool": _minimal("linf", "l2", candidates=10, overshoot=0.02),
     "fab": _minimal("linf", "l2"),
-    "fgsm": _gradient(steps=False),
+    "fgsm": _gradient("linf", "l2", steps=False),
     "jsma": Attack("pixels", norms=("l0",), targeted="must", steps=False, foreign=True, params={"theta": 1}),
     "lbfgs": _minimal("l2", targeted="must", search_steps=5, initial_const=0.01),
     "local-search": Attack("pixels", norms=("l0",), foreign=True, params={"seeds": 128}),
     "matched": Attack("matched", ("training", "matched", "ce", "margin", "dlr", "targeted"), random=True),
-    "mim": _gradient(),
-    "pgd": _gradient(random=True),
+    "mim": _gradient("linf"),  # advertorch's l_2 form divides by the change of each pixel: NaN where there is none
+    "pgd": _gradient("linf", "l2", random=True),
     "released": Attack("released", ("training",), norms=("released",), eps=1),
     "search": Attack("black_box", ("margin",), random=True),
     "simba": Attack("queries", ("margin",), norms=("l2",), random=True),
     "single-pixel": Attack("pixels", norms=("l0",), foreign=True, eps=1),
     "spatial": Attack("deform", norms=("spatial",), targeted="may", foreign=True, eps=1, params={"smoothness": 1}),
     "spsa": Attack("queries", norms=("linf",), foreign=True, params={"samples": 128, "delta": 0.01, "lr": 0.01}),
-    "transfer": Attack("gradient", ("training", "matched"), foreign=True),
+    "transfer": Attack("gradient", ("training", "matched"), ("linf",), foreign=True),
 }
 
 
