@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -45,9 +45,7 @@ class _Climb:
     Attributes:
         rows: position in the batch.
         y: label.
-        x: the image.
-        low: lowest allowed value of each pixel, in ball (l_inf) and box.
-        high: highest allowed value.
+        ball: l_inf: lowest and highest value of each pixel, in ball and box; l_2: the image.
         constants: of the function that is ascended.
         point: current point.
         before: the point before it.
@@ -58,9 +56,7 @@ class _Climb:
 
     rows: Tensor
     y: Tensor
-    x: Tensor
-    low: Tensor
-    high: Tensor
+    ball: tuple[Tensor, ...]
     constants: Tensor
     point: Tensor
     before: Tensor
@@ -69,8 +65,12 @@ class _Climb:
     best_value: Tensor
 
     def take(self, keep: Tensor) -> _Climb:
-        """Some of the images."""
-        return _Climb(**{f.name: getattr(self, f.name)[keep] for f in fields(self)})
+        """The images at these positions."""
+
+        def some(value: Any) -> Any:
+            return tuple(map(some, value)) if isinstance(value, tuple) else value.index_select(0, keep)
+
+        return _Climb(**{f.name: some(getattr(self, f.name)) for f in fields(self)})
 
 
 def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
@@ -102,13 +102,12 @@ def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
 
 def _start(problem: Problem, constants: Tensor, start: Tensor) -> _Climb:
-    radius = problem.threat.eps if problem.threat.norm == "linf" else 1.0
+    x, eps = problem.x, problem.threat.eps
+    linf = problem.threat.norm == "linf"
     return _Climb(
         rows=torch.arange(len(problem.y), device=problem.y.device),
         y=problem.y,
-        x=problem.x,
-        low=(problem.x - radius).clamp_(0, 1),
-        high=(problem.x + radius).clamp_(0, 1),
+        ball=((x - eps).clamp_(0, 1), (x + eps).clamp_(0, 1)) if linf else (x,),
         constants=constants,
         point=start.clone(),  # these are written in place
         before=start.clone(),
@@ -130,7 +129,8 @@ def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list
             first[rows] = step
             if bool(fallen.all()):
                 return Found(points, first, points)
-            climb, value, gradient = climb.take(~fallen), value[~fallen], gradient[~fallen]
+            keep = (~fallen).nonzero()[:, 0]
+            climb, value, gradient = climb.take(keep), value.index_select(0, keep), gradient.index_select(0, keep)
         _remember(climb, value, gradient)
         if step < len(sizes):
             _advance(problem, climb, gradient, sizes, step)
@@ -160,8 +160,8 @@ def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool
     value, *pulled = pull(function, scores, climb.y, embedding, climb.constants)
     if not gradient:
         return scores, value, torch.zeros_like(point)
-    both = zip((scores, embedding), pulled, strict=True)
-    ways = [(part, back) for part, back in both if part is not None and back is not None]
+    parts = zip((scores, embedding), pulled, strict=True)
+    ways = [(part, back) for part, back in parts if part is not None and back is not None]
     (found,) = torch.autograd.grad([part for part, _ in ways], point, [back for _, back in ways])
     if not math.isfinite(float(found.sum())):
         found = found.nan_to_num(0.0)
@@ -186,7 +186,7 @@ def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[floa
     direction = gradient.sign() if linf else _unit(_unit(gradient, math.inf), 2)
     move = climb.before.lerp_(climb.point, 1 + MOMENTUM).add_(direction, alpha=sizes[step])
     climb.before = climb.point
-    climb.point = move.clamp_(climb.low, climb.high) if linf else problem.threat.project(move, climb.x)
+    climb.point = move.clamp_(*climb.ball) if linf else problem.threat.project(move, *climb.ball)
 
 
 def _unit(gradient: Tensor, order: float) -> Tensor:
