@@ -62,7 +62,7 @@ def bounds(records: list[tuple[str, Record]]) -> Table:
 def region(records: list[tuple[str, Record]]) -> Table:
     """The inference region over all images, at each eps."""
     rows = [
-        [label, f"{found['eps']:g}", *(_text(name, found["region"]["all"][name]) for name in _REGION)]
+        [label, f"{found['eps']:g}", *(_text(name, found["region"]["all"].get(name)) for name in _REGION)]
         for label, _, found in _rows(records)
     ]
     caption = (

@@ -1,0 +1,129 @@
+"""Sphinx extension: tables of the benchmarks, read from ``benchmarks/results``, never typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from isce_report import ReportError, read_json
+from sphinx.addnodes import download_reference
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+logger = logging.getLogger(__name__)
+Table = tuple[str, list[str], list[list[str]]]
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def steps(found: dict[str, Any]) -> Table:
+    """Cost of one step of the matched attack against a bare step."""
+    about = found["tables"][0]
+    caption = (
+        "A step of the matched attack against a bare forward pass with its gradient for the image, which takes "
+        f"{about['bare_ms']:.1f} ms here (MNIST's small network, batch {about['batch']}): ratio of medians, 95% "
+        f"bootstrap interval. The baseline stands a second time as a measure of the noise. {_where(found)}"
+    )
+    return caption, ["contestant", "ratio"], [[row["loss"], _ratio(row)] for row in about["rows"]]
+
+
+def attacks(found: dict[str, Any]) -> Table:
+    """Whole attacks of the same number of steps from the same start, against other packages."""
+    rows: list[list[str]] = []
+    for table in found["tables"][1:]:
+        case = f"{table['network']}, eps {table['eps']:g}, {table['steps']} steps"
+        rows.append([case, "advertorch", "1", f"{100 * table['robust']['advertorch']:.1f}"])
+        rows += [["", row["loss"], _ratio(row), f"{100 * row['robust']:.1f}"] for row in table["rows"]]
+    n = ", ".join(sorted({str(table["n"]) for table in found["tables"][1:]}))
+    caption = (
+        "Projected ascent with the same steps from the image itself: time as a multiple of advertorch's (ratio of "
+        f"medians, 95% bootstrap interval), and the share of {n} images that it leaves. {_where(found)}"
+    )
+    return caption, ["network and budget", "attack", "time", "left (%)"], rows
+
+
+def autoattack(found: dict[str, Any]) -> Table:
+    """The suite ``strong`` and its stage before AutoAttack, against AutoAttack."""
+    rows = []
+    for case in found["table"]:
+        middle, n = case["medians"], case["medians"]["n"]
+        name = f"{case['network']}, eps {case['eps']:g}"
+        cells = [name, f"{n:.0f}", str(case["rounds"]), f"{middle['autoattack_s']:.1f}"]
+        cells.append(f"{100 * middle['autoattack_left'] / n:.1f}")
+        for part in ("stage", "strong"):
+            cells += [f"{median(case['faster'][part]):.2f}", f"{100 * middle[f'{part}_left'] / n:.1f}"]
+        rows.append(cells)
+    caption = (
+        "The matched rows of suite 'strong' (stage), and all of it, against AutoAttack's standard version: seconds of "
+        "CPU, how many times faster (medians over interleaved rounds), and the share of images that each leaves. The "
+        f"images are none of those on which the rows were chosen. {_where(found)}"
+    )
+    columns = ["network", "images", "rounds", "AutoAttack (s)", "left (%)", "stage: faster", "left (%)"]
+    return caption, [*columns, "strong: faster", "left (%)"], rows
+
+
+def _where(found: dict[str, Any]) -> str:
+    return "Measured with " + ", ".join(f"{name} {value}" for name, value in found["where"].items()) + "."
+
+
+TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Table]]] = {
+    "steps": ("attacks.json", "benchmarks/attacks.py", steps),
+    "attacks": ("attacks.json", "benchmarks/attacks.py", attacks),
+    "autoattack": ("autoattack.json", "benchmarks/suites.py", autoattack),
+}
+
+
+class BenchmarkTable(SphinxDirective):
+    """``benchmark-table steps``: one of ``TABLES``, or the command that makes it."""
+
+    required_arguments = 1
+    option_spec: ClassVar = {"class": directives.class_option}
+
+    def run(self) -> list[nodes.Node]:
+        file, script, make = TABLES[self.arguments[0]]
+        root = Path(self.env.srcdir).parent
+        path = root / "benchmarks" / "results" / file
+        self.env.note_dependency(str(path))
+        command = f"python {script} --out benchmarks/results/{file}"
+        if not path.is_file():
+            return [nodes.admonition("", nodes.title("", "Not run yet"), nodes.literal_block(command, command))]
+        try:
+            caption, columns, rows = make(read_json(path))
+        except (ReportError, KeyError) as error:
+            logger.warning("benchmark-table: %s lacks %s", file, error, location=self.get_location())
+            return []
+        line = nodes.paragraph(classes=["isce-links"])
+        for name in (path, root / script):
+            relative = Path("..", *[".."] * self.env.docname.count("/"), name.relative_to(root)).as_posix()
+            text = name.relative_to(root).as_posix()
+            line += [download_reference("", "", nodes.inline(text, text), reftarget=relative), nodes.Text(" · ")]
+        line += [nodes.Text("run again with "), nodes.literal(command, command)]
+        box = nodes.container(classes=["isce-record"])
+        box += [_table(caption, columns, rows), nodes.container("", line, classes=["isce-evidence"])]
+        return [box]
+
+
+def _table(caption: str, columns: list[str], rows: list[list[str]]) -> nodes.table:
+    table = nodes.table("", nodes.title(caption, caption), classes=["isce-table"])
+    group = nodes.tgroup(cols=len(columns))
+    group += [nodes.colspec(colwidth=1, stub=(number == 0)) for number in range(len(columns))]
+    for kind, lines in ((nodes.thead, [columns]), (nodes.tbody, rows)):
+        part = kind()
+        for cells in lines:
+            part += nodes.row("", *(nodes.entry("", nodes.paragraph(cell, cell)) for cell in cells))
+        group += part
+    table += group
+    return table
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directive."""
+    app.add_directive("benchmark-table", BenchmarkTable)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
