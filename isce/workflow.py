@@ -28,6 +28,7 @@ from isce.sources import closure, code_hash, essence, module_files
 Kind = Literal["train", "attack", "minmax"]
 Parameters = TrainParameters | AttackParameters | MinmaxParameters
 CHECKPOINT = "last.safetensors"
+NOTEBOOK, NOTEBOOK_HASH = "notebook.ipynb", "notebook.sha256"
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _is_done(folder: Path, run: Run) -> bool:
     if not path.exists():
         return False
     try:
-        problem = damage(path)
+        problem = damage(path) or _notebook_damage(folder)
         current = problem is None and records.read(path).key == run.key
     except records.RecordError as error:
         problem, current = str(error), False
@@ -162,6 +163,18 @@ def damage(path: Path) -> str | None:
     return None
 
 
+def _notebook_damage(folder: Path) -> str | None:
+    """What is wrong with the executed notebook, or None. No record can hold its hash: it holds the record's making."""
+    notebook, digest = folder / NOTEBOOK, folder / NOTEBOOK_HASH
+    if not digest.is_file():
+        return None
+    if not notebook.is_file():
+        return f"{notebook} is missing"
+    if sha256(notebook) != digest.read_text(encoding="utf-8"):
+        return f"{notebook} is damaged (its hash differs from {NOTEBOOK_HASH})"
+    return None
+
+
 def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     """Run one notebook with papermill and print one line about it.
 
@@ -183,8 +196,9 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     experiment, run = folder.parent.parent.name, folder.name
     context = {"experiment": experiment, "run": run, "folder": str(folder.resolve()), "device": device}
     started = time.monotonic()
-    out = folder / "notebook.ipynb"
+    out = folder / NOTEBOOK
     try:
+        (folder / NOTEBOOK_HASH).unlink(missing_ok=True)
         with _quiet_kernel():
             papermill.execute_notebook(
                 str(root / "notebooks" / f"{kind}.ipynb"),
@@ -195,6 +209,7 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
                 kernel_name="python3",
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
+        records.write_atomic(folder / NOTEBOOK_HASH, sha256(out))
     except PapermillExecutionError as error:
         raise RuntimeError(f"{kind} {experiment} {run}: {error.ename}: {error.evalue} (see {out})") from None
     except OSError as error:
