@@ -94,7 +94,7 @@ def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
         All runs of the experiment.
 
     Raises:
-        ConfigError: unknown experiment, or a value in its file that is not allowed.
+        ConfigError: unknown experiment, a value in its file that is not allowed, or a run's folder can't be written.
     """
     planned = runs(load_experiment(name, root), root)
     for run in planned:
@@ -102,6 +102,8 @@ def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
         params, text = folder / "params.yaml", yaml.safe_dump({"key": run.key, **run.parameters}, sort_keys=False)
         if not params.is_file() or params.read_text(encoding="utf-8") != text:
             records.write_atomic(params, text)
+        if not os.access(folder, os.W_OK):  # Snakemake would end without a word
+            raise ConfigError(f"{folder} can't be written")
         if _is_done(folder, run):
             oldest = min(path.stat().st_mtime_ns for path in (folder / "record.json", *folder.glob("*.safetensors")))
             if params.stat().st_mtime_ns > oldest:  # a change that was taken back
