@@ -20,8 +20,8 @@ from isce.records import RecordError
 
 
 @contextmanager
-def _only_one(build: Path) -> Generator[None]:
-    """Hold the build folder's lock; the kernel frees it when the process ends, however it ends."""
+def _only_one(build: Path) -> Generator[int]:
+    """Hold the build folder's lock and give its file; the kernel frees it when no process has it, however they end."""
     build.mkdir(parents=True, exist_ok=True)
     with (build / ".lock").open("a+") as lock:
         try:
@@ -33,7 +33,7 @@ def _only_one(build: Path) -> Generator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield lock.fileno()
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -59,11 +59,12 @@ def _reproduce(options: argparse.Namespace) -> int:
     command += ["without_book"] if options.no_book else []
     command += ["--nolock", "--config", f"experiment={experiment.name}", "build=build", f"device={options.device}"]
     command += [f"minutes={experiment.minutes or 0:g}"]
-    with _only_one(build):
+    with _only_one(build) as lock:
         workflow.plan(experiment.name, build)
         if options.dry_run:
             return _dry_run(experiment, [*command, "--dry-run", "--quiet", "host", "reason"])
-        code = subprocess.call(command, env=_environment())  # noqa: S603
+        # Snakemake holds the lock as well: it goes on if this process alone is killed.
+        code = subprocess.call(command, env=_environment(), pass_fds=[lock])  # noqa: S603
     if code:
         print(f"make reproduce: {experiment.name} is not complete; finished runs are kept, run again to go on")
         return 1

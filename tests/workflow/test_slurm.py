@@ -110,6 +110,36 @@ def test_failed_job_is_named_with_its_log_and_the_others_are_kept(cluster, built
     assert cluster.contents() == built[0].contents()
 
 
+KILLED = """
+set -m
+"$@" &
+until squeue --noheader --states=R | grep -q .; do sleep 0.2; done
+kill -9 -- -$!
+wait $!
+squeue --noheader --format %T > left.txt
+exec "$@"
+"""
+
+
+@needs_slurm
+@pytest.mark.full
+def test_killed_command_leaves_its_jobs_and_ends_in_the_same_records(cluster, built):
+    code, out, err = cluster.reproduce("--profile", "slurm", before=(*NODE, "bash", "-c", KILLED, "bash"))
+    assert code == 0, out + err
+    assert "RUNNING" in (cluster.root / "left.txt").read_text(), "the page says that its jobs go on"
+    assert cluster.contents() == built[0].contents()
+    assert cluster.due() == []
+
+
+@needs_slurm
+@pytest.mark.full
+def test_interrupted_command_cancels_its_jobs(cluster):
+    script = KILLED.replace("kill -9 -- -$!", "kill -INT -- -$!").replace('exec "$@"', "exit 1")
+    code, _, _ = cluster.reproduce("--profile", "slurm", before=(*NODE, "bash", "-c", script, "bash"))
+    assert code == 1
+    assert "RUNNING" not in (cluster.root / "left.txt").read_text()
+
+
 @needs_slurm
 @pytest.mark.full
 def test_node_ends_with_its_command_even_if_that_is_stopped_and_a_job_runs(tmp_path):
