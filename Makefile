@@ -1,7 +1,7 @@
 # The project's commands; `make` alone lists them. Nothing here needs root, conda or a GPU.
 
 EXPERIMENT ?= digits
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+JOBS ?=
 DEVICE ?= auto
 PROFILE ?= local
 DRY ?=
@@ -25,7 +25,8 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "EXPERIMENT=$(EXPERIMENT)  one of: $(basename $(notdir $(wildcard experiments/*.yaml)))"
-	@echo "JOBS=$(JOBS)  parallel runs      DEVICE=$(DEVICE)  auto, cpu, cuda or cuda:N      DRY=1  only print what would run"
+	@echo "JOBS=$(JOBS)  parallel runs (empty: one for each processor)  PROFILE=$(PROFILE)  $(notdir $(wildcard workflow/profiles/*))"
+	@echo "DEVICE=$(DEVICE)  auto, cpu, cuda or cuda:N      DRY=1  only print what would run"
 	@echo "UNTIL=train  stop after the training runs"
 
 $(READY): pyproject.toml requirements.lock
@@ -38,8 +39,8 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 reproduce: $(READY) ## train, attack, tabulate and build the book for EXPERIMENT, in build/
-	@$(BIN)/python -m isce reproduce --experiment $(EXPERIMENT) --jobs $(JOBS) --device $(DEVICE) --profile $(PROFILE) \
-		$(if $(UNTIL),--until $(UNTIL)) $(if $(DRY),--dry-run)
+	@$(BIN)/python -m isce reproduce --experiment $(EXPERIMENT) --device $(DEVICE) --profile $(PROFILE) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(UNTIL),--until $(UNTIL)) $(if $(DRY),--dry-run)
 
 test: lint ## lint, then the tests (minutes)
 	$(BIN)/python -m pytest -m "not full"

@@ -14,14 +14,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isce.config import ROOT, ConfigError
+from isce.config import ROOT, ConfigError, read_yaml
 from isce.experiments import Experiment, load_experiment
 from isce.records import RecordError
 
 
 @contextmanager
-def _only_one(build: Path) -> Generator[None]:
-    """Hold the build folder's lock; the kernel frees it when the process ends, however it ends."""
+def _only_one(build: Path) -> Generator[int]:
+    """Hold the build folder's lock and give its file; the kernel frees it when no process has it, however they end."""
     build.mkdir(parents=True, exist_ok=True)
     with (build / ".lock").open("a+") as lock:
         try:
@@ -33,7 +33,7 @@ def _only_one(build: Path) -> Generator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield lock.fileno()
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -43,19 +43,29 @@ def _reproduce(options: argparse.Namespace) -> int:
     profiles = sorted(path.name for path in (ROOT / "workflow" / "profiles").iterdir())
     if options.profile not in profiles:
         raise ConfigError(f"unknown profile {options.profile!r}; known: {', '.join(profiles)}")
+    settings = read_yaml(ROOT / "workflow" / "profiles" / options.profile / "config.yaml")
+    if settings.get("executor") == "slurm" and not options.dry_run and shutil.which("sbatch") is None:
+        raise ConfigError(
+            f"profile {options.profile!r} submits jobs with Slurm's sbatch, which is not on the path; "
+            "start it on a machine of the cluster"
+        )
     started = time.monotonic()
     build = ROOT / "build"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
     command += ["--directory", str(ROOT)]
-    command += ["--profile", str(ROOT / "workflow" / "profiles" / options.profile), "--cores", str(options.jobs)]
+    command += ["--profile", str(ROOT / "workflow" / "profiles" / options.profile)]
+    jobs = options.jobs or (None if "jobs" in settings else os.cpu_count())
+    command += ["--jobs", str(jobs)] if jobs else []
     command += ["without_book"] if options.no_book or options.until else []
     command += ["--until", options.until] if options.until else []
     command += ["--nolock", "--config", f"experiment={experiment.name}", "build=build", f"device={options.device}"]
-    with _only_one(build):
+    command += [f"minutes={experiment.minutes or 0:g}"]
+    with _only_one(build) as lock:
         workflow.plan(experiment.name, build)
         if options.dry_run:
             return _dry_run(experiment, [*command, "--dry-run", "--quiet", "host", "reason"])
-        code = subprocess.call([*command, "--quiet", "all"], env=_environment())  # noqa: S603
+        # Snakemake holds the lock as well: it goes on if this process alone is killed.
+        code = subprocess.call(command, env=_environment(), pass_fds=[lock])  # noqa: S603
     if code:
         print(f"make reproduce: {experiment.name} is not complete; finished runs are kept, run again to go on")
         return 1
@@ -195,15 +205,24 @@ def _adopt(options: argparse.Namespace) -> int:
         finished += [] if problem else [run]
     if not finished:
         raise ConfigError(f"no finished run of {options.experiment}: `make reproduce` first")
-    kept = {run.folder for run in runs} - {run.folder for run in finished} if options.partial else set[str]()
-    for folder in target.glob("*/*"):
-        if folder.relative_to(options.results).as_posix() not in kept and folder.is_dir():
-            shutil.rmtree(folder)
-    for run in finished:
-        _copy_record(source / run.folder, options.results / run.folder)
-    picture = ROOT / "build" / "report" / options.experiment / "figures" / "robust.svg"
-    if picture.is_file():  # the README shows it
-        shutil.copyfile(picture, target / picture.name)
+    fresh = options.results / f".{options.experiment}.new"  # whole before the former ones go: the disk may be full
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    try:
+        for run in runs:
+            former, place = target / run.kind / run.name, fresh / run.kind / run.name
+            if run in finished:
+                _copy_record(source / run.folder, place)
+            elif former.exists():
+                shutil.copytree(former, place)
+        picture = ROOT / "build" / "report" / options.experiment / "figures" / "robust.svg"
+        if picture.is_file():  # the README shows it
+            records.write_atomic(fresh / picture.name, picture.read_bytes())
+        if target.exists():
+            shutil.rmtree(target)
+        fresh.replace(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     print(f"{len(finished)} of {len(runs)} records of {options.experiment} are now in {options.results}; commit them")
     return 0
 
@@ -237,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = command("reproduce", _reproduce, "run an experiment: train, attack, tabulate, build the book")
     reproduce.add_argument("--experiment", default="digits", help="a file of experiments/ (default: digits)")
-    reproduce.add_argument("--jobs", type=_positive, default=os.cpu_count(), help="parallel runs (default: cores)")
+    reproduce.add_argument("--jobs", type=_positive, help="parallel runs (default: cores, or as the profile says)")
     reproduce.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     reproduce.add_argument("--profile", default="local", help="a folder of workflow/profiles (default: local)")
     reproduce.add_argument("--dry-run", action="store_true", help="print what would run")

@@ -132,8 +132,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file so that other processes and a crash see either the old content or the new, never a part.
 
     Raises:
-        OSError: no permission or no space; the old content stays and no part file is left.
+        OSError: no permission or no space, naming ``path``; the old content stays and no part file is left.
     """
+    try:
+        _replace(path, data)
+    except OSError as error:  # names a part file, or (no space left) none at all
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _replace(path: Path, data: bytes | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -30,6 +30,7 @@ from isce.suites import AttackParameters, AttackSpec, Suite, load_suite
 Kind = Literal["train", "attack", "minmax"]
 Parameters = TrainParameters | AttackParameters | MinmaxParameters
 CHECKPOINT = "last.safetensors"
+NOTEBOOK, NOTEBOOK_HASH = "notebook.ipynb", "notebook.sha256"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
         All runs of the experiment.
 
     Raises:
-        ConfigError: unknown experiment, or a value in its file that is not allowed.
+        ConfigError: unknown experiment, a value in its file that is not allowed, or a run's folder can't be written.
     """
     planned = runs(load_experiment(name, root), root)
     for run in planned:
@@ -132,6 +133,8 @@ def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
         params, text = folder / "params.yaml", yaml.safe_dump({"key": run.key, **run.parameters}, sort_keys=False)
         if not params.is_file() or params.read_text(encoding="utf-8") != text:
             records.write_atomic(params, text)
+        if not os.access(folder, os.W_OK):  # Snakemake would end without a word
+            raise ConfigError(f"{folder} can't be written")
         if _is_done(folder, run):
             oldest = min(path.stat().st_mtime_ns for path in (folder / "record.json", *folder.glob("*.safetensors")))
             if params.stat().st_mtime_ns > oldest:  # a change that was taken back
@@ -168,7 +171,7 @@ def _is_done(folder: Path, run: Run) -> bool:
     if not path.exists():
         return False
     try:
-        problem = damage(path)
+        problem = damage(path) or _notebook_damage(folder)
         current = problem is None and records.read(path).key == run.key
     except records.RecordError as error:
         problem, current = str(error), False
@@ -193,6 +196,18 @@ def damage(path: Path) -> str | None:
     return None
 
 
+def _notebook_damage(folder: Path) -> str | None:
+    """What is wrong with the executed notebook, or None. No record can hold its hash: it holds the record's making."""
+    notebook, digest = folder / NOTEBOOK, folder / NOTEBOOK_HASH
+    if not digest.is_file():
+        return None
+    if not notebook.is_file():
+        return f"{notebook} is missing"
+    if sha256(notebook) != digest.read_text(encoding="utf-8"):
+        return f"{notebook} is damaged (its hash differs from {NOTEBOOK_HASH})"
+    return None
+
+
 def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     """Run one notebook with papermill and print one line about it.
 
@@ -214,8 +229,9 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     experiment, run = folder.parent.parent.name, folder.name
     context = {"experiment": experiment, "run": run, "folder": str(folder.resolve()), "device": device}
     started = time.monotonic()
-    out = folder / "notebook.ipynb"
+    out = folder / NOTEBOOK
     try:
+        (folder / NOTEBOOK_HASH).unlink(missing_ok=True)
         with _quiet_kernel():
             papermill.execute_notebook(
                 str(root / "notebooks" / f"{kind}.ipynb"),
@@ -226,6 +242,7 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
                 kernel_name="python3",
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
+        records.write_atomic(folder / NOTEBOOK_HASH, sha256(out))
     except PapermillExecutionError as error:
         raise RuntimeError(f"{kind} {experiment} {run}: {error.ename}: {error.evalue} (see {out})") from None
     except OSError as error:

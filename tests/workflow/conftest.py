@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from isce import workflow
+from isce import records, workflow
 from isce.config import ROOT
+from isce.experiments import load_experiment
 
 TINY = {
     "name": "tiny",
@@ -33,10 +34,11 @@ class Project:
         self.root = root
         self.runs = root / "build" / "runs" / "tiny"
 
-    def command(self, *arguments, **options):
+    def command(self, *arguments, before=(), **options):
+        """Start ``python -m isce`` with these arguments, behind the words of ``before`` (a program that starts it)."""
         environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         return subprocess.Popen(
-            [sys.executable, "-m", "isce", *arguments],
+            [*before, sys.executable, "-m", "isce", *arguments],
             cwd=self.root,
             env=environment,
             stdout=subprocess.PIPE,
@@ -45,13 +47,13 @@ class Project:
             **options,
         )
 
-    def isce(self, *arguments):
-        process = self.command(*arguments)
+    def isce(self, *arguments, **options):
+        process = self.command(*arguments, **options)
         out, err = process.communicate(timeout=600)
         return process.returncode, out, err
 
-    def reproduce(self, *arguments):
-        return self.isce("reproduce", "--experiment", "tiny", "--no-book", "--jobs", "2", *arguments)
+    def reproduce(self, *arguments, **options):
+        return self.isce("reproduce", "--experiment", "tiny", "--no-book", "--jobs", "2", *arguments, **options)
 
     def due(self):
         """What a dry run says would run."""
@@ -76,6 +78,11 @@ class Project:
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, 1) if old else text + new)
+
+    def contents(self):
+        """What every record says, by kind and run, less its provenance; a missing one is an error."""
+        runs = workflow.runs(load_experiment("tiny", self.root), self.root)
+        return {(run.kind, run.name): records.read(self.record(run.kind, run.name)).content() for run in runs}
 
     def record(self, kind, run):
         return self.runs / kind / run / "record.json"

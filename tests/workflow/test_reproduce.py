@@ -115,21 +115,6 @@ def test_flipped_byte_is_named_and_mended_to_the_same_record(project, kind, file
     assert {k: records.read(project.record(k, "isce-released-s0")).content() for k in before} == before
 
 
-def test_killed_run_ends_in_the_same_records(project):
-    before = {run: records.read(project.record("attack", run)).content() for run in RUNS}
-    shutil.rmtree(project.root / "build")
-    process = project.command("reproduce", "--experiment", "tiny", "--no-book", "--jobs", "2", start_new_session=True)
-    started = [project.runs / "train" / run / "notebook.ipynb" for run in RUNS]
-    deadline = time.monotonic() + 120
-    while not any(path.exists() for path in started) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    code, out, err = project.reproduce()
-    assert code == 0, out + err
-    assert {run: records.read(project.record("attack", run)).content() for run in RUNS} == before
-
-
 @pytest.mark.full
 def test_failed_run_is_named_and_the_others_are_kept(project):
     project.change("experiments/tiny.yaml", "epochs: 2", "epochs: 1")

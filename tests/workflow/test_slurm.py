@@ -1,0 +1,169 @@
+"""``make reproduce PROFILE=slurm``: the same rules as jobs of a cluster, which is this machine alone here."""
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from isce.config import ROOT
+
+SCRIPT = ROOT / "workflow" / "one_node_slurm.py"
+spec = importlib.util.spec_from_file_location("one_node_slurm", SCRIPT)
+one_node_slurm = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(one_node_slurm)
+
+needs_slurm = pytest.mark.skipif(one_node_slurm.missing() is not None, reason=str(one_node_slurm.missing()))
+NODE = (sys.executable, str(SCRIPT), "--cpus", "2")
+RUNS = {f"{kind} {run}" for kind in ("train", "attack", "minmax") for run in ("sce-s0", "isce-released-s0")}
+
+
+@pytest.fixture
+def cluster(project):
+    """A project with nothing run yet, whose profile looks after its jobs more often."""
+    shutil.rmtree(project.root / "build")
+    project.change("workflow/profiles/slurm/config.yaml", "status-checks: 10", "status-checks: 1")
+    return project
+
+
+def test_the_same_steps_as_on_one_machine(cluster):
+    code, out, err = cluster.reproduce("--dry-run", "--profile", "slurm")
+    assert code == 0, err
+    assert {line.removeprefix("would run: ") for line in out.splitlines()[:-1]} == RUNS | {"tables"}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "device", "runtime", "gpu"), [("8", "auto", 30, 0), ("18", "cuda", 54, 1), ("0", "cuda:1", 480, 1)]
+)
+def test_what_a_run_asks_for_follows_the_measured_cost_and_the_device(built, minutes, device, runtime, gpu):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--profile"]
+    command += ["workflow/profiles/slurm", "--dry-run", "--forceall", "--nolock", "--quiet", "host", "--config"]
+    command += ["experiment=tiny", "build=build", f"device={device}", f"minutes={minutes}"]
+    done = subprocess.run(command, cwd=built[0].root, capture_output=True, text=True, check=True)
+    asked = [block.partition("resources: ")[2] for block in re.split(r"\nrule (?=train|examine)", done.stdout)[1:]]
+    assert len(asked) == len(RUNS)
+    for resources in asked:
+        found = dict(re.findall(r"(\w+)=(\w+)", resources.splitlines()[0]))
+        assert (found["runtime"], found["gpu"], found["mem_mb"]) == (str(runtime), str(gpu), "4000")
+
+
+def test_without_slurm_the_reason_is_given(built, tmp_path):
+    before = (shutil.which("env"), f"PATH={tmp_path}")
+    code, _, err = built[0].reproduce("--profile", "slurm", before=before)
+    assert code == 1
+    assert "profile 'slurm' submits jobs with Slurm's sbatch, which is not on the path" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_what_is_lacking_for_a_node_is_named_with_the_cure(monkeypatch):
+    monkeypatch.setattr(one_node_slurm, "SEARCH", ("/nonexistent",))
+    assert "needs munged, slurmctld, slurmd" in one_node_slurm.missing()
+    assert "apt-get install slurm-wlm munge" in one_node_slurm.missing()
+
+
+@needs_slurm
+@pytest.mark.full
+def test_records_are_those_of_one_machine(cluster, built):
+    cluster.change(
+        "workflow/profiles/slurm/config.yaml",
+        "",
+        "set-resources:\n  train:\n    gpu: 1\n  examine:\n    mem_mb: 2000\n",
+    )
+    jobs = cluster.root / "jobs.txt"
+    keep = (*NODE, "sh", "-c", f'"$@"; code=$?; scontrol --oneliner show job > {jobs}; exit $code', "sh")
+    code, out, err = cluster.reproduce("--profile", "slurm", before=keep)
+    assert code == 0, out + err
+    assert cluster.contents() == built[0].contents()
+    assert cluster.due() == []
+    asked = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in jobs.read_text().splitlines()]
+    assert len(asked) == len(RUNS), "each run is one job, and nothing else is"
+    kinds = {"train": [], "examine": []}
+    for job in asked:
+        kinds[re.search(r"rule_([a-z]+)", job["Comment"])[1]].append(job)
+    for job in kinds["train"]:
+        assert (job["TresPerJob"], job["MinMemoryNode"], job["TimeLimit"]) == ("gres:gpu:1", "4000M", "00:30:00")
+    for job in kinds["examine"]:
+        assert "TresPerJob" not in job, "attacks take no GPU if only training asks for one"
+        assert job["MinMemoryNode"] == "2000M"
+
+
+@needs_slurm
+@pytest.mark.full
+def test_failed_job_is_named_with_its_log_and_the_others_are_kept(cluster, built):
+    folder = cluster.runs / "train" / "sce-s0" / "notebook.ipynb"
+    folder.mkdir(parents=True)
+    code, out, err = cluster.reproduce("--profile", "slurm", before=NODE)
+    assert code == 1
+    assert "finished runs are kept" in out
+    assert "isce: train tiny sce-s0: [Errno 21] Is a directory" in err
+    assert re.search(r"build/slurm/rule_train/tiny_sce-s0/\d+\.log", err)
+    folder.rmdir()
+    assert set(cluster.due()) == {f"{kind} sce-s0" for kind in ("train", "attack", "minmax")} | {"tables"}
+    code, out, err = cluster.reproduce("--profile", "slurm", before=NODE)
+    assert code == 0, out + err
+    assert cluster.contents() == built[0].contents()
+
+
+KILLED = """
+set -m
+"$@" &
+until squeue --noheader --states=R | grep -q .; do sleep 0.2; done
+kill -9 -- -$!
+wait $!
+squeue --noheader --format %T > left.txt
+exec "$@"
+"""
+
+
+@needs_slurm
+@pytest.mark.full
+def test_killed_command_leaves_its_jobs_and_ends_in_the_same_records(cluster, built):
+    code, out, err = cluster.reproduce("--profile", "slurm", before=(*NODE, "bash", "-c", KILLED, "bash"))
+    assert code == 0, out + err
+    assert "RUNNING" in (cluster.root / "left.txt").read_text(), "the page says that its jobs go on"
+    assert cluster.contents() == built[0].contents()
+    assert cluster.due() == []
+
+
+@needs_slurm
+@pytest.mark.full
+def test_interrupted_command_cancels_its_jobs(cluster):
+    script = KILLED.replace("kill -9 -- -$!", "kill -INT -- -$!").replace('exec "$@"', "exit 1")
+    code, _, _ = cluster.reproduce("--profile", "slurm", before=(*NODE, "bash", "-c", script, "bash"))
+    assert code == 1
+    assert "RUNNING" not in (cluster.root / "left.txt").read_text()
+
+
+@needs_slurm
+@pytest.mark.full
+def test_node_ends_with_its_command_even_if_that_is_stopped_and_a_job_runs(tmp_path):
+    started = 'sbatch --wrap "sleep 600" --output /dev/null; echo $SLURM_CONF; exec sleep 600'
+    process = subprocess.Popen([*NODE, "sh", "-c", started], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert "Submitted" in process.stdout.readline()
+    folder = Path(process.stdout.readline().strip()).parent
+    deadline = time.monotonic() + 30
+    while len(_processes_of(folder)) < 5 and time.monotonic() < deadline:  # three daemons, the step, the command
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=90)
+    assert not folder.exists()
+    assert _processes_of(folder) == []
+
+
+def _processes_of(folder):
+    """Processes that know the folder from their arguments or environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(folder) in text:
+            found.append(int(path.name))
+    return found
