@@ -221,8 +221,9 @@ def test_2_4_both_float32_underflow_points():
     # p_y: 1 + e^-gap rounds to 1 once e^-gap <= 2^-24; the others: e^-gap rounds to 0 once it is <= 2^-150
     assert first_zero(0) == pytest.approx(24 * math.log(2), abs=0.011) == pytest.approx(16.64, abs=0.01)
     assert first_zero(1) == pytest.approx(150 * math.log(2), abs=0.011) == pytest.approx(103.97, abs=0.01)
-    # more classes only help the true-class entry (by log(C - 1), up to rounding), and m moves both points by m
-    assert 16.64 < first_zero(0, classes=10) <= 24 * math.log(2) + math.log(9) + 0.011
+    # more classes only help the true-class entry (by up to log(C - 1), as the order of the processor's sum rounds), and
+    # m moves both points by m
+    assert first_zero(0) <= first_zero(0, classes=10) <= 24 * math.log(2) + math.log(9) + 0.011
     assert first_zero(1, classes=10) == pytest.approx(first_zero(1), abs=0.011)
     for entry in (0, 1):
         assert first_zero(entry, m=5.0) == pytest.approx(first_zero(entry) + 5, abs=0.011)
