@@ -91,6 +91,11 @@ def test_a_row_on_some_images_counts_over_those(digits_target):
     assert cells["bim3-training"]["n"] == 20
     assert cells["bim3-training"]["attacked"] <= 20
     asked = found.outcomes["linf@0.2"]["bim3-training"].asked
+    assert found.figures()["threats"]["linf@0.2"]["worst"]["n"] == 100
+    few = evaluate(classifier, build("sce"), x, y, parameters(rows[0], eps=[0.2]), progress=False).figures()
+    alone = few["threats"]["linf@0.2"]
+    assert alone["worst"] == {key: alone["attacks"]["bim3-training"][key] for key in few["clean"]}
+    assert alone["worst"]["n"] == 20, "nobody looked at the others"
     assert [int((y[asked] == k).sum()) for k in range(10)] == [2] * 10
     hit = cells["pgd3-training-targeted"]
     assert 0 < hit["target_success"] <= 1 - hit["accuracy"]

@@ -70,7 +70,8 @@ def outcome_flags(figures: dict[str, Any]) -> dict[str, str]:
                 found.setdefault("attack-failed", []).append(f"{row} {threat}: {cell['error']}")
             if cell["rejected"]:
                 found.setdefault("rejected-points", []).append(f"{row} {threat}: {cell['rejected']} of {cell['n']}")
-            if _matters(cell["last_accuracy"] - cell["accuracy"], cell["n"]):
+            targeted = "target_success" in cell  # its best point is one that hits the target, not the one furthest gone
+            if not targeted and _matters(cell["last_accuracy"] - cell["accuracy"], cell["n"]):
                 text = f"{cell['last_accuracy']:.1%} at the last point, {cell['accuracy']:.1%} at the best"
                 found.setdefault("last-worse-than-best", []).append(f"{row} {threat}: {text}")
             if _matters(cell["accuracy"] - before.get((norm, row), 1.0), cell["n"]):

@@ -112,19 +112,20 @@ class Evaluation:
             row = share with counts ``attacked`` and ``rejected``, ``last_accuracy`` (under the attack's last points
             alone), ``survivors``, ``error`` where the attack failed, and for a targeted row ``target_success``: the
             share of its images that it brought to the target. Clean mistakes count as not robust. A row's accuracy is
-            over the images it is about; one on survivors alone gives what is left of all images after it and
-            everything before it.
+            over the images it is about, the worst case over those that at least one row is about; a row on survivors
+            alone gives what is left of all images after it and everything before it.
         """
         threats: dict[str, Any] = {}
         standing: dict[str, Mask] = {}
         for threat, outcomes in self.outcomes.items():
             before = standing.setdefault(threat.partition("@")[0], self.clean.copy())
+            asked = np.logical_or.reduce([outcome.asked for outcome in outcomes.values()])
             rows: dict[str, Any] = {}
             for label, outcome in outcomes.items():
                 base, over = (before, np.ones_like(self.clean)) if outcome.survivors else (self.clean, outcome.asked)
                 rows[label] = _row(base, over, outcome)
                 before &= ~outcome.broken
-            threats[threat] = {"attacks": rows, "worst": _share(before)}
+            threats[threat] = {"attacks": rows, "worst": _share(before[asked])}
         return {"clean": _share(self.clean), "threats": threats}
 
 

@@ -146,6 +146,11 @@ def test_a_training_row_on_survivors_alone_is_not_held_against_the_loss():
     assert outcome_flags(figures(e1=rows)) == {}
 
 
+def test_the_last_point_of_a_targeted_row_is_held_against_nobody():
+    rows = {"a-training-targeted": outcome(100, 40, last=20, targeted=True)}
+    assert outcome_flags(figures(e1=rows)) == {}
+
+
 def test_an_attack_that_failed_is_a_flag():
     rows = {"a-training": outcome(100, 40, error="ValueError: no")}
     assert outcome_flags(figures(e1=rows)) == {"attack-failed": "a-training linf@0.1: ValueError: no"}
