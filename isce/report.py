@@ -129,7 +129,12 @@ class Report:
         text = f"{n:,} test images, {seeds} training seed{'s' if seeds > 1 else ''}: mean over seeds"
         text += " [Wilson 95% interval over images]"
         text += " ± half-width of the 95% t interval over seeds." if seeds > 1 else "."
-        return text + "".join(f" FLAG in {line}." for line in self.flags())
+        runs: dict[str, int] = {}
+        for record in self.records.values():
+            for name in record.flags:
+                runs[name] = runs.get(name, 0) + 1
+        named = ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in sorted(runs.items()))
+        return text + (f" RED FLAGS: {named}; their table says where and why." if named else "")
 
     def flags(self) -> list[str]:
         """Every red flag of the records: kind and run, its name and detail."""
