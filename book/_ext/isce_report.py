@@ -22,6 +22,7 @@ FIGURE = re.compile(r"(?P<value>\S+) (?P<images>\[[^]]*\])(?: (?P<seeds>±\S+))?
 STALE = "The code or the parameters have changed since this was computed; the command below computes it afresh."
 NONE = "The records at hand hold nothing to show here."
 NOT_RUN = "not run yet"
+LONG = 48
 
 
 class ReportError(Exception):
@@ -174,7 +175,9 @@ class RecordsTable(ReportDirective):
 
     def row(self, cells: list[Any]) -> nodes.row:
         """One row; what comes from the file is text, never markup."""
-        return nodes.row("", *(nodes.entry("", self.cell(str(cell))) for cell in cells))
+        texts = [str(cell) for cell in cells]
+        classes = [["isce-long"] if len(text) > LONG else [] for text in texts]  # a sentence may wrap, a figure may not
+        return nodes.row("", *(nodes.entry("", self.cell(t), classes=c) for t, c in zip(texts, classes, strict=True)))
 
     def cell(self, text: str) -> nodes.paragraph:
         """One cell; the intervals of a figure are set apart, so that they can stand below it."""
