@@ -36,8 +36,8 @@ CASES = [
     ("isce-m2", 0.3, 200),
     ("isce-released", 0.3, 200),
     ("mmc", 0.3, 200),
-    ("sce", 0.1, 100),
-    (ADVERSARIAL, 0.3, 200),
+    (ADVERSARIAL, 0.3, 100),
+    ("sce", 0.1, 50),
 ]
 
 Row = dict[str, float]
