@@ -23,6 +23,14 @@ def _style(number: int) -> dict[str, Any]:
     return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)]}
 
 
+def _legend(ax: Axes) -> None:
+    """A legend; of many lines beside the axes, where it covers none of them."""
+    if len(ax.get_legend_handles_labels()[1]) > 7:
+        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        ax.legend(frameon=False)
+
+
 def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
@@ -75,7 +83,7 @@ def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
     ax.set(xlabel=f"eps ({norm}, images in [0, 1])", ylabel="accuracy (%)", ylim=(-2, 102))
     ax.plot([], [], color="0.3", label="worst case over the suite")
     ax.plot([], [], color="0.3", linestyle="--", label="strongest attack on the own loss")
-    ax.legend(frameon=False)
+    _legend(ax)
     return figure
 
 
@@ -99,7 +107,7 @@ def lines(frame: pd.DataFrame, x: str, xlabel: str, order: Sequence[str], *, log
         ax.plot(table.index, table.mean(axis=1), label=label, **style)
         ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style["color"], alpha=0.2, linewidth=0)
     ax.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 102), xscale="log" if log else "linear")
-    ax.legend(frameon=False)
+    _legend(ax)
     return figure
 
 
