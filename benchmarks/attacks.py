@@ -14,6 +14,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from losses import Contestant, measure, ratios
+from losses import Contestant, keep_memory, measure, ratios
 from targets import ADVERSARIAL, images, target
 from torch import Tensor, nn
 
@@ -195,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     where = {
         "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.machine(),
         "threads": options.threads,
+        "freed memory": "kept" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "as the system likes",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "peers": {name: _version(name) for name in PEERS},
@@ -208,4 +210,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_memory()
     sys.exit(main())

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from losses import keep_memory
 from pyautoattack import AutoAttack
 from targets import ADVERSARIAL, FOLDER, images, target
 from torch import Tensor, nn
@@ -145,4 +146,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    keep_memory()
     sys.exit(main())
