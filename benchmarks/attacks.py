@@ -3,9 +3,11 @@
 Step: nothing falls at a tiny eps, so all images take every step; bare is forward, gradient of the margin with respect
 to the input, and nothing else. Whole attacks: the same steps from the same start (the image itself) against MNIST's
 small CNN, trained as usual and adversarially (benchmarks/targets.py), on test images that it gets right; robust
-accuracy stands beside each time, and every contestant judges its own outcome. Packages that aren't installed are left
-out and named (torchattacks is no requirement: ``pip install --no-deps torchattacks==3.5.1``). Times as in
-benchmarks/losses.py.
+accuracy stands beside each time, and every contestant judges its own outcome. The packages are called as their
+documentation shows, with a model in evaluation mode, and once more with frozen weights: that
+saves the gradients of the weights (the matched attack freezes them itself). Packages that aren't
+installed are left out and named (torchattacks is no requirement: ``pip install --no-deps torchattacks==3.5.1``). Times
+as in benchmarks/losses.py.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,7 @@ def step_contestants(batch: int, steps: int, device: str) -> dict[str, Contestan
 
     def bare() -> None:
         with torch.no_grad():
-            for _ in range(3):  # every attack is also judged: clean scores, last point, verification
+            for _ in range(2):  # every attack is also judged: clean scores, verification
                 classifier(x)
         for _ in range(steps):
             point = x.clone().requires_grad_()
@@ -72,7 +75,6 @@ def attack_contestants(
     classifier: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int
 ) -> dict[str, Callable[[], Tensor]]:
     """Attacks that return their adversarial images, or which images fell if they judge that themselves."""
-    classifier.requires_grad_(False)
     size = STEP_SIZE * eps / steps
     objective, threat = build("sce"), Threat("linf", eps)
 
@@ -83,12 +85,7 @@ def attack_contestants(
     advertorch = import_advertorch().attacks.LinfPGDAttack(
         classifier, nn.CrossEntropyLoss(reduction="sum"), eps=eps, nb_iter=steps, eps_iter=size, rand_init=False
     )
-    found: dict[str, Callable[[], Tensor]] = {
-        "advertorch": lambda: advertorch.perturb(x, y),
-        "advertorch again": lambda: advertorch.perturb(x, y),
-        "matched ce": lambda: ours("ce"),
-        "matched margin": lambda: ours("margin"),
-    }
+    found: dict[str, Callable[[], Tensor]] = {"advertorch": lambda: advertorch.perturb(x, y)}
     if (package := _optional("torchattacks")) is not None:
         other = package.PGD(classifier, eps=eps, alpha=size, steps=steps, random_start=False)
         found["torchattacks"] = lambda: other(x, y)
@@ -98,7 +95,19 @@ def attack_contestants(
         found["foolbox"] = lambda: pgd(wrapped, x, y, epsilons=eps)[2]
     if (package := _optional("art")) is not None:
         found["adversarial-robustness-toolbox"] = _toolbox(classifier, x, y, eps, steps)
-    return found
+    frozen = {f"{name}, frozen": _frozen(classifier, attack, True) for name, attack in found.items()}
+    ready = {name: _frozen(classifier, attack, False) for name, attack in found.items()}
+    baseline = {"advertorch, frozen": frozen["advertorch, frozen"], "the same again": frozen["advertorch, frozen"]}
+    own = {f"matched {name}": _frozen(classifier, partial(ours, name), False) for name in ("ce", "margin")}
+    return baseline | own | frozen | ready
+
+
+def _frozen(classifier: nn.Module, attack: Callable[[], Tensor], frozen: bool) -> Callable[[], Tensor]:
+    def attacked() -> Tensor:
+        classifier.requires_grad_(not frozen)
+        return attack()
+
+    return attacked
 
 
 def _optional(name: str) -> Any:
@@ -170,8 +179,8 @@ def compare_attacks(name: str, eps: float, steps: int, options: argparse.Namespa
     }
     robust = {entrant: 1 - float(attack().float().mean()) for entrant, attack in contestants.items()}
     times = measure(contestants, options.device, options.seconds, least=options.rounds)
-    median = float(times["advertorch"].quantile(0.5))
-    print(f"\n{steps} steps, {name}, {len(x)} images, eps {eps}: advertorch {median:.2f} s, ", end="")
+    median = float(times["advertorch, frozen"].quantile(0.5))
+    print(f"\n{steps} steps, {name}, {len(x)} images, eps {eps}: advertorch, frozen, {median:.2f} s, ", end="")
     print(f"leaves {robust['advertorch']:.1%}; {len(times['advertorch'])} rounds")
     rows = ratios(times)
     for row in rows:

@@ -18,6 +18,9 @@ from isce.config import ROOT, ConfigError, read_yaml
 from isce.experiments import Experiment, load_experiment
 from isce.records import RecordError
 
+#: Above these sizes glibc would hand freed memory back to the system.
+KEPT_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+
 
 @contextmanager
 def _only_one(build: Path) -> Generator[int]:
@@ -105,8 +108,13 @@ def _dry_run(experiment: Experiment, command: list[str]) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """The environment with this Python first on the path, so that the Snakefile's `python` is this one."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    """The environment with this Python first on the path, so that the Snakefile's `python` is this one.
+
+    And with glibc keeping freed memory: handing it back after each step and faulting it in again takes a tenth of the
+    time of training a network on CIFAR-10.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {name: str(2**32) for name in KEPT_MEMORY} | os.environ | {"PATH": path}
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -39,12 +39,13 @@ def attacks(found: dict[str, Any]) -> Table:
     rows: list[list[str]] = []
     for table in found["tables"][1:]:
         case = f"{table['network']}, eps {table['eps']:g}, {table['steps']} steps"
-        rows.append([case, "advertorch", "1", f"{100 * table['robust']['advertorch']:.1f}"])
+        rows.append([case, "advertorch, frozen", "1", f"{100 * table['robust']['advertorch']:.1f}"])
         rows += [["", row["loss"], _ratio(row), f"{100 * row['robust']:.1f}"] for row in table["rows"]]
     n = ", ".join(sorted({str(table["n"]) for table in found["tables"][1:]}))
     caption = (
-        "Projected ascent with the same steps from the image itself: time as a multiple of advertorch's (ratio of "
-        f"medians, 95% bootstrap interval), and the share of {n} images that it leaves. {_where(found)}"
+        "Projected ascent with the same steps from the image itself: time as a multiple of advertorch's with the "
+        "network's weights frozen (ratio of medians, 95% bootstrap interval), and the share of "
+        f"{n} images that it leaves. {_where(found)}"
     )
     return caption, ["network and budget", "attack", "time", "left (%)"], rows
 

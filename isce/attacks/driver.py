@@ -32,6 +32,7 @@ def run(
     seed: int,
     index: Tensor | None = None,
     source: Network | None = None,
+    scores: Tensor | None = None,
     raw: Tensor | None = None,
     deadline: float | None = None,
 ) -> AttackResult:
@@ -51,6 +52,7 @@ def run(
         seed: keys the randomness together with ``index`` and the restart.
         index: positions of the images in their data set (N,), int64; default 0 to N - 1.
         source: the network that ``transfer`` attacks in this one's stead.
+        scores: the classifier's scores of these images (N, K), where they are known: saves a forward pass.
         raw: what ``AttackResult.raw`` of the same attack held at another eps: judged again, without a search; for an
             attack that looks for the smallest change.
         deadline: in seconds of ``time.monotonic``; an attack that calls the classifier after it is stopped.
@@ -69,7 +71,7 @@ def run(
     y, index = y.detach(), check_index(index, y)
     timed = classifier if deadline is None else Timed(classifier, deadline)
     with untouched(classifier, objective, *(source or ())):
-        problem = _problem(timed, objective, x, y, index, threat, seed)
+        problem = _problem(timed, objective, x, y, index, threat, seed, scores)
         if spec.targeted:
             problem = replace(problem, target=random_targets(seed, index, y, problem.scores.shape[1]))
         if source is not None:
@@ -88,10 +90,18 @@ def run(
 
 
 def _problem(
-    classifier: nn.Module, objective: Any, x: Tensor, y: Tensor, index: Tensor, threat: Threat, seed: int
+    classifier: nn.Module,
+    objective: Any,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    threat: Threat,
+    seed: int,
+    scores: Tensor | None = None,
 ) -> Problem:
-    with torch.no_grad():
-        scores = classifier(x)
+    if scores is None:
+        with torch.no_grad():
+            scores = classifier(x)
     check_scores(scores, y)
     return Problem(classifier, objective, x, y, index, threat, seed, scores, best=x)
 

@@ -120,8 +120,8 @@ def _start(problem: Problem, constants: Tensor, start: Tensor) -> _Climb:
 def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
     """Ascend, and drop each image the step it falls."""
     points, first = problem.x.clone(), torch.full_like(problem.y, -1)
-    for step in range(len(sizes) + 1):
-        scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
+    for step in range(len(sizes)):
+        scores, value, gradient = _look(problem, function, climb, gradient=True)
         if bool((scores.argmax(1) != climb.y).any()):
             fallen = margin(scores, climb.y) < -CLEAR * scores.abs().amax(1)
             rows = climb.rows[fallen]
@@ -132,9 +132,8 @@ def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list
             keep = (~fallen).nonzero()[:, 0]
             climb, value, gradient = climb.take(keep), value.index_select(0, keep), gradient.index_select(0, keep)
         _remember(climb, value, gradient)
-        if step < len(sizes):
-            _advance(problem, climb, gradient, sizes, step)
-    points[climb.rows] = climb.best
+        _advance(problem, climb, gradient, sizes, step)
+    points[climb.rows] = climb.point
     return Found(points, first, points)  # it stops at the first success: no last point can be worse
 
 

@@ -52,6 +52,7 @@ class Job:
         }
         # Points of attacks that look for the smallest change: found once, judged at every eps.
         self.raw: dict[str, Tensor] = {}
+        self.scores = self._scores()
 
     def batches(self, todo: Mask) -> Iterator[Tensor]:
         """Positions of the images to do, by batches; a batch-dependent classifier keeps its batches of all images."""
@@ -62,14 +63,16 @@ class Job:
 
     def clean(self) -> Mask:
         """Which images are classified right."""
-        correct = np.zeros(len(self.labels), dtype=bool)
+        return (self.scores.argmax(1) == self.labels.to(self.device)).cpu().numpy()
+
+    def _scores(self) -> Tensor:
+        """Of all images as they stand (N, K): every row of the suite begins with them."""
+        parts: list[Tensor] = []
         with untouched(self.classifier), torch.no_grad():
-            for batch in self.batches(~correct):
-                y = self.labels[batch].to(self.device)
-                scores = self.classifier(self.images[batch].to(self.device))
-                check_scores(scores, y)
-                correct[batch.numpy()] = (scores.argmax(1) == y).cpu().numpy()
-        return correct
+            for batch in self.batches(np.ones(len(self.labels), dtype=bool)):
+                parts.append(self.classifier(self.images[batch].to(self.device)))
+                check_scores(parts[-1], self.labels[batch].to(self.device))
+        return torch.cat(parts)
 
     def attack(self, spec: AttackSpec, threat: Threat, standing: Mask, bar: tqdm[Any]) -> Outcome:
         """One row of the suite on those of its images that stand."""
@@ -119,6 +122,7 @@ class Job:
             seed=self.parameters.seed,
             index=self.index[batch].to(self.device),
             source=(source.classifier, source.objective) if source else None,
+            scores=self.scores[batch.to(self.device)],
             raw=None if raw is None else raw.to(self.device),
             deadline=deadline,
         )
