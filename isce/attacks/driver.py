@@ -97,11 +97,10 @@ def _problem(
     index: Tensor,
     threat: Threat,
     seed: int,
-    scores: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Problem:
-    if scores is None:
-        with torch.no_grad():
-            scores = classifier(x)
+    with torch.no_grad():
+        scores = classifier(x) if known is None else known
     check_scores(scores, y)
     return Problem(classifier, objective, x, y, index, threat, seed, scores, best=x)
 
