@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from isce import attack_report, figures, minmax_report
+from isce import attack_report, claims, figures, minmax_report
 from isce.cells import Cell, Cells, cells, label_of, mean
 from isce.experiments import Experiment
 from isce.records import EXAMPLES, MASKS, Record, read_all, write_atomic
@@ -84,9 +84,13 @@ class Report:
         if any(record.flags for record in self.records.values()):
             self._table(target, "flags", *attack_report.flags(self.records.values()))
         if analysed := self._minmax():
-            self._table(target, "bounds", *minmax_report.bounds(analysed), kind="minmax")
-            self._table(target, "region", *minmax_report.region(analysed), kind="minmax")
+            self._table(target, "bounds", *minmax_report.bounds(analysed), kinds=("minmax",))
+            self._table(target, "region", *minmax_report.region(analysed), kinds=("minmax",))
             self._figure(target, "coverage", lambda: minmax_report.coverage(analysed), "minmax")
+        judged = claims.table(claims.Judge(self.experiment, self.cells, analysed), self._evidence())
+        if judged:
+            self._table(target, "verdicts", *judged, kinds=("attack", "minmax"))
+            self._table(target, "rules", *claims.rules(), kinds=("attack", "minmax"))
         if any(EXAMPLES in record.files for record in self.records.values()):
             self._figure(target, "examples", self._examples, "attack")
 
@@ -181,22 +185,28 @@ class Report:
         clean, adversarial, predictions = (np.concatenate(part) for part in parts.values())
         return figures.example_images(clean, adversarial, predictions, titles), caption, alt
 
-    def _origin(self, kind: str) -> dict[str, Any]:
-        names = sorted(n for n, r in self.records.items() if r.kind == kind)
+    def _origin(self, *kinds: str) -> dict[str, Any]:
+        names = sorted(n for n, r in self.records.items() if r.kind in kinds)
         return {
             "sources": names,
             "stale": bool(self.stale.intersection(names)),
             "command": f"make reproduce EXPERIMENT={self.experiment.name}",
-            "notebook": f"notebooks/{kind}.ipynb",
+            "notebook": f"notebooks/{kinds[0]}.ipynb",
         }
 
     def _table(
-        self, target: Path, name: str, columns: list[str], rows: list[list[str]], caption: str, kind: str = "attack"
+        self,
+        target: Path,
+        name: str,
+        columns: list[str],
+        rows: list[list[str]],
+        caption: str,
+        kinds: tuple[str, ...] = ("attack",),
     ) -> None:
         frame = pd.DataFrame(rows, columns=columns)
         write_atomic(target / "tables" / f"{name}.csv", frame.to_csv(index=False))
         write_atomic(target / "tables" / f"{name}.txt", f"{caption}\n\n{frame.to_string(index=False)}\n")
-        table = {"caption": caption, "columns": columns, "rows": rows, "csv": f"{name}.csv", **self._origin(kind)}
+        table = {"caption": caption, "columns": columns, "rows": rows, "csv": f"{name}.csv", **self._origin(*kinds)}
         write_atomic(target / "tables" / f"{name}.json", json.dumps(table, indent=1) + "\n")
 
     def _figure(self, target: Path, name: str, draw: Callable[[], tuple[Figure, str, str]], kind: str) -> None:

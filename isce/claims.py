@@ -1,0 +1,296 @@
+"""The paper's claims C1 to C8, judged from the records of one experiment by rules that were fixed beforehand.
+
+Every rule compares accuracies over the same images and training seeds. A difference counts only where both of its 95%
+intervals, over images (Newcombe's, which is cautious here: it doesn't know that the images are the same) and over
+seeds where there are several (paired t), leave out 0. ``RULES`` says each in words; the book shows them beside the
+verdicts. Derived here; the claims are the paper's (title, abstract and introduction).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+from isce.cells import Cells, mean, wilson_of
+from isce.config import ROOT, ObjectiveSpec, TrainParameters
+from isce.evaluation import paired_seeds, wilson
+from isce.experiments import Experiment
+from isce.records import Record
+
+HOLDS, ONLY, NOT = "holds", "holds only under the paper's attack", "does not hold"
+CANT = "can't be tested here"
+PAPER = "pgd50-training"  # untargeted PGD with 50 steps on the model's own training loss
+REPORTED = 0.63  # the journal version's abstract: I-SCE over SCE on MNIST under untargeted PGD-50
+COSTS = ROOT / "benchmarks" / "results" / "losses-eager.json"
+COST = 1.05
+MISSED = 0.05
+SEPARATING = ("contrastive", "triplet", "center", "lgm", "mmc")
+
+RULES = {
+    "C1": "SCE loses at least half of its clean accuracy in the worst case at the largest eps, and the scatter of its "
+    "embeddings between classes, over that within, is lower for adversarial images than for clean ones.",
+    "C2": "Each of the losses that separate classes loses at least half of its clean accuracy in the worst case at the "
+    "largest eps.",
+    "C3": "The scatter of the clean embeddings between classes over that within is larger than for SCE.",
+    "C4": "Accuracy above SCE's under PGD-50 on the own training loss at the main eps, and in the worst case; under "
+    "the first alone: only under the paper's attack.",
+    "C5": "On all but 5% of the images the I-SCE loss at the m that was trained is at least the largest cross-entropy "
+    "that an attack reached within the main eps: the cross-entropy that min-max training would minimise.",
+    "C6": "Worst-case accuracy at the main eps above that of every other loss; if only that under PGD-50 on the own "
+    "training loss is: only under the paper's attack.",
+    "C7": f"A training step costs at most {COST:g} times that of SCE (upper end of the 95% interval).",
+    "C8": "At some eps the 95% interval of the difference to SCE under untargeted PGD-50 on the own training loss "
+    f"reaches +{100 * REPORTED:g} points.",
+}
+CLAIMS = {
+    "C1": "SCE fits but is vulnerable: clean and adversarial features are misaligned",
+    "C2": "losses that only separate the classes are limited in robustness",
+    "C3": "inference information gives inter-class separability",
+    "C4": "I-SCE generalises better to adversarial examples",
+    "C5": "I-SCE is robust in the min-max framework",
+    "C6": "I-SCE is superior to the state of the art under strong adaptive attacks",
+    "C7": "I-SCE is extremely easy to implement",
+    "C8": "on MNIST 63 points over SCE under untargeted PGD-50",
+}
+DIFFERS = {
+    "C1": "which features and distance the paper means is not known",
+    "C2": "the paper's versions of these losses were not at hand",
+    "C3": "a measure of ours, on one network of each",
+    "C4": "the paper's network and budgets were not at hand",
+    "C5": "attacked by ascent: the true maximum is larger still",
+    "C6": "worst case over every attack here, not the paper's choice",
+    "C7": "the cost of a step is our addition to the claim",
+    "C8": "its eps and network are not stated where we could read it",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim, judged.
+
+    Attributes:
+        claim: C1 to C8.
+        label: the objective that it is judged for; empty where it is about others.
+        ours: what was measured, with its intervals.
+        verdict: one of the four.
+    """
+
+    claim: str
+    label: str
+    ours: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of one objective minus that of another, in shares.
+
+    Attributes:
+        value: mean over the seeds.
+        images: Newcombe's 95% interval over images.
+        seeds: 95% t interval over seeds, where there are several that differ.
+    """
+
+    value: float
+    images: tuple[float, float]
+    seeds: tuple[float, float] | None
+
+    @property
+    def positive(self) -> bool:
+        """Whether both intervals lie above 0."""
+        return self.images[0] > 0 and (self.seeds is None or self.seeds[0] > 0)
+
+    def __str__(self) -> str:
+        low, high = (100 * bound for bound in self.images)
+        text = f"{100 * self.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        return text if self.seeds is None else f"{text} ± {50 * (self.seeds[1] - self.seeds[0]):.1f}"
+
+
+def difference(found: Cells, label: str, base: str, key: str) -> Difference | None:
+    """Between two objectives at one key, over the seeds that both have; None where there are none."""
+    one, two = ({cell.seed: cell for cell in found.get(name, key)} for name in (label, base))
+    shared = sorted(set(one) & set(two))
+    if not shared:
+        return None
+    first, second = ([side[seed] for seed in shared] for side in (one, two))
+    n = min(cell.n for cell in (*first, *second))
+    a, b = mean(first), mean(second)
+    low, high = confint_proportions_2indep(a * n, n, b * n, n, compare="diff", method="newcomb")
+    seeds = None
+    if len(shared) > 1:
+        test = paired_seeds([cell.accuracy for cell in first], [cell.accuracy for cell in second])
+        seeds = None if test.low is None or test.high is None else (test.low, test.high)
+    return Difference(a - b, (float(low), float(high)), seeds)
+
+
+class Judge:
+    """Judges the claims that an experiment can say something about.
+
+    Args:
+        experiment: the experiment.
+        found: accuracies of its attack records.
+        minmax: its min-max records with their labels.
+        costs: file of ``benchmarks/losses.py``.
+    """
+
+    def __init__(
+        self, experiment: Experiment, found: Cells, minmax: list[tuple[str, Record]], costs: Path = COSTS
+    ) -> None:
+        self.experiment, self.found, self.costs = experiment, found, costs
+        training = TrainParameters.model_validate(
+            experiment.training | {"objective": experiment.objectives[0], "seed": experiment.seeds[0]}
+        )
+        self.mnist, self.adversarial = training.dataset == "mnist", training.adversarial is not None
+        self.objectives: dict[str, ObjectiveSpec] = {o.label: o for o in experiment.objectives}
+        self.ours = [label for label in found.labels if self.objectives[label].name.startswith("isce")]
+        self.others = [label for label in found.labels if label not in self.ours]
+        self.main = f"@{experiment.plans[0].main_eps:g}"
+        self.grid = sorted({eps for plan in experiment.plans for eps in plan.eps})
+        self.minmax: dict[str, list[dict[str, Any]]] = {}
+        for label, record in minmax:
+            threats = sorted(record.figures["threats"].values(), key=lambda threat: threat["eps"])
+            self.minmax.setdefault(label, threats)  # of the first seed
+
+    def verdicts(self) -> list[Verdict]:
+        """Every verdict that the records allow, in the order of the claims."""
+        if "sce" not in self.found.labels or not self.ours:
+            return []
+        alone: list[Callable[[], Verdict | None]] = [self._c1, self._c2]
+        each = [self._c3, self._c4, self._c5, self._c6, self._c8]
+        found = [] if self.adversarial else [rule() for rule in alone]
+        found += [rule(label) for rule in each for label in self.ours]
+        found.append(self._c7())
+        return sorted((v for v in found if v is not None), key=lambda verdict: verdict.claim)
+
+    def _halved(self, label: str) -> tuple[bool, str]:
+        """Whether at the largest eps at most half of the clean accuracy is left, and how much is."""
+        key = f"worst@{self.grid[-1]:g}"
+        worst, clean = self.found.get(label, key), mean(self.found.get(label, "clean"))
+        return wilson_of(worst)[1] <= clean / 2, f"{label} {self.found.text(label, key)}"
+
+    def _c1(self) -> Verdict | None:
+        if "sce" not in self.minmax:
+            return None
+        low, text = self._halved("sce")
+        threat = self.minmax["sce"][-1]
+        clean, attacked = (threat["region"]["all"][name] for name in ("separation", "adversarial_separation"))
+        ours = (
+            f"clean {self.found.text('sce', 'clean')}, worst case at eps {self.grid[-1]:g}: {text}; scatter "
+            f"{clean:.2f} clean, {attacked:.2f} adversarial at eps {threat['eps']:g}"
+        )
+        return Verdict("C1", "sce", ours, HOLDS if low and attacked < clean else NOT)
+
+    def _c2(self) -> Verdict | None:
+        some = [label for label in self.found.labels if self.objectives[label].name in SEPARATING]
+        if not some:
+            return None
+        halves = [self._halved(label) for label in some]
+        ours = f"worst case at eps {self.grid[-1]:g}: " + ", ".join(text for _, text in halves)
+        return Verdict("C2", ", ".join(some), ours, HOLDS if all(low for low, _ in halves) else NOT)
+
+    def _c3(self, label: str) -> Verdict | None:
+        if label not in self.minmax or "sce" not in self.minmax:
+            return None
+        names = ("separation", "adversarial_separation")
+        (own, attacked), (base, base_attacked) = (
+            [self.minmax[which][-1]["region"]["all"][name] for name in names] for which in (label, "sce")
+        )
+        ours = (
+            f"scatter {own:.2f}, of SCE {base:.2f}; of adversarial images at eps {self.minmax[label][-1]['eps']:g} "
+            f"{attacked:.2f}, of SCE {base_attacked:.2f}; one network"
+        )
+        return Verdict("C3", label, ours, HOLDS if own > base else NOT)
+
+    def _c4(self, label: str) -> Verdict | None:
+        paper = difference(self.found, label, "sce", f"attack:{PAPER}{self.main}")
+        worst = difference(self.found, label, "sce", f"worst{self.main}")
+        if paper is None or worst is None:
+            return None
+        ours = f"against SCE at eps {self.main[1:]}: {paper} under PGD-50, {worst} in the worst case"
+        verdict = NOT if not paper.positive else HOLDS if worst.positive else ONLY
+        return Verdict("C4", label, ours, verdict)
+
+    def _c5(self, label: str) -> Verdict | None:
+        if self.objectives[label].name != "isce":
+            return Verdict("C5", label, "no theorem ties the loss of this reading to an inner maximum", CANT)
+        if label not in self.minmax:
+            return None
+        m = self.objectives[label].params.get("inference")
+        threat = self.minmax[label][-1]
+        row = next((row for row in threat["gap"] if row["m"] == m), None)
+        if row is None:
+            return None
+        n = threat["n"]
+        low, high = wilson(row["covered"] * n, n)
+        share = f"{100 * row['covered']:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+        ours = f"at eps {threat['eps']:g} m = {m:g} covers {share} of {n} images; one network"
+        return Verdict("C5", label, ours, HOLDS if row["covered"] >= 1 - MISSED else NOT)
+
+    def _c6(self, label: str) -> Verdict | None:
+        def least(key: str) -> tuple[str, Difference] | None:
+            pairs = ((other, difference(self.found, label, other, key)) for other in self.others)
+            known = [(other, pair) for other, pair in pairs if pair is not None]
+            return min(known, key=lambda pair: pair[1].value) if known else None
+
+        worst, paper = least(f"worst{self.main}"), least(f"attack:{PAPER}{self.main}")
+        if worst is None or paper is None:
+            return None
+        ours = f"worst case at eps {self.main[1:]}: {self.found.text(label, f'worst{self.main}')}; "
+        ours += f"against the best other, {worst[0]}: {worst[1]}"
+        return Verdict("C6", label, ours, HOLDS if worst[1].positive else ONLY if paper[1].positive else NOT)
+
+    def _c7(self) -> Verdict | None:
+        if not self.costs.is_file():
+            return None
+        rows = json.loads(self.costs.read_text(encoding="utf-8"))["rows"]
+        step = next((r for r in rows if r["shape"].startswith("training step") and r["loss"] == "isce"), None)
+        if step is None:
+            return None
+        ours = f"a training step costs {step['ratio']:.3f} [{step['low']:.3f}, {step['high']:.3f}] times that of SCE"
+        return Verdict("C7", "isce", ours, HOLDS if step["high"] <= COST else NOT)
+
+    def _c8(self, label: str) -> Verdict | None:
+        if not self.mnist or self.adversarial:
+            return None
+        keys = {eps: difference(self.found, label, "sce", f"attack:{PAPER}@{eps:g}") for eps in self.grid}
+        known = {eps: found for eps, found in keys.items() if found is not None}
+        if not known:
+            return None
+        ours = "; ".join(f"eps {eps:g}: {found}" for eps, found in known.items())
+        reached = any(found.images[1] >= REPORTED for found in known.values())
+        return Verdict("C8", label, ours, HOLDS if reached else NOT)
+
+
+def table(judge: Judge, evidence: str) -> tuple[list[str], list[list[str]], str] | None:
+    """Columns, rows and caption for the report; None where nothing can be judged."""
+    found = judge.verdicts()
+    if not found:
+        return None
+    rows = [list(row) for row in _rows(found)]
+    caption = (
+        f"The claims by the records of '{judge.experiment.name}': main eps {judge.main[1:]}; ours in per cent and in "
+        "percentage points, with the 95% interval over images in brackets and, where there are several seeds, the "
+        f"half-width of that over seeds after ±. {evidence}"
+    )
+    return ["claim", "for", "reported", "ours", "verdict", "what differs"], rows, caption
+
+
+def rules() -> tuple[list[str], list[list[str]], str]:
+    """Columns, rows and caption of the rules, for the report."""
+    rows = [[f"{claim} {CLAIMS[claim]}", rule, DIFFERS[claim]] for claim, rule in RULES.items()]
+    caption = "How each claim is judged. An inequality counts only where both 95% intervals bear it out."
+    return ["claim", "holds if", "what differs from the paper"], rows, caption
+
+
+def _rows(found: list[Verdict]) -> Iterator[tuple[str, ...]]:
+    last = ""
+    for verdict in found:
+        claim = verdict.claim if verdict.claim == last else f"{verdict.claim} {CLAIMS[verdict.claim]}"
+        reported = f"+{100 * REPORTED:g} points" if verdict.claim == "C8" else "no figure at hand"
+        yield claim, verdict.label, reported, verdict.ours, verdict.verdict, DIFFERS[verdict.claim]
+        last = verdict.claim

@@ -1,0 +1,202 @@
+"""The rules that judge the claims: each verdict can come out either way, and only both intervals make a difference."""
+
+import json
+
+import pytest
+from scipy.stats import norm
+
+from isce import claims
+from isce.cells import Cell, Cells
+from isce.experiments import Experiment, load_experiment
+from isce.records import Provenance, Record
+
+N = 1000
+PAPER, WORST = f"attack:{claims.PAPER}", "worst"
+
+
+def experiment(**changes):
+    values = {
+        "name": "made-up",
+        "title": "Made up",
+        "objectives": [{"name": "sce"}, {"name": "isce", "params": {"inference": 2.0}}, {"name": "center"}],
+        "seeds": [0, 1, 2],
+        "training": {"dataset": "mnist"},
+        "attack": {"suite": "full", "eps": [0.1, 0.3], "main_eps": 0.1},
+    }
+    return Experiment.model_validate(values | changes)
+
+
+def accuracies(**by_label):
+    """Cells of three seeds: for each label a mapping from key to one share, or to one share for each seed."""
+    every = []
+    for label, values in by_label.items():
+        for key, share in values.items():
+            shares = share if isinstance(share, list) else [share] * 3
+            every += [
+                Cell(label.replace("_", "-"), key, str(seed), value, N, "record") for seed, value in enumerate(shares)
+            ]
+    return Cells(every, ["sce", "isce-m2", "center"])
+
+
+def network(clean=0.99, paper=0.5, worst=0.5, last=0.0):
+    return {
+        "clean": clean,
+        f"{PAPER}@0.1": paper,
+        f"{PAPER}@0.3": 0.0,
+        f"{WORST}@0.1": worst,
+        f"{WORST}@0.3": last,
+    }
+
+
+def analysed(label, separation=4.0, adversarial=1.0, covered=1.0):
+    region = {"separation": separation, "adversarial_separation": adversarial}
+    threat = {"eps": 0.1, "n": 200, "gap": [{"m": 2.0, "covered": covered}], "region": {"all": region}}
+    provenance = Provenance(
+        commit=None, modified=None, packages={}, python="", machine="", device="", seconds=0, created=""
+    )
+    record = Record(
+        kind="minmax",
+        experiment="made-up",
+        run=f"{label}-s0",
+        key="",
+        parameters={},
+        figures={"threats": {"linf@0.1": threat}},
+        data_sha256="",
+        provenance=provenance,
+    )
+    return label, record
+
+
+def judged(found, minmax=(), costs=None, **changes):
+    made = claims.Judge(experiment(**changes), found, list(minmax), *([costs] if costs else []))
+    return {(verdict.claim, verdict.label): verdict for verdict in made.verdicts()}
+
+
+@pytest.mark.parametrize(
+    ("paper", "worst", "verdict"),
+    [
+        (0.7, 0.6, claims.HOLDS),
+        (0.7, 0.5, claims.ONLY),
+        (0.7, 0.4, claims.ONLY),
+        (0.5, 0.7, claims.NOT),
+        (0.52, 0.7, claims.NOT),  # two points of a thousand images may be chance
+        ([0.9, 0.9, 0.31], 0.7, claims.NOT),  # far apart, but not over seeds
+    ],
+)
+def test_c4_asks_for_both_attacks_and_both_intervals(paper, worst, verdict):
+    found = accuracies(sce=network(), isce_m2=network(paper=paper, worst=worst), center=network())
+    assert judged(found)["C4", "isce-m2"].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("center", "verdict"), [((0.5, 0.5), claims.HOLDS), ((0.5, 0.65), claims.ONLY), ((0.7, 0.65), claims.NOT)]
+)
+def test_c6_looks_at_the_best_of_the_others(center, verdict):
+    paper, worst = center
+    found = accuracies(sce=network(), isce_m2=network(paper=0.7, worst=0.65), center=network(paper=paper, worst=worst))
+    assert judged(found)["C6", "isce-m2"].verdict == verdict
+
+
+@pytest.mark.parametrize(("last", "verdict"), [(0.0, claims.HOLDS), (0.49, claims.NOT), (0.8, claims.NOT)])
+def test_c1_and_c2_ask_for_half_of_the_clean_accuracy_beyond_chance(last, verdict):
+    found = accuracies(sce=network(last=last), isce_m2=network(), center=network(last=last))
+    verdicts = judged(found, [analysed("sce")])
+    assert (verdicts["C1", "sce"].verdict, verdicts["C2", "center"].verdict) == (verdict, verdict)
+
+
+def test_c1_asks_for_features_that_move():
+    found = accuracies(sce=network(), isce_m2=network())
+    assert judged(found, [analysed("sce", 4.0, 4.5)])["C1", "sce"].verdict == claims.NOT
+
+
+def test_c3_compares_scatter():
+    found = accuracies(sce=network(), isce_m2=network())
+    for own, verdict in ((4.1, claims.HOLDS), (3.9, claims.NOT)):
+        verdicts = judged(found, [analysed("sce", 4.0), analysed("isce-m2", own)])
+        assert verdicts["C3", "isce-m2"].verdict == verdict
+
+
+@pytest.mark.parametrize(("covered", "verdict"), [(0.95, claims.HOLDS), (0.9, claims.NOT), (0.0, claims.NOT)])
+def test_c5_asks_whether_the_trained_m_covers_the_inner_maximum(covered, verdict):
+    found = accuracies(sce=network(), isce_m2=network())
+    assert judged(found, [analysed("isce-m2", covered=covered)])["C5", "isce-m2"].verdict == verdict
+
+
+def test_c5_of_the_released_reading_cant_be_tested():
+    objectives = [{"name": "sce"}, {"name": "isce-released"}]
+    found = Cells(accuracies(sce=network(), isce_released=network()).all, ["sce", "isce-released"])
+    assert judged(found, objectives=objectives)["C5", "isce-released"].verdict == claims.CANT
+
+
+def test_c7_reads_the_cost_of_a_step(tmp_path):
+    found, file = accuracies(sce=network(), isce_m2=network()), tmp_path / "costs.json"
+    for high, verdict in ((1.04, claims.HOLDS), (1.06, claims.NOT)):
+        row = {"shape": "training step (1,)", "loss": "isce", "ratio": 1.0, "low": 0.99, "high": high}
+        file.write_text(json.dumps({"rows": [row]}))
+        assert judged(found, costs=file)["C7", "isce"].verdict == verdict
+    assert ("C7", "isce") not in judged(found, costs=tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(("paper", "verdict"), [(0.85, claims.HOLDS), (0.7, claims.NOT)])
+def test_c8_is_reached_where_the_interval_reaches_it(paper, verdict):
+    found = accuracies(sce=network(paper=0.2), isce_m2=network(paper=paper))
+    assert judged(found)["C8", "isce-m2"].verdict == verdict
+
+
+def test_c8_is_about_mnist():
+    found = accuracies(sce=network(), isce_m2=network())
+    assert not any(claim == "C8" for claim, _ in judged(found, training={"dataset": "digits"}))
+
+
+def test_adversarially_trained_networks_say_nothing_about_standard_training():
+    training = {"dataset": "mnist", "adversarial": {"kind": "pgd", "eps": 0.3, "steps": 1, "step_size": 0.1}}
+    verdicts = judged(accuracies(sce=network(), isce_m2=network()), [analysed("sce")], training=training)
+    assert {claim for claim, _ in verdicts}.isdisjoint({"C1", "C2", "C8"})
+
+
+def test_nothing_is_judged_without_softmax_cross_entropy():
+    assert judged(accuracies(isce_m2=network(), center=network())) == {}
+
+
+def test_a_row_that_was_not_run_gives_no_verdict():
+    own = {key: share for key, share in network().items() if key != f"{WORST}@0.1"}
+    assert ("C4", "isce-m2") not in judged(accuracies(sce=network(), isce_m2=own))
+
+
+def test_difference_against_hand_computed_intervals():
+    """Newcombe's interval is built from the two Wilson intervals, here by their closed form."""
+
+    def wilson(p):
+        z = norm.ppf(0.975)
+        middle, half = p + z * z / (2 * N), z * (p * (1 - p) / N + z * z / (4 * N * N)) ** 0.5
+        return (middle - half) / (1 + z * z / N), (middle + half) / (1 + z * z / N)
+
+    found = accuracies(sce={"clean": 0.4}, isce_m2={"clean": [0.5, 0.6, 0.7]})
+    pair = claims.difference(found, "isce-m2", "sce", "clean")
+    (low, high), (base_low, base_high) = wilson(0.6), wilson(0.4)
+    assert pair.value == pytest.approx(0.2)
+    assert pair.images[0] == pytest.approx(0.2 - ((0.6 - low) ** 2 + (base_high - 0.4) ** 2) ** 0.5, abs=1e-6)
+    assert pair.images[1] == pytest.approx(0.2 + ((high - 0.6) ** 2 + (0.4 - base_low) ** 2) ** 0.5, abs=1e-6)
+    half = 4.302652729911275 * 0.1 / 3**0.5  # t quantile with 2 degrees of freedom, standard deviation 0.1
+    assert pair.seeds == pytest.approx((0.2 - half, 0.2 + half))
+
+
+def test_only_shared_seeds_are_compared():
+    found = Cells(
+        [Cell("sce", "clean", s, a, N, "") for s, a in (("0", 0.4), ("1", 0.9))]
+        + [Cell("isce-m2", "clean", s, a, N, "") for s, a in (("0", 0.5), ("2", 0.1))],
+        ["sce", "isce-m2"],
+    )
+    pair = claims.difference(found, "isce-m2", "sce", "clean")
+    assert pair.value == pytest.approx(0.1)
+    assert pair.seeds is None
+    assert claims.difference(found, "isce-m2", "sce", "worst@0.1") is None
+
+
+def test_every_claim_is_explained_and_the_table_names_each_row():
+    assert set(claims.RULES) == set(claims.CLAIMS) == set(claims.DIFFERS) == {f"C{i}" for i in range(1, 9)}
+    judge = claims.Judge(load_experiment("mnist"), accuracies(sce=network(), isce_m2=network(), center=network()), [])
+    columns, rows, caption = claims.table(judge, "evidence.")
+    assert all(len(row) == len(columns) for row in rows)
+    assert all(row[0][:2] in claims.RULES and row[4] for row in rows)
+    assert caption.endswith("evidence.")
