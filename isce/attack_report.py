@@ -106,6 +106,13 @@ def robust(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
     return figures.robust_accuracy(frame, norm), caption, f"Line plot of accuracy by eps. Worst case: {ends}."
 
 
+def readings(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
+    """As :func:`robust`, of softmax cross-entropy and the readings of I-SCE alone."""
+    names = {o.label: o.name for o in experiment.objectives}
+    some = [label for label in found.labels if names[label].startswith(("sce", "isce"))]
+    return robust(experiment, Cells(found.all, some), evidence)
+
+
 def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) -> tuple[Drawn, Drawn] | None:
     """Accuracy under one attack until it is 0, by eps, and by number of steps; None where no record has them."""
     rows = {"sweep": list[dict[str, Any]](), "convergence": list[dict[str, Any]]()}

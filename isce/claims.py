@@ -277,7 +277,7 @@ def table(judge: Judge, evidence: str) -> tuple[list[str], list[list[str]], str]
         "percentage points, with the 95% interval over images in brackets and, where there are several seeds, the "
         f"half-width of that over seeds after ±. {evidence}"
     )
-    return ["claim", "for", "reported", "ours", "verdict", "what differs"], rows, caption
+    return ["claim", "of", "verdict", "ours", "reported; what differs"], rows, caption
 
 
 def rules() -> tuple[list[str], list[list[str]], str]:
@@ -288,9 +288,7 @@ def rules() -> tuple[list[str], list[list[str]], str]:
 
 
 def _rows(found: list[Verdict]) -> Iterator[tuple[str, ...]]:
-    last = ""
     for verdict in found:
-        claim = verdict.claim if verdict.claim == last else f"{verdict.claim} {CLAIMS[verdict.claim]}"
+        claim = f"{verdict.claim} {CLAIMS[verdict.claim]}"
         reported = f"+{100 * REPORTED:g} points" if verdict.claim == "C8" else "no figure at hand"
-        yield claim, verdict.label, reported, verdict.ours, verdict.verdict, DIFFERS[verdict.claim]
-        last = verdict.claim
+        yield claim, verdict.label, verdict.verdict, verdict.ours, f"{reported}; {DIFFERS[verdict.claim]}"

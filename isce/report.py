@@ -37,7 +37,7 @@ class Report:
 
     def __init__(self, experiment: Experiment, folder: Path, keys: Mapping[tuple[str, str], str]) -> None:
         self.experiment = experiment
-        self.folder = folder
+        self.folder, self.keys = folder, keys
         found = read_all(folder / experiment.name)
         self.records = {
             path.relative_to(folder).as_posix(): record
@@ -67,6 +67,7 @@ class Report:
         self._table(target, "attacks", *attack_report.attacks(*common))
         self._table(target, "sweep", *attack_report.sweep(*common))
         self._figure(target, "robust", lambda: attack_report.robust(*common), "attack")
+        self._figure(target, "readings", lambda: attack_report.readings(*common), "attack")
         self._figure(target, "training", self._training, "train")
         self._write_optional(target)
         write_atomic(target / "flags.txt", "".join(f"{line}\n" for line in self.flags()))
@@ -122,7 +123,22 @@ class Report:
             found[name] = self._number(count, f"{count:,}", self.cells.all)
         main = self.experiment.plans[0].main_eps
         found["eps_main"] = self._number(main, f"{main:g}", self.cells.all)
-        return found
+        return found | self._effort()
+
+    def _effort(self) -> dict[str, dict[str, Any]]:
+        """How many runs there are, how long they took and on what."""
+        hours = sum(record.provenance.seconds for record in self.records.values()) / 3600
+        devices = sorted({record.provenance.device for record in self.records.values()})
+        machines = sorted({record.provenance.machine for record in self.records.values()})
+        wanted = len(self.keys)
+        texts: dict[str, tuple[float, str]] = {
+            "runs": (len(self.records), f"{len(self.records)} of {wanted}"),
+            "hours": (hours, f"{hours:.1f}"),
+            "devices": (len(devices), ", ".join(devices)),
+            "machines": (len(machines), "; ".join(machines)),
+        }
+        common = {"source": sorted(self.records), "stale": bool(self.stale)}
+        return {name: {"value": value, "text": text, **common} for name, (value, text) in texts.items()}
 
     def _number(self, value: float, text: str, several: Iterable[Cell]) -> dict[str, Any]:
         names = sorted({cell.source for cell in several})

@@ -23,6 +23,12 @@ STALE = "The code or the parameters have changed since this was computed; the co
 NONE = "The records at hand hold nothing to show here."
 NOT_RUN = "not run yet"
 LONG = 48
+VERDICTS = {
+    "holds": "isce-holds",
+    "holds only under the paper's attack": "isce-only",
+    "does not hold": "isce-not",
+    "can't be tested here": "isce-open",
+}
 
 
 class ReportError(Exception):
@@ -153,9 +159,13 @@ class ReportDirective(SphinxDirective):
 
 
 class RecordsTable(ReportDirective):
-    """``records-table``: a table of a report, in a box that scrolls sideways on a small screen."""
+    """``records-table``: a table of a report, in a box that scrolls sideways on a small screen.
+
+    With the flag ``wrap`` its cells are sentences: they wrap, and what repeats from row to row stands once.
+    """
 
     folder = "tables"
+    option_spec: ClassVar = ReportDirective.option_spec | {"wrap": directives.flag}
 
     def files(self, path: Path, about: dict[str, Any]) -> list[tuple[str, Path]]:
         return [("CSV", path.parent / Path(about["csv"]).name)]
@@ -164,30 +174,54 @@ class RecordsTable(ReportDirective):
         columns, rows = about["columns"], about["rows"]
         if any(len(row) != len(columns) for row in rows):
             raise ReportError(f"{path.name}: every row must have {len(columns)} cells")
-        table = nodes.table(classes=["isce-table"])
+        table = nodes.table(classes=["isce-table", *(["isce-wrap"] if "wrap" in self.options else [])])
         table += nodes.title(about["caption"], about["caption"])
         group = nodes.tgroup(cols=len(columns))
         group += [nodes.colspec(colwidth=1, stub=(number == 0)) for number in range(len(columns))]
         group += nodes.thead("", self.row(columns))
-        group += nodes.tbody("", *(self.row(row) for row in rows))
+        spans = _spans(rows, len(columns)) if "wrap" in self.options else {}
+        group += nodes.tbody("", *(self.row(row, spans, number) for number, row in enumerate(rows)))
         table += group
         return table
 
-    def row(self, cells: list[Any]) -> nodes.row:
+    def row(self, cells: list[Any], spans: dict[tuple[int, int], int] | None = None, number: int = 0) -> nodes.row:
         """One row; what comes from the file is text, never markup."""
-        texts = [str(cell) for cell in cells]
-        classes = [["isce-long"] if len(text) > LONG else [] for text in texts]  # a sentence may wrap, a figure may not
-        return nodes.row("", *(nodes.entry("", self.cell(t), classes=c) for t, c in zip(texts, classes, strict=True)))
+        row = nodes.row()
+        for column, cell in enumerate(cells):
+            rows = (spans or {}).get((number, column), 1)
+            if rows:
+                text = str(cell)  # a sentence may wrap, a figure may not
+                row += nodes.entry("", self.cell(text), classes=["isce-long"] if len(text) > LONG else [])
+                if rows > 1:
+                    row[-1]["morerows"] = rows - 1
+        return row
 
     def cell(self, text: str) -> nodes.paragraph:
         """One cell; the intervals of a figure are set apart, so that they can stand below it."""
         match = FIGURE.fullmatch(text)
+        if text in VERDICTS:
+            return nodes.paragraph("", "", nodes.inline(text, text, classes=["isce-verdict", VERDICTS[text]]))
         if match is None:
             return nodes.paragraph(text, text)
         parts: list[nodes.Node] = [nodes.Text(match["value"])]
         for interval in filter(None, (match["images"], match["seeds"])):
             parts += [nodes.Text(" "), nodes.inline(interval, interval, classes=["isce-interval"])]
         return nodes.paragraph("", "", *parts)
+
+
+def _spans(rows: list[list[Any]], columns: int) -> dict[tuple[int, int], int]:
+    """How many rows the first and the last cell of each row span; 0: a cell above spans this one too."""
+    spans: dict[tuple[int, int], int] = {}
+    for column in (0, columns - 1):
+        first = 0
+        for number, row in enumerate(rows):
+            if number and (row[0], row[column]) == (rows[first][0], rows[first][column]):
+                spans[first, column] += 1
+                spans[number, column] = 0
+            else:
+                first = number
+                spans[number, column] = 1
+    return spans
 
 
 class RecordsFigure(ReportDirective):

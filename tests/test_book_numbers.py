@@ -1,0 +1,81 @@
+"""No result is typed in: digits in the prose of results stand in a role that reads records, or are one of these facts."""
+
+import re
+
+import pytest
+
+from isce.config import ROOT
+
+PAGES = [
+    *(ROOT / "book" / name for name in ("intro.md", "summary.md", "verdict.md", "discussion.md")),
+    *sorted((ROOT / "book" / "experiments").glob("*.md")),
+]
+#: What may be said with digits: names, settings that experiment files state, and what a cited work says.
+FACTS = [
+    r"C[1-8]\b",
+    r"CIFAR-10\b",
+    r"PGD-(10|50|\d\d)\b",
+    r"(Pre-activation )?ResNet-\d+",
+    r"`[^`]*`",
+    r"\d+/255( = 0\.\d+)?",
+    r"95% intervals?",
+    r"\b0\b(?![.,]\d)",
+    r"28 by 28|32 by 32|8 by 8|8x8|\b(60|50|10),000( images| for testing)?|1,797( real)?",
+]
+#: Facts of single pages: what a source says, or a setting.
+OWN = {
+    "mnist.md": [r"\b63 \(percentage points, presumably\)", r"50-step PGD"],
+    "intro.md": [r"\b63 \(percentage points, presumably\)", r"50-step PGD"],
+    "digits.md": [r"17 grey levels"],
+    "adversarial_training.md": [r"steps of 0\.01 for each update"],
+    "cifar10.md": [r"20,000 iterations"],
+    "variations.md": [r"to 0\.3, with its clip"],
+    "released.md": [  # the settings of the authors' script
+        r"linear embedding of 64\.",
+        r"batches of (256\.|128)",
+        r"momentum 0\.9",
+        r"20,000 iterations",
+        r"rate 0\.1, 0\.01 from half and 0\.001",
+        r"steps of 0\.01 or 0\.04 on",
+        r"5 or 50 of them",
+        r"at most 6\., 25\.",
+        r"5,000 training images",
+        r"epochs are of 45,000\.",
+    ],
+}
+
+
+def prose(text):
+    """What a reader reads as sentences: no front matter, code, directives, roles, maths, link targets."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    text = re.sub(r"^(`{3,}|:{3,}).*?^\1\s*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\{[a-z:-]+\}`[^`]*`", "", text)
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$", "", text, flags=re.DOTALL)
+    return re.sub(r"\]\([^)]*\)", "]", text)
+
+
+def typed(page, text):
+    """Digits of the prose that no fact explains, each with what stands around it."""
+    for fact in [*FACTS, *OWN.get(page, [])]:
+        text = re.sub(fact.replace(" ", r"\s+"), "", text)
+    return [text[max(0, found.start() - 30) : found.end() + 20] for found in re.finditer(r"\d[\d.,]*", text)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_number_of_the_results_is_typed_in(page):
+    assert typed(page.name, prose(page.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "sentence", ["It keeps 73.4% of them.", "It fell by 12 points.", "Three of 200 images", "| sce | 42.8 |"]
+)
+def test_a_typed_result_is_found(sentence):
+    assert typed("mnist.md", prose(f"# Title\n\n{sentence}\n"))
+
+
+def test_what_comes_from_records_or_stands_in_code_is_not_a_typed_result():
+    text = (
+        "It keeps {record}`mnist/sce.worst@0.1` of $m = 2$ [there](page2.md).\n\n"
+        "```{records-table} a/b2\n:optional:\n```\n"
+    )
+    assert typed("mnist.md", prose(text)) == []
