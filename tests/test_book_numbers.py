@@ -1,4 +1,4 @@
-"""No result is typed in: digits in the prose of results stand in a role that reads records, or are facts listed here."""
+"""No result is typed in: digits in the prose of results stand in a role that reads records, or are facts named here."""
 
 import re
 
