@@ -7,8 +7,10 @@ notebooks on Binder or Colab; each table and figure has launch links for the not
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import yaml
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
@@ -31,13 +33,17 @@ def launches(url: str, branch: str, notebook: str) -> list[tuple[str, str]]:
 
 
 def configure(app: Sphinx, config: Config) -> None:
-    """Switch the theme's buttons on if there is an address, else off."""
-    options = config.html_theme_options
-    url = options.setdefault("repository_url", "")
+    """Switch the theme's buttons on if there is an address, else off.
+
+    Jupyter Book hands the address to the theme, but not where _config.yml sets theme options itself, as ours does.
+    """
+    repository = yaml.safe_load((Path(app.srcdir) / "_config.yml").read_text(encoding="utf-8"))["repository"]
+    url, branch = repository["url"], repository["branch"]
     if url and ADDRESS.fullmatch(url) is None:
         raise ConfigError(f"repository.url must be https://<host>/<owner>/<name> or empty, got {url!r}")
-    options |= dict.fromkeys(BUTTONS, bool(url))
-    config.isce_repository = (url, options.setdefault("repository_branch", "main"))
+    place = {"repository_url": url, "repository_branch": branch, "path_to_docs": repository["path_to_book"]}
+    config.html_theme_options |= place | dict.fromkeys(BUTTONS, bool(url))
+    config.isce_repository = (url, branch)
 
 
 def add_launch_button(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
