@@ -19,7 +19,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce test test-full lint book notebooks results compare format lock clean
+.PHONY: help reproduce test test-full lint book pdf links notebooks results compare format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ format: $(READY) ## let ruff format the code
 book: $(READY) ## render the book from the committed records, into book/_build/html
 	@$(BIN)/python -m isce report --records results --out build/committed
 	@$(BIN)/python -m isce book --report build/committed --records results --out book
+
+pdf: book ## print the book into one PDF, book/_build/isce.pdf (needs Chromium or Chrome)
+	@$(BIN)/python -m isce pdf
 
 notebooks: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -164,6 +164,14 @@ def _book(options: argparse.Namespace) -> int:
     return 0
 
 
+def _pdf(options: argparse.Namespace) -> int:
+    from isce import pdf
+
+    pages = pdf.print_book(options.book.resolve(), options.out)
+    print(f"pdf: {options.out}, {pages} pages")
+    return 0
+
+
 def _compare(options: argparse.Namespace) -> int:
     from isce import cells, workflow
     from isce.records import read_all
@@ -282,6 +290,9 @@ def _parser() -> argparse.ArgumentParser:
     book.add_argument("--report", type=Path, required=True)
     book.add_argument("--records", type=Path, required=True, help="what the report was made from, to link to")
     book.add_argument("--out", type=Path, required=True)
+    pdf = command("pdf", _pdf, "print the rendered book, through a headless Chromium or Chrome")
+    pdf.add_argument("--book", type=Path, default=ROOT / "book" / "_build" / "html", help="its folder")
+    pdf.add_argument("--out", type=Path, default=ROOT / "book" / "_build" / "isce.pdf")
     for name, action, text in (
         ("compare", _compare, "compare own records with the committed ones, cell by cell"),
         ("adopt", _adopt, "copy own finished records to the committed ones"),

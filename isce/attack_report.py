@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pandas as pd
@@ -28,6 +28,11 @@ def suites(experiment: Experiment) -> str:
 def eps_grid(experiment: Experiment) -> list[float]:
     """Every eps of the experiment's attack plans, rising."""
     return sorted({eps for plan in experiment.plans for eps in plan.eps})
+
+
+def over_seeds(seeds: Collection[object]) -> str:
+    """What lines and their bands show, as a caption says it."""
+    return f"{len(seeds)} training seeds: mean and range" if len(seeds) > 1 else "1 training seed"
 
 
 def results(experiment: Experiment, found: Cells, evidence: str) -> Table:
@@ -125,17 +130,17 @@ def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) ->
     if not rows["sweep"] or plan is None:
         return None
     by_eps, by_steps = (pd.DataFrame(found).assign(percent=lambda f: 100 * f["accuracy"]) for found in rows.values())
-    text = f"{n} test images, mean and range over seeds."
+    text = f"{n} test images, {over_seeds({row['run'].rsplit('-s', 1)[1] for row in rows['sweep']})}."
     norm = experiment.plans[0].norm
     labels = ", ".join(label for label in order if label in set(by_eps["label"]))
     ends = ", ".join(f"{part['percent'].iloc[-1]:.0f}%" for _, part in by_eps.groupby("label", sort=False))
     swept = (
-        f"Accuracy under the matched attack on the margin ({plan.sweep_steps} steps) at growing eps, until none is "
-        f"left: if a curve does not reach 0, attacks fail rather than the network holds. {text}"
+        f"Accuracy under the matched attack on the margin ({plan.sweep_steps} steps) at growing {norm} eps, until "
+        f"none is left: if a curve does not reach 0, attacks fail rather than the network holds. {text}"
     )
     converged = (
-        f"Accuracy under the same attack at eps {plan.convergence_eps:g} with more and more steps, each budget alone: "
-        f"a curve that still falls has not converged. {text}"
+        f"Accuracy under the same attack at {norm} eps {plan.convergence_eps:g} with more and more steps, each budget "
+        f"alone: a curve that still falls has not converged. {text}"
     )
     eps_axis = figures.lines(by_eps, "eps", f"eps ({norm}, images in [0, 1])", order)
     step_axis = figures.lines(by_steps, "steps", "steps of the attack", order, log=True)
@@ -188,8 +193,8 @@ def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells
     if not rows:
         return None
     caption = (
-        f"Each objective against {base} in the worst case at {threat}: images robust under it alone, and under {base} "
-        "alone (sum over seeds); exact McNemar p value for each seed; mean difference in percentage points with its "
-        "95% t interval over seeds."
+        f"Each objective against {base} in the worst case over {suites(experiment)} at {threat}: images robust under "
+        f"it alone, and under {base} alone (sum over seeds); exact McNemar p value for each seed; mean difference in "
+        "percentage points with its 95% t interval over seeds."
     )
     return ["objective", f"robust alone : {base} alone", "p by seed", "difference"], rows, f"{caption} {evidence}"

@@ -170,9 +170,10 @@ class Report:
             if record.kind == "train":
                 histories.setdefault(label_of(record), []).extend(record.figures["history"])
         ordered = {label: histories[label] for label in self.cells.labels if label in histories}
+        seeds = {record.run.rsplit("-s", 1)[1] for record in self.records.values() if record.kind == "train"}
         caption = (
-            "Training loss (each objective's own, so heights don't compare) and validation accuracy by epoch; mean and "
-            "range over seeds."
+            "Training loss (each objective's own, so heights don't compare) and validation accuracy by epoch; "
+            f"{attack_report.over_seeds(seeds)}."
         )
         alt = "Two line plots by epoch, of training loss and of validation accuracy, for " + ", ".join(ordered) + "."
         return figures.training_curves(ordered), caption, alt
@@ -193,9 +194,9 @@ class Report:
             titles += [label] * len(arrays["clean"][:each])
         plan = self.experiment.plans[0]
         caption = (
-            f"Test images of the first seed that were classified right and fell to the suite's attack named in the "
-            f"record, at {plan.norm} eps {plan.eps[-1]:g}; under each the predicted class and its softmax probability "
-            "on the raw logits."
+            "Test images of the first training seed that were classified right and fell to the attack of "
+            f"{attack_report.suites(self.experiment)} that the record names, at {plan.norm} eps {plan.eps[-1]:g}; "
+            "under each the predicted class and its softmax probability on the raw logits."
         )
         alt = "Three rows: images, their adversarial versions, and the amplified difference."
         clean, adversarial, predictions = (np.concatenate(part) for part in parts.values())

@@ -18,7 +18,16 @@ from sphinx.errors import ExtensionError
 
 PACKAGE = "sphinx-mathjax-offline"
 BUNDLE = "tex-chtml.js"
-FONT_PRELOAD = re.compile(r'<link rel="preload" as="font"[^>]*>')
+# What the theme and its parts write that a page on the disk, or a reader without eyes, stumbles over.
+MENDS = {
+    # Fonts preloaded as cross-origin requests: browsers refuse them, loudly, for pages on the disk.
+    r'<link rel="preload" as="font"[^>]*>': "",
+    # 1.5 MB that draws each icon as SVG; the style sheet and the icon font, loaded as well, show the same icons.
+    r'<script src="[^"]*/fontawesome/[^"]*/all\.min\.js[^>]*></script>': "",
+    r'<summary>(?=<span class="toctree-toggle")': '<summary aria-label="Pages below">',
+    # A list whose children are no list items; without the role it is a plain group of entries.
+    r'<div role="list" class="citation-list">': '<div class="citation-list">',
+}
 FONTS = "output/chtml/fonts/woff-v2"
 
 
@@ -62,13 +71,14 @@ def number_ids(app: Sphinx, doctree: nodes.document) -> None:
             node["ids"] = [f"{node['ids'][0]}-{number}"]
 
 
-def drop_font_preloads(app: Sphinx, error: Exception | None) -> None:
-    """The theme preloads its fonts as cross-origin requests, which browsers refuse, loudly, for pages on the disk."""
+def mend_pages(app: Sphinx, error: Exception | None) -> None:
+    """Apply ``MENDS`` to every page."""
     if error is not None or app.builder.format != "html":
         return
     for page in Path(app.outdir).rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        cleaned = FONT_PRELOAD.sub("", text)
+        text = cleaned = page.read_text(encoding="utf-8")
+        for pattern, replacement in MENDS.items():
+            cleaned = re.sub(pattern, replacement, cleaned)
         if cleaned != text:
             page.write_text(cleaned, encoding="utf-8")
 
@@ -87,5 +97,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", drop_thebe_settings, priority=900)
     app.connect("html-page-context", drop_thebe_scripts, priority=900)
     app.connect("build-finished", copy_mathjax)
-    app.connect("build-finished", drop_font_preloads)
+    app.connect("build-finished", mend_pages)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from isce_repository import launches
 from sphinx.addnodes import download_reference
 from sphinx.config import Config
 from sphinx.util import logging
@@ -128,9 +129,13 @@ class ReportDirective(SphinxDirective):
             badge = nodes.inline("stale", "stale", classes=["isce-badge"])
             box += nodes.paragraph("", "", badge, nodes.Text(" " + STALE), classes=["isce-stale"])
         line = nodes.paragraph(classes=["isce-links"])
+        files = nodes.inline(classes=["isce-files"])
         for label, file in self.files(path, about):
-            line += [self.download(file.name, path.parent, label), nodes.Text(" · ")]
-        line += [nodes.Text("made by "), self.download(str(about["notebook"]), Path(self.env.srcdir).parent)]
+            files += [self.download(file.name, path.parent, label), nodes.Text(" · ")]
+        notebook = str(about["notebook"])
+        line += [files, nodes.Text("made by "), self.download(notebook, Path(self.env.srcdir).parent)]
+        for name, url in launches(*self.config.isce_repository, notebook):
+            line += [nodes.Text(" · "), nodes.reference(name, name, refuri=url, internal=False)]
         line += [nodes.Text(" · run again with "), nodes.literal(about["command"], about["command"])]
         box += line
         sources = [str(source) for source in about["sources"]]
