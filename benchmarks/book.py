@@ -40,13 +40,12 @@ def build(folder: Path) -> None:
         ("book", ["book", *records, "--report", str(folder / "report"), "--out", str(folder)]),
     ):
         clock, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "isce", *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds = time.perf_counter() - clock
+        command = [sys.executable, "-m", "isce", *arguments]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        seconds, used = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime
         total += seconds
-        print(
-            f"{name:<8} {seconds:6.1f} s, {used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime:6.1f} s of CPU"
-        )
+        print(f"{name:<8} {seconds:6.1f} s, {busy:6.1f} s of CPU")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"make book {total:.1f} s (goal {GOAL_SECONDS}); {os.cpu_count()} cores, load {load}\n")
 
