@@ -34,6 +34,14 @@ def test_index_leads_to_the_first_page(book: Path, watch: Watch):
 
 
 @pytest.mark.full
+def test_search_works_from_the_disk(book: Path, watch: Watch):
+    watch.open((book / "search.html").as_uri() + "?q=margin", DESKTOP, "light")
+    watch.page.locator("#search-results ul.search a[href*='theory/']").first.wait_for()
+    watch.page.locator("#search-results p.search-summary", has_text="found").wait_for()
+    assert watch.faults == []
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("page", [*PAGES, *MADE_BY_SPHINX])
 def test_page_is_whole_on_a_desktop(book: Path, watch: Watch, page: str):
     file = book / f"{page}.html"
