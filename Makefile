@@ -64,6 +64,10 @@ book: $(READY) ## render the book from the committed records, into book/_build/h
 pdf: book ## print the book into one PDF, book/_build/isce.pdf (needs Chromium or Chrome)
 	@$(BIN)/python -m isce pdf
 
+links: $(READY) ## check the book's links to other places (needs a network; those inside it every `make book` checks)
+	@$(BIN)/python -m isce report --records results --out build/committed
+	@$(BIN)/python -m isce links --report build/committed --records results --out build/links
+
 notebooks: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -150,18 +151,39 @@ def _index(book: Path) -> Path:
     return book / "_build" / "html" / "index.html"
 
 
-def _book(options: argparse.Namespace) -> int:
+def _jupyter_book(options: argparse.Namespace, *more: str) -> subprocess.CompletedProcess[str]:
+    """Build the book; every warning is an error, a link to what isn't there among them."""
     program = Path(sys.executable).with_name("jupyter-book")  # it can't be run as a module
-    command = [str(program), "build", str(ROOT / "book"), "-W", "-n", "--keep-going", "-q"]
-    command += ["--path-output", str(options.out)]
+    command = [str(program), "build", str(options.source), "-W", "-n", "--keep-going", "-q"]
+    command += ["--path-output", str(options.out), *more]
     environment = _environment() | {"ISCE_REPORT": str(options.report.resolve())}
     environment |= {"ISCE_RECORDS": str(options.records.resolve())}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def _book(options: argparse.Namespace) -> int:
+    done = _jupyter_book(options)
     if done.returncode or not _index(options.out).is_file():
         sys.stderr.write(done.stdout + done.stderr)
         raise RuntimeError("the book has warnings or errors (above)")
     print(f"book: {_index(options.out)}")
     return 0
+
+
+def _links(options: argparse.Namespace) -> int:
+    """Ask for every address outside the book that it links to, and list them with what came back."""
+    done = _jupyter_book(options, "--builder", "linkcheck")
+    answers = options.out / "_build" / "html" / "output.json"
+    if not answers.is_file():
+        sys.stderr.write(done.stdout + done.stderr)
+        raise RuntimeError("the links could not be looked at (above)")
+    found = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    outside = sorted({(row["status"], row["uri"], row["filename"]) for row in found if row["uri"].startswith("http")})
+    for status, address, page in outside:
+        print(f"{status:<12} {address}  ({page})")
+    broken = sum(status in ("broken", "timeout") for status, _, _ in outside)
+    print(f"{len(outside)} links to other places, {broken} broken")
+    return 1 if broken else 0
 
 
 def _pdf(options: argparse.Namespace) -> int:
@@ -286,10 +308,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("experiment", nargs="?", help="default: every experiment that has records")
     report.add_argument("--records", type=Path, required=True)
     report.add_argument("--out", type=Path, required=True)
-    book = command("book", _book, "render the book from a report folder")
-    book.add_argument("--report", type=Path, required=True)
-    book.add_argument("--records", type=Path, required=True, help="what the report was made from, to link to")
-    book.add_argument("--out", type=Path, required=True)
+    for name, action, text in (
+        ("book", _book, "render the book from a report folder"),
+        ("links", _links, "check the book's links to other places (needs a network)"),
+    ):
+        book = command(name, action, text)
+        book.add_argument("--source", type=Path, default=ROOT / "book", help="default: the project's book")
+        book.add_argument("--report", type=Path, required=True)
+        book.add_argument("--records", type=Path, required=True, help="what the report was made from, to link to")
+        book.add_argument("--out", type=Path, required=True)
     pdf = command("pdf", _pdf, "print the rendered book, through a headless Chromium or Chrome")
     pdf.add_argument("--book", type=Path, default=ROOT / "book" / "_build" / "html", help="its folder")
     pdf.add_argument("--out", type=Path, default=ROOT / "book" / "_build" / "isce.pdf")

@@ -193,8 +193,8 @@ def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells
     if not rows:
         return None
     caption = (
-        f"Each objective against {base} in the worst case over {suites(experiment)} at {threat}: images robust under "
-        f"it alone, and under {base} alone (sum over seeds); exact McNemar p value for each seed; mean difference in "
-        "percentage points with its 95% t interval over seeds."
+        f"Each objective against {base} in the worst case over {suites(experiment)} at {plan.norm} eps "
+        f"{plan.main_eps:g}: images robust under it alone, and under {base} alone (sum over seeds); exact McNemar p "
+        "value for each seed; mean difference in percentage points with its 95% t interval over seeds."
     )
     return ["objective", f"robust alone : {base} alone", "p by seed", "difference"], rows, f"{caption} {evidence}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from posixpath import dirname, normpath
 from urllib.parse import unquote, urlsplit
@@ -84,12 +85,14 @@ def bind(html: Path, every: list[Chapter]) -> str:
         article = pages[chapter.name].select_one("article")
         assert article is not None
         _relink(article, chapter, anchors)
-        above = f'<p class="isce-part">{chapter.part}</p>' if chapter.part != part else ""
+        above = f'<p class="isce-part">{escape(chapter.part)}</p>' if chapter.part != part else ""
         part = chapter.part
         body.append(
             f'<section class="isce-chapter isce-level-{chapter.level}" id="{chapter.anchor}">{above}{article}</section>'
         )
-    cover = f'<header class="isce-cover"><p>{_title(pages[every[0].name])}</p><p>isce {__version__}</p></header>'
+    cover = (
+        f'<header class="isce-cover"><p>{escape(_title(pages[every[0].name]))}</p><p>isce {__version__}</p></header>'
+    )
     return (
         f'<!doctype html><html lang="en" data-theme="light" data-mode="light">{head}<body class="isce-bound">'
         f'{cover}{_contents(every)}<main class="bd-article-container">{"".join(body)}</main></body></html>'
@@ -144,9 +147,9 @@ def _add_outline(writer: PdfWriter, every: list[Chapter], numbers: dict[str, int
     for chapter in every:
         at = numbers[chapter.anchor] - 1
         if chapter.part and chapter.part not in parts:
-            parts[chapter.part] = writer.add_outline_item(chapter.part, at, bold=True)
+            parts[chapter.part] = writer.add_outline_item(title=chapter.part, page_number=at, bold=True)
         parent = above if chapter.level > 1 else parts.get(chapter.part)
-        item = writer.add_outline_item(chapter.title, at, parent=parent)
+        item = writer.add_outline_item(title=chapter.title, page_number=at, parent=parent)
         above = item if chapter.level == 1 else above
 
 
@@ -169,8 +172,8 @@ def _contents(every: list[Chapter]) -> str:
     for chapter in every:
         if chapter.part != part:
             part = chapter.part
-            lines.append(f"<p class='isce-contents-part'>{part}</p>")
-        link = f'<a href="#{chapter.anchor}">{chapter.title}</a>'
+            lines.append(f"<p class='isce-contents-part'>{escape(part)}</p>")
+        link = f'<a href="#{chapter.anchor}">{escape(chapter.title)}</a>'
         lines.append(f'<p class="isce-level-{chapter.level}">{link}<span class="isce-page-number"></span></p>')
     return "".join([*lines, "</nav>"])
 

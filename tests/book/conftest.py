@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from isce.browser import chromium, offline_browser
+from isce import browser
 from isce.config import ROOT, ConfigError
 
 
-def run(*arguments: str | Path) -> None:
-    """One command of the package; what it printed is shown if it fails."""
-    command = [sys.executable, "-m", "isce", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(scope="session")
+def run() -> Callable[..., None]:
+    """Runs one command of the package; what it printed is shown if it fails."""
+
+    def command(*arguments: str | Path) -> None:
+        line = [sys.executable, "-m", "isce", *map(str, arguments)]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return command
 
 
 @pytest.fixture(scope="session")
-def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def book(run: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the rendered book."""
     folder = tmp_path_factory.mktemp("book")
     run("report", "--records", ROOT / "results", "--out", folder / "report")
@@ -29,11 +35,16 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def context():
-    """A browser's context, without a network."""
+def chromium() -> str:
+    """The browser's program; without one these tests are skipped, with what to install."""
     try:
-        chromium()
+        return browser.chromium()
     except ConfigError as error:
         pytest.skip(str(error))
-    with offline_browser() as opened:
+
+
+@pytest.fixture(scope="session")
+def context(chromium: str):
+    """A browser's context, without a network."""
+    with browser.offline_browser() as opened:
         yield opened

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
-from urllib.parse import urlsplit
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
@@ -55,6 +58,7 @@ class Watch:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.faults: list[str] = []
+        self.files: set[Path] = set()  # all that the page loaded, but pictures
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.faults.append(f"script error: {error}"))
         page.on("request", self._request)
@@ -67,14 +71,21 @@ class Watch:
     def _request(self, request: Request) -> None:
         if urlsplit(request.url).scheme not in LOCAL:
             self.faults.append(f"asks for what is not on the disk: {request.url}")
+        elif request.resource_type != "image":
+            self.files.add(Path(unquote(urlsplit(request.url).path)))
 
     def open(self, url: str, width: int, scheme: str) -> None:
         """Load a page and wait for its maths."""
         self.faults.clear()
+        self.files.clear()
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         self.page.goto(url)
         self.page.evaluate(READY)
+
+    def weight(self) -> int:
+        """Bytes that a server would send for the page, without its pictures."""
+        return sum(compressed(file) for file in self.files)
 
     def look(self, scheme: str) -> list[str]:
         """Every fault of the page as it stands, in light or dark."""
@@ -83,6 +94,12 @@ class Watch:
             self.page.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
         found = [fault for script in SCRIPTS.values() for fault in self.page.evaluate(script)]
         return [*self.faults, *found, *blank_pictures(self.page)]
+
+
+@cache
+def compressed(file: Path) -> int:
+    """Bytes of a file as it is sent."""
+    return len(gzip.compress(file.read_bytes(), 6))
 
 
 def blank_pictures(page: Page) -> list[str]:

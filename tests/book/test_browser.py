@@ -34,9 +34,20 @@ def test_index_leads_to_the_first_page(book: Path, watch: Watch):
 
 
 @pytest.mark.full
+def test_search_works_from_the_disk(book: Path, watch: Watch):
+    watch.open((book / "search.html").as_uri() + "?q=margin", DESKTOP, "light")
+    watch.page.locator("#search-results ul.search a[href*='theory/']").first.wait_for()
+    watch.page.locator("#search-results p.search-summary", has_text="found").wait_for()
+    assert watch.faults == []
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("page", [*PAGES, *MADE_BY_SPHINX])
 def test_page_is_whole_on_a_desktop(book: Path, watch: Watch, page: str):
-    watch.open((book / f"{page}.html").as_uri(), DESKTOP, "light")
+    file = book / f"{page}.html"
+    watch.open(file.as_uri(), DESKTOP, "light")
+    assert file in watch.files
+    assert watch.weight() < 1_000_000
     found = {scheme: watch.look(scheme) + violations(watch.page) for scheme in SCHEMES}
     assert found == {scheme: [] for scheme in SCHEMES}
 

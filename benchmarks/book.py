@@ -1,0 +1,88 @@
+"""Time to build the book from the committed records, and what each page weighs without its pictures.
+
+Seconds are those of a fresh build into an empty folder, by the clock and of the processors; the goal is 60 on two
+cores. A page weighs its own file and all that it loads but pictures (style sheets, scripts, fonts, MathJax), as it lies
+on the disk and as a server sends it, with gzip; the goal is 1 MB sent. Needs Chromium or Chrome.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from isce.browser import offline_browser
+from isce.config import ROOT
+
+GOAL_SECONDS, GOAL_BYTES = 60, 1_000_000
+
+
+@cache
+def sizes(file: Path) -> tuple[int, int]:
+    """Bytes of a file on the disk, and compressed; fonts are compressed already."""
+    content = file.read_bytes()
+    return len(content), len(content) if file.suffix.startswith(".woff") else len(gzip.compress(content, 6, mtime=0))
+
+
+def build(folder: Path) -> None:
+    """Report and book, as `make book` does it, and what each took."""
+    records = ["--records", str(ROOT / "results")]
+    total = 0.0
+    for name, arguments in (
+        ("report", ["report", *records, "--out", str(folder / "report")]),
+        ("book", ["book", *records, "--report", str(folder / "report"), "--out", str(folder)]),
+    ):
+        clock, cpu = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "isce", *arguments]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        seconds, used = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
+        busy = used.ru_utime + used.ru_stime - cpu.ru_utime - cpu.ru_stime
+        total += seconds
+        print(f"{name:<8} {seconds:6.1f} s, {busy:6.1f} s of CPU")
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"make book {total:.1f} s (goal {GOAL_SECONDS}); {os.cpu_count()} cores, load {load}\n")
+
+
+def weights(html: Path) -> list[tuple[int, int, int, str]]:
+    """For each page: bytes sent, bytes on the disk, bytes of its own file, name; the heaviest first."""
+    found: list[tuple[int, int, int, str]] = []
+    with offline_browser() as context:
+        page = context.new_page()
+        asked: set[Path] = set()
+        page.on(
+            "request",
+            lambda r: asked.add(Path(unquote(urlsplit(r.url).path))) if r.resource_type != "image" else None,
+        )
+        for file in sorted(html.rglob("*.html")):
+            name = file.relative_to(html).as_posix()
+            if name.startswith("_") or name == "index.html":  # the index leads to the first page
+                continue
+            asked.clear()
+            page.goto(file.as_uri())
+            page.evaluate("async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }")
+            disk, sent = (sum(column) for column in zip(*map(sizes, asked), strict=True))
+            found.append((sent, disk, sizes(file)[0], name))
+    return sorted(found, reverse=True)
+
+
+def main() -> None:
+    """Build, weigh, print."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build(folder)
+        rows = weights(folder / "_build" / "html")
+    print(f"{'page':<36} {'sent':>7} {'disk':>7} {'own file':>8}  (kB)")
+    for sent, disk, own, name in rows:
+        mark = "  over the goal" if sent > GOAL_BYTES else ""
+        print(f"{name:<36} {sent / 1e3:7.0f} {disk / 1e3:7.0f} {own / 1e3:8.0f}{mark}")
+
+
+if __name__ == "__main__":
+    main()

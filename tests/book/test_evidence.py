@@ -1,0 +1,83 @@
+"""What stands under each table and figure of records: files, records, notebook, command; and what captions say."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from bs4 import BeautifulSoup, Tag
+
+from isce.config import ROOT
+
+pytestmark = pytest.mark.full
+KINDS = ("train", "attack", "minmax")
+
+
+def boxes(book: Path) -> list[tuple[Path, Tag]]:
+    """Every table and figure made from records, with its page."""
+    found = []
+    for page in sorted(book.rglob("*.html")):
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        found += [(page, box) for box in soup.select(".isce-record") if box.select_one(".isce-sources")]
+    assert found
+    return found
+
+
+def linked(page: Path, element: Tag) -> dict[str, Path]:
+    """The files that an element's download links lead to, by their text."""
+    return {link.get_text(): page.parent / unquote(str(link["href"])) for link in element.select("a.download")}
+
+
+def test_each_can_be_downloaded_as_data_or_vector_graphic(book: Path):
+    for page, box in boxes(book):
+        files = linked(page, box.select_one(".isce-files"))
+        table = box.select_one("table")
+        if table is None:
+            assert files["SVG"].read_bytes().lstrip().startswith(b"<?xml")
+            assert files["PDF"].read_bytes().startswith(b"%PDF")
+            continue
+        with files["CSV"].open(encoding="utf-8", newline="") as opened:
+            header, *rows = csv.reader(opened)
+        shown = [cell.get_text().strip().replace("’", "'") for cell in table.select("thead th")]  # noqa: RUF001
+        assert header == shown
+        assert len(rows) == len(table.select("tbody tr"))
+
+
+def test_each_names_its_records_notebook_and_command(book: Path):
+    for page, box in boxes(book):
+        line = box.select_one(".isce-links")
+        (notebook,) = (name for name in linked(page, line) if name.endswith(".ipynb"))
+        assert (ROOT / notebook).read_bytes() == linked(page, line)[notebook].read_bytes()
+        kind = Path(notebook).stem
+        sources = linked(page, box.select_one(".isce-sources"))
+        assert sources
+        assert len(sources) == len(box.select(".isce-sources li"))
+        for name, file in sources.items():
+            experiment, *_ = name.split("/")
+            assert (ROOT / "results" / name).read_bytes() == file.read_bytes()
+            assert json.loads(file.read_text(encoding="utf-8"))["kind"] == kind
+            assert line.select_one("code").get_text() == f"make reproduce EXPERIMENT={experiment}"
+
+
+NEEDED = {
+    "train": (r"\d+ training seed",),
+    "attack": (r"\d test images|^Test images", r"training seed", r"suites? '|matched attack|same attack", r"eps"),
+    "minmax": (r"\d test images", r"training seed", r"\d+ x \d+ steps", r"(linf|l2) ball"),
+}
+
+
+def test_captions_say_how_many_images_and_seeds_what_attacked_and_how_far(book: Path):
+    """The list of red flags is about runs, which it names."""
+    captions = {
+        path: json.loads(path.read_text(encoding="utf-8"))
+        for path in (book.parents[1] / "report").glob("*/*/*.json")
+        if path.stem != "flags"
+    }
+    assert captions
+    for path, about in captions.items():
+        for needed in NEEDED[Path(about["notebook"]).stem]:
+            assert re.search(needed, about["caption"]), (path, needed)
