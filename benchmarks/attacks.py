@@ -76,11 +76,13 @@ def attack_contestants(
 ) -> dict[str, Callable[[], Tensor]]:
     """Attacks that return their adversarial images, or which images fell if they judge that themselves."""
     size = STEP_SIZE * eps / steps
+    with torch.no_grad():
+        scores = classifier(x)  # known: the images were chosen by them, as an evaluation does
     objective, threat = build("sce"), Threat("linf", eps)
 
     def ours(name: str) -> Tensor:
         spec = AttackSpec(attack="matched", objective=name, steps=steps)
-        return run(spec, classifier, objective, x, y, threat, seed=0).success
+        return run(spec, classifier, objective, x, y, threat, seed=0, scores=scores).success
 
     advertorch = import_advertorch().attacks.LinfPGDAttack(
         classifier, nn.CrossEntropyLoss(reduction="sum"), eps=eps, nb_iter=steps, eps_iter=size, rand_init=False
