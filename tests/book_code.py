@@ -1,0 +1,59 @@
+"""The code of a book page, run: its python blocks in order as one script, the files that it shows written before.
+
+A block whose first line is a comment with a file's name, ``# experiments/mine.yaml``, is that file; ``..., at its end`` is
+appended to it. A ``text`` block right below a python block is what that block prints.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$(\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# (\S+/\S+\.\w+)(, at its end)?\n")
+MARK = "\N{SECTION SIGN} end of block"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and what the page says that it prints (empty: nothing)."""
+
+    language: str
+    text: str
+    output: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    found = FENCE.finditer(page.read_text(encoding="utf-8"))
+    return [Block(match[1], match[2], match[4] or "") for match in found]
+
+
+def write_files(page: Path, root: Path) -> None:
+    """Write the files that a page shows below ``root``."""
+    for block in blocks(page):
+        if name := FILE.match(block.text):
+            path = root / name[1]
+            before = path.read_text(encoding="utf-8") if name[2] else ""
+            path.write_text(before + block.text.removeprefix(name[0]) if name[2] else block.text, encoding="utf-8")
+
+
+def run(page: Path, root: Path) -> list[tuple[str, str]]:
+    """Run the python blocks of a page in a process of its own, in the project at ``root``; a warning is an error.
+
+    Returns:
+        For each block what the page says that it prints, and what it did print.
+    """
+    chosen = [block for block in blocks(page) if block.language == "python" and not FILE.match(block.text)]
+    script = "".join(f"{block.text}\nprint({MARK!r})\n" for block in chosen)
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.split(f"{MARK}\n")
+    assert printed.pop() == ""
+    return [(block.output, text) for block, text in zip(chosen, printed, strict=True)]
