@@ -76,7 +76,7 @@ def paths(found: Mapping[str, Arrays]) -> Figure:
 
 def _wide(arrays: Arrays, what: str) -> bool:
     """Whether a median spans more than a factor of 30 along the paths."""
-    values = np.concatenate([arrays[f"{ascent}.{what}"][2] for ascent in ASCENTS])
+    values = np.concatenate([arrays[f"{ascent}.{what}"][1] for ascent in ASCENTS])
     return bool(values.max() > 30 * values.min())
 
 
@@ -86,8 +86,9 @@ def _band(ax: Axes, values: np.ndarray, style: Mapping[str, Any]) -> None:
     if values.ndim == 1:
         ax.plot(steps, 100 * values, **style)
         return
-    ax.plot(steps, values[2], **style)
-    ax.fill_between(steps, values[0], values[4], color=style["color"], alpha=0.15, linewidth=0)
+    low, middle, high = values
+    ax.plot(steps, middle, **style)
+    ax.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
@@ -108,8 +109,10 @@ def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
             whole, part = axes[2 * number][column], axes[2 * number + 1][column]
             for ax in (whole, part):
                 _trajectories(ax, ways, kink, style["color"])
-            whole.set(title=f"{label}, {style['label']}", xlim=(low, 1.02), ylim=(low, 1.02))
-            part.set(title="the same, around the kink", xlim=near[0], ylim=near[1])
+            whole.set(xlim=(low, 1.02), ylim=(low, 1.02))
+            part.set(xlim=near[0], ylim=near[1])
+            whole.set_title(f"{label}, {style['label']}", fontsize=9)
+            part.set_title("the same, around the kink", fontsize=9)
     axes[0][0].legend(loc="lower left", frameon=False, fontsize=8)
     return figure
 

@@ -28,6 +28,7 @@ _STANDING = {
     "adaptive-dlr": "adaptive, DLR",
     "adaptive-targeted": "adaptive, one class",
 }
+ASCENTS = ("training", "matched")
 _MEDIAN, _LOW, _HIGH = 2, 0, 4  # places in isce.explain.analysis.QUANTILES
 
 
@@ -71,8 +72,8 @@ class Explained:
         ]
         caption = (
             "Images that are still classified right, per cent. Promised: if the margin were linear in the image. One "
-            "step of size eps along the gradient's sign: of the objective's own loss in float32, of the same in float64, "
-            f"of the margin. Plain: {self.steps} steps of equal size from the image. Adaptive: {self.steps} falling "
+            "step of size eps along the gradient's sign: of the own loss in float32, of the same in float64, of the "
+            f"margin. Plain: {self.steps} steps of equal size from the image. Adaptive: {self.steps} falling "
             "steps of the matched attack from the image, on that function alone. Wilson 95% intervals over images. "
             f"{self.evidence}"
         )
@@ -88,9 +89,9 @@ class Explained:
             kept = [_range(of[name]) for name in ("kept", "aim")]
             rows.append([label, *medians, *shares, *kept])
         caption = (
-            "Gradients at the images. Medians of the margin, of the l_1 norm of its gradient, and of the l_inf distance "
-            "at which a linear margin would be used up inside the box. Tiny: images where no entry of the own loss's "
-            "float32 gradient reaches 6e-8; zero: where all are 0. Kept by float32, and aim at the margin: what the "
+            "Gradients at the images. Medians of the margin, of the l_1 norm of its gradient, and of the l_inf "
+            "distance at which a linear margin would be used up inside the box. Tiny: images where no entry of the own "
+            "loss's float32 gradient reaches 6e-8; zero: where all are 0. Kept by float32, and aim at the margin: what the "
             "sign of the own loss's float32 gradient gets of the steepest first-order change of that loss, and of the "
             f"margin, in per cent; median, and from a tenth to nine tenths of the images. {self.evidence}"
         )
@@ -119,7 +120,7 @@ class Explained:
         rows: list[list[str]] = []
         for label, record in self.first.items():
             of = record.figures["sphere"]
-            for name in ("training", "matched") if of else ():
+            for name in ASCENTS if of else ():
                 shares = [_share(of[name][what]) for what in ("rises", "widens", "standing", "standing_others")]
                 rows.append([label, name, f"{of['beyond']} of {of['right']}", *shares])
         columns = ["objective", "ascends", "beyond the kink", "t_y rises (%)", "margin widens (%)", "stand (%)"]
@@ -167,16 +168,20 @@ class Explained:
             "diagonal is misclassified. Shaded: beyond the kink of the clip, where the loss has no gradient through "
             f"the true class's entry. Below: the same around the kink. {self.evidence}"
         )
+        rises = "; ".join(
+            f"{label}: {' and '.join(_share(self.first[label].figures['sphere'][a]['rises']) for a in ASCENTS)}%"
+            for label in kinks
+        )
         alt = (
-            "Trajectories in a disc for ascent on the training loss and on the margin. Most start near the kink; in the "
-            "close-up those on the training loss that start beyond it first move further right, away from the kink."
+            "Trajectories in a disc, whole and close to the kink. Share of the images beyond the kink that the first "
+            f"step takes further away from it, on the training loss and on the margin: {rises}."
         )
         return explain_figures.sphere({label: self.arrays[label] for label in kinks}, kinks), caption, alt
 
     def _gradient_plot(self) -> Drawn:
         caption = (
             "For each image that is classified right, against its margin: the largest entry of the training loss's "
-            "gradient in float32; the share of that loss's steepest ascent that the sign of the float32 gradient keeps; "
+            "gradient in float32; the share of that loss's steepest ascent that the sign of this gradient keeps; "
             "and the share that it gets of the margin's steepest descent, negative where it widens the margin. Dotted: "
             "the gap of 16.6 from which the true class's entry rounds to 0 for SCE of two classes. From 37 on float64, "
             f"which the middle compares with, rounds likewise. {self.evidence}"
@@ -274,7 +279,7 @@ def _plain(figures: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     }
     if sphere and sphere["right"]:
         found["beyond"] = _percent(sphere["beyond"] / sphere["right"])
-        for ascent in ("training", "matched"):
+        for ascent in ASCENTS:
             shares = {what: share for what, share in sphere[ascent].items() if share is not None}
             found |= {f"{ascent}-{what}": _percent(share) for what, share in shares.items()}
     return found
