@@ -91,9 +91,9 @@ class Explained:
         caption = (
             "Gradients at the images. Medians of the margin, of the l_1 norm of its gradient, and of the l_inf "
             "distance at which a linear margin would be used up inside the box. Tiny: images where no entry of the own "
-            "loss's float32 gradient reaches 6e-8; zero: where all are 0. Kept by float32, and aim at the margin: what the "
-            "sign of the own loss's float32 gradient gets of the steepest first-order change of that loss, and of the "
-            f"margin, in per cent; median, and from a tenth to nine tenths of the images. {self.evidence}"
+            "loss's float32 gradient reaches 6e-8; zero: where all are 0. Kept by float32, and aim at the margin: what "
+            "the sign of that gradient gets of the steepest first-order change of the own loss, and of the margin, in "
+            f"per cent; median, and from a tenth to nine tenths of the images. {self.evidence}"
         )
         return [*columns, "kept by float32", "aim at the margin"], rows, caption
 
