@@ -98,7 +98,7 @@ def _dry_run(experiment: Experiment, command: list[str]) -> int:
         wildcards = dict(re.findall(r"(\w+)=([^,\s]+)", block.partition("wildcards: ")[2].partition("\n")[0]))
         if rule not in ("all", "without_book"):
             todo.add((wildcards.get("kind", rule), wildcards.get("run", "")))
-    order = ("train", "attack", "minmax", "tables", "book")
+    order = ("train", "attack", "minmax", "explain", "tables", "book")
     for kind, run in sorted(todo, key=lambda job: (order.index(job[0]), job[1])):
         print(f"would run: {kind} {run}".rstrip())
     whole = "what the whole experiment takes has not been measured"
@@ -269,7 +269,9 @@ def _copy_record(source: Path, target: Path) -> None:
     """Copy a record and its small side files: no checkpoints, nor every adversarial point."""
     from isce import records
 
-    side = [n for n in records.read(source / "record.json").files if n in (records.EXAMPLES, records.MASKS)]
+    side = [
+        n for n in records.read(source / "record.json").files if n in (records.EXAMPLES, records.MASKS, records.EXPLAIN)
+    ]
     for name in [*side, "record.json"]:
         records.write_atomic(target / name, (source / name).read_bytes())
 
@@ -301,7 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--no-book", action="store_true", help="stop after the tables")
     reproduce.add_argument("--until", choices=["train"], help="stop after these runs; attack them later, or elsewhere")
     run = command("run", _run, "execute one run's notebook")
-    run.add_argument("kind", choices=["train", "attack", "minmax"])
+    run.add_argument("kind", choices=["train", "attack", "minmax", "explain"])
     run.add_argument("params", type=Path)
     run.add_argument("--device", default="auto")
     report = command("report", _report, "numbers, tables and figures from records")

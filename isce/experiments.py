@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from isce.config import ROOT, ObjectiveSpec, Strict, TrainParameters, check_eps, load_named, validate
-from isce.suites import AttackParameters, CurvePlan, Suite
+from isce.suites import AttackParameters, CurvePlan, ExplainParameters, Suite
 
 
 class AttackPlan(Strict):
@@ -61,8 +61,29 @@ class MinmaxPlan(Strict):
         return self
 
 
+class ExplainPlan(Strict):
+    """Explain runs on some checkpoints of an experiment; see :class:`isce.suites.ExplainParameters`."""
+
+    gallery: str = Field(description="a file of experiments/suites: the attacks to show")
+    eps: float | None = Field(default=None, gt=0, le=1, description="None: the attack plan's main_eps")
+    images: int = Field(default=200, ge=10, le=1000)
+    steps: int = Field(default=50, ge=1)
+    gallery_images: int = Field(default=5, ge=1, le=10)
+    objectives: list[str] | None = Field(default=None, description="labels of the runs it is for; None: all")
+    seeds: list[int] = Field(default=[0], min_length=1, description="training seeds whose checkpoints are explained")
+
+    def fits(self, label: str, seed: int) -> bool:
+        """Whether it is for a training run with this objective and seed."""
+        return (self.objectives is None or label in self.objectives) and seed in self.seeds
+
+    def parameters(self, checkpoint: str, gallery: Suite, main_eps: float) -> ExplainParameters:
+        """Parameters of the explain run of one checkpoint."""
+        own = self.model_dump(exclude={"gallery", "eps", "objectives", "seeds"})
+        return ExplainParameters(checkpoint=checkpoint, gallery=gallery, eps=self.eps or main_eps, **own)
+
+
 class Experiment(Strict):
-    """A grid of runs: one data set and network, objectives x seeds, one attack plan, perhaps one min-max plan."""
+    """A grid of runs: one data set and network, objectives x seeds, attacks, perhaps min-max and explain runs."""
 
     name: str
     title: str
@@ -76,6 +97,7 @@ class Experiment(Strict):
     )
     attack: AttackPlan | list[AttackPlan] = Field(description="of several, the first that is for a run counts")
     minmax: MinmaxPlan | None = None
+    explain: ExplainPlan | None = None
 
     @model_validator(mode="after")
     def _expands(self) -> Self:
@@ -93,11 +115,22 @@ class Experiment(Strict):
         unknown = sorted(set(self.minmax.seeds) - set(self.seeds)) if self.minmax else []
         if unknown:
             raise ValueError(f"minmax.seeds {unknown} are not among seeds {self.seeds}")
+        self._explain_fits(labels)
         for objective, seed in itertools.product(self.objectives, self.seeds):
             self.plan(objective.label, seed)
         for _ in self.runs():  # each combination must be valid on its own
             pass
         return self
+
+    def _explain_fits(self, labels: list[str]) -> None:
+        if self.explain is None:
+            return
+        unknown: list[Any] = [label for label in self.explain.objectives or [] if label not in labels]
+        unknown += [seed for seed in self.explain.seeds if seed not in self.seeds]
+        if unknown:
+            raise ValueError(f"explain is for {unknown}, which are no objectives or seeds here")
+        if self.plans[0].norm != "linf" and self.explain.eps is None:
+            raise ValueError("explain works in linf; the attack plan's main_eps is of another norm: give explain.eps")
 
     @model_validator(mode="after")
     def _plans_fit_together(self) -> Self:

@@ -18,10 +18,11 @@ from isce.config import ROOT, ConfigError, MinmaxParameters, Strict, TrainParame
 from isce.data import Data
 from isce.evaluation import Evaluation, Examples
 from isce.evaluation.saved import save_points
+from isce.explain import Explanation
 from isce.figures import as_bytes
 from isce.minmax import Analysis
-from isce.records import EXAMPLES, MASKS, POINTS, Record, provenance, sha256, write_atomic
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.records import EXAMPLES, EXPLAIN, MASKS, POINTS, Record, provenance, sha256, write_atomic
+from isce.suites import AttackParameters, AttackSpec, ExplainParameters, Suite
 from isce.training import TrainResult, train
 
 _STARTED = time.monotonic()
@@ -69,6 +70,10 @@ class _MinmaxNotebook(MinmaxParameters, Context):
     checkpoint: str = ""
 
 
+class _ExplainNotebook(ExplainParameters, Context):
+    checkpoint: str = ""
+
+
 def train_parameters(namespace: Mapping[str, Any]) -> tuple[TrainParameters, Context]:
     """The checked parameters of the training notebook, from its ``globals()``.
 
@@ -99,6 +104,17 @@ def minmax_parameters(namespace: Mapping[str, Any]) -> tuple[MinmaxParameters, C
     values, context = _with_checkpoint(from_notebook(_MinmaxNotebook, namespace).model_dump())
     torch.set_num_threads(values["threads"])
     return MinmaxParameters(**_only(MinmaxParameters, values)), context
+
+
+def explain_parameters(namespace: Mapping[str, Any]) -> tuple[ExplainParameters, Context]:
+    """The checked parameters of the explain notebook, from its ``globals()``; see :func:`_with_checkpoint`.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    values, context = _with_checkpoint(from_notebook(_ExplainNotebook, namespace).model_dump())
+    torch.set_num_threads(values["threads"])
+    return ExplainParameters(**_only(ExplainParameters, values)), context
 
 
 def _with_checkpoint(values: dict[str, Any]) -> tuple[dict[str, Any], Context]:
@@ -214,9 +230,15 @@ def write_minmax_record(parameters: MinmaxParameters, context: Context, analysis
     return _write("minmax", parameters, context, analysis.figures(), data, flags, ())
 
 
+def write_explain_record(parameters: ExplainParameters, context: Context, explanation: Explanation, data: Data) -> Path:
+    """Write the record of an explain run and its side file, the record last; returns its path."""
+    write_atomic(context.path / EXPLAIN, save(explanation.arrays()))
+    return _write("explain", parameters, context, explanation.figures(parameters.eps), data, {}, (EXPLAIN,))
+
+
 def _write(
-    kind: Literal["train", "attack", "minmax"],
-    parameters: TrainParameters | AttackParameters | MinmaxParameters,
+    kind: Literal["train", "attack", "minmax", "explain"],
+    parameters: TrainParameters | AttackParameters | MinmaxParameters | ExplainParameters,
     context: Context,
     figures: dict[str, Any],
     data: Data,

@@ -41,6 +41,7 @@ PACKAGES = (
 
 MASKS = "robust.safetensors"  # side file of an attack record: for each threat which images are robust; clean ones
 POINTS = "adversarial.safetensors"  # side file of an attack record: all adversarial points of the worst case
+EXPLAIN = "explain.safetensors"  # side file of an explain record: paths, gradients, embeddings, gallery
 EXAMPLES = "examples.safetensors"  # side file of an attack record: clean, adversarial, labels, predictions
 
 
@@ -84,7 +85,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # so that a NaN is refused, not nulled
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    kind: Literal["train", "attack", "minmax"]
+    kind: Literal["train", "attack", "minmax", "explain"]
     experiment: str
     run: str
     key: str

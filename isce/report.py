@@ -20,7 +20,8 @@ from safetensors.numpy import load_file
 from isce import attack_report, claims, figures, minmax_report
 from isce.cells import Cell, Cells, cells, label_of, mean
 from isce.experiments import Experiment
-from isce.records import EXAMPLES, MASKS, Record, read_all, write_atomic
+from isce.explain_report import Explained
+from isce.records import EXAMPLES, EXPLAIN, MASKS, Record, read_all, write_atomic
 
 
 class Report:
@@ -54,6 +55,8 @@ class Report:
             for cell in cells(name, record)
         ]
         self.cells = Cells(every, [objective.label for objective in experiment.objectives])
+        explained = [found for found in self._of_kind("explain") if EXPLAIN in found[2].files]
+        self._explained = Explained(explained, folder) if explained else None
 
     def write(self, out: Path) -> bool:
         """Write the report below ``out``; returns False, and leaves no report, if there is no attack record."""
@@ -84,7 +87,7 @@ class Report:
             self._table(target, "pairs", *paired)
         if any(record.flags for record in self.records.values()):
             self._table(target, "flags", *attack_report.flags(self.records.values()))
-        if analysed := self._minmax():
+        if analysed := [found[1:] for found in self._of_kind("minmax")]:
             self._table(target, "bounds", *minmax_report.bounds(analysed), kinds=("minmax",))
             self._table(target, "region", *minmax_report.region(analysed), kinds=("minmax",))
             self._figure(target, "coverage", lambda: minmax_report.coverage(analysed), "minmax")
@@ -94,6 +97,11 @@ class Report:
             self._table(target, "rules", *claims.rules(), kinds=("attack", "minmax"))
         if any(EXAMPLES in record.files for record in self.records.values()):
             self._figure(target, "examples", self._examples, "attack")
+        if self._explained:
+            for name, table in self._explained.tables():
+                self._table(target, name, *table, kinds=("explain",))
+            for name, draw, sources in self._explained.figures():
+                self._figure(target, name, draw, "explain", sources)
 
     def _masks(self) -> dict[str, dict[str, Any]]:
         """For each run which images are robust at each threat, where its record has the side file."""
@@ -103,25 +111,26 @@ class Report:
             if MASKS in record.files and record.run not in self.broken
         }
 
-    def _minmax(self) -> list[tuple[str, Record]]:
-        """Min-max records with their labels, in the order of the experiment file and of the seeds."""
+    def _of_kind(self, kind: str) -> list[tuple[str, str, Record]]:
+        """Records with their paths and labels, in the order of the experiment file and of the seeds."""
         found = [
-            (label_of(record), record)
-            for record in self.records.values()
-            if record.kind == "minmax" and record.run not in self.broken
+            (name, label_of(record), record)
+            for name, record in self.records.items()
+            if record.kind == kind and record.run not in self.broken
         ]
         order = [objective.label for objective in self.experiment.objectives]
-        return sorted(found, key=lambda pair: (order.index(pair[0]), pair[1].run))
+        return sorted(found, key=lambda one: (order.index(one[1]), one[2].run))
 
     def numbers(self) -> dict[str, dict[str, Any]]:
         """Every number that a sentence may name: key -> value (per cent, or a count), text, sources, stale."""
         found: dict[str, dict[str, Any]] = {}
         for label, key, several in self.cells:
             value = 100 * mean(several)
-            found[f"{label}.{key}"] = self._number(value, f"{value:.1f}%", several)
+            found[f"{label}.{key}"] = self._number(value, f"{value:.1f}%", _sources(several))
         for name, count in (("n_images", self.cells.images), ("n_seeds", self.cells.seeds)):
-            found[name] = self._number(count, f"{count:,}", self.cells.all)
+            found[name] = self._number(count, f"{count:,}", _sources(self.cells.all))
         main = self.experiment.plans[0].main_eps
+<<<<<<< HEAD
         found["eps_main"] = self._number(main, f"{main:g}", self.cells.all)
         return found | self._effort()
 
@@ -139,9 +148,12 @@ class Report:
         }
         common = {"source": sorted(self.records), "stale": bool(self.stale)}
         return {name: {"value": value, "text": text, **common} for name, (value, text) in texts.items()}
+=======
+        found["eps_main"] = self._number(main, f"{main:g}", _sources(self.cells.all))
+        return found | (self._explained.numbers(self._number) if self._explained else {})
+>>>>>>> why
 
-    def _number(self, value: float, text: str, several: Iterable[Cell]) -> dict[str, Any]:
-        names = sorted({cell.source for cell in several})
+    def _number(self, value: float, text: str, names: list[str]) -> dict[str, Any]:
         return {"value": value, "text": text, "source": names, "stale": bool(self.stale.intersection(names))}
 
     def _evidence(self) -> str:
@@ -202,8 +214,8 @@ class Report:
         clean, adversarial, predictions = (np.concatenate(part) for part in parts.values())
         return figures.example_images(clean, adversarial, predictions, titles), caption, alt
 
-    def _origin(self, *kinds: str) -> dict[str, Any]:
-        names = sorted(n for n, r in self.records.items() if r.kind in kinds)
+    def _origin(self, *kinds: str, names: list[str] | None = None) -> dict[str, Any]:
+        names = names or sorted(n for n, r in self.records.items() if r.kind in kinds)
         return {
             "sources": names,
             "stale": bool(self.stale.intersection(names)),
@@ -226,9 +238,20 @@ class Report:
         table = {"caption": caption, "columns": columns, "rows": rows, "csv": f"{name}.csv", **self._origin(*kinds)}
         write_atomic(target / "tables" / f"{name}.json", json.dumps(table, indent=1) + "\n")
 
-    def _figure(self, target: Path, name: str, draw: Callable[[], tuple[Figure, str, str]], kind: str) -> None:
+    def _figure(
+        self,
+        target: Path,
+        name: str,
+        draw: Callable[[], tuple[Figure, str, str]],
+        kind: str,
+        sources: list[str] | None = None,
+    ) -> None:
         figure, caption, alt = draw()
         for suffix in ("svg", "pdf"):
             write_atomic(target / "figures" / f"{name}.{suffix}", figures.as_bytes(figure, suffix))
-        about = {"caption": caption, "alt": alt, **self._origin(kind)}
+        about = {"caption": caption, "alt": alt, **self._origin(kind, names=sources)}
         write_atomic(target / "figures" / f"{name}.json", json.dumps(about, indent=1) + "\n")
+
+
+def _sources(several: Iterable[Cell]) -> list[str]:
+    return sorted({cell.source for cell in several})

@@ -22,6 +22,7 @@ PASSIVE = frozenset(
         "isce.attacks.registry",
         "isce.config",
         "isce.experiments",
+        "isce.explain_figures",
         "isce.figures",
         "isce.losses",
         "isce.models",

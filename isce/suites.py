@@ -189,6 +189,31 @@ class AttackParameters(Strict):
         return self
 
 
+class ExplainParameters(Strict):
+    """Everything that decides the figures of one explain run, given the checkpoint's bytes; the ball is l_inf."""
+
+    checkpoint: str
+    eps: float = Field(gt=0, le=1)
+    images: int = Field(default=200, ge=10, le=1000, description="stratified subset of the test split, in one batch")
+    steps: int = Field(default=50, ge=1, description="of each ascent and of each adaptive attack")
+    gallery: Suite = Field(description="attacks to show, or the name of a file of experiments/suites")
+    gallery_images: int = Field(default=5, ge=1, le=10, description="images to show, each of another class")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    threads: int = Field(default=1, ge=1)
+
+    @field_validator("gallery", mode="before")
+    @classmethod
+    def _suite_by_name(cls, value: Any) -> Any:
+        return load_suite(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _rows_can_be_shown(self) -> Self:
+        check_rows(self.gallery, "linf")
+        if any(row.source for row in self.gallery.rows):
+            raise ValueError(f"a row of gallery {self.gallery.name!r} has a source; an explain run has one network")
+        return self
+
+
 def _with_survivors(rows: list[Any], default: Any) -> list[Any]:
     """Rows that don't say whom they attack say so now."""
     plain = [row.model_dump(exclude_none=True) if isinstance(row, AttackSpec) else row for row in rows]

@@ -25,10 +25,10 @@ from isce.config import ROOT, ConfigError, MinmaxParameters, TrainParameters
 from isce.experiments import Experiment, load_experiment
 from isce.records import canonical, sha256
 from isce.sources import closure, code_hash, essence, module_files
-from isce.suites import AttackParameters, AttackSpec, Suite, load_suite
+from isce.suites import AttackParameters, AttackSpec, ExplainParameters, Suite, load_suite
 
-Kind = Literal["train", "attack", "minmax"]
-Parameters = TrainParameters | AttackParameters | MinmaxParameters
+Kind = Literal["train", "attack", "minmax", "explain"]
+Parameters = TrainParameters | AttackParameters | MinmaxParameters | ExplainParameters
 CHECKPOINT = "last.safetensors"
 NOTEBOOK, NOTEBOOK_HASH = "notebook.ipynb", "notebook.sha256"
 
@@ -64,9 +64,9 @@ def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
     def run(kind: Kind, name: str, training: TrainParameters, own: Parameters, *needs: Run) -> Run:
         families = [f"isce.losses.{losses.family(training.objective.name)}"]
         families += [f"isce.models.{models.family(training.model)}"]
-        if isinstance(own, AttackParameters):
-            reached = {f"isce.attacks.{attacks.family(row.attack)}" for row in own.suite.rows}
-            families += ["isce.attacks.driver", *sorted(reached)]
+        reached = _attacks(own)
+        if reached:
+            families += ["isce.attacks.driver", *sorted(f"isce.attacks.{attacks.family(name)}" for name in reached)]
         values = own.model_dump(mode="json")
         parts = {"kind": kind, "parameters": values, "code": code(kind, *families), "versions": versions}
         key = sha256(canonical({**parts, "needs": [other.key for other in needs]}))
@@ -82,7 +82,18 @@ def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
             own = experiment.minmax.model_dump(exclude={"seeds"})
             minmax = MinmaxParameters(checkpoint=_checkpoint(train), **own)
             found.append(run("minmax", name, training, minmax, train))
+        if experiment.explain and experiment.explain.fits(training.objective.label, training.seed):
+            shown = load_suite(experiment.explain.gallery, root)
+            explain = experiment.explain.parameters(_checkpoint(train), shown, plan.main_eps)
+            found.append(run("explain", name, training, explain, train))
     return found
+
+
+def _attacks(own: Parameters) -> set[str]:
+    """Names of the attacks that a run uses."""
+    if isinstance(own, AttackParameters):
+        return {row.attack for row in own.suite.rows}
+    return {row.attack for row in own.gallery.rows} | {"matched"} if isinstance(own, ExplainParameters) else set()
 
 
 def _checkpoint(train: Run) -> str:
@@ -250,7 +261,7 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     record = records.read(folder / "record.json")
     done, total = _progress(folder)
     took = time.monotonic() - started
-    print(f"[{done:>3}/{total}] {kind:<6} {experiment} {run:<20} {_headline(record)} ({took:.0f} s)", flush=True)  # noqa: T201
+    print(f"[{done:>3}/{total}] {kind:<7} {experiment} {run:<20} {_headline(record)} ({took:.0f} s)", flush=True)  # noqa: T201
 
 
 def _headline(record: records.Record) -> str:
@@ -262,6 +273,10 @@ def _headline(record: records.Record) -> str:
         threats = figures["threats"].items()
         bounded = [f"{name} {found['certified']:.1%}" for name, found in threats if found["certified"] is not None]
         return "certified " + (", ".join(bounded) or "none") + flags
+    if record.kind == "explain":
+        standing = figures["standing"]
+        own, best = (standing[f"adaptive-{name}"]["accuracy"] for name in ("training", "margin"))
+        return f"clean {standing['clean']['accuracy']:.1%}, attack on own loss {own:.1%}, on margin {best:.1%}{flags}"
     worst = ", ".join(f"{threat} {outcome['worst']['accuracy']:.1%}" for threat, outcome in figures["threats"].items())
     return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}{flags}"
 

@@ -12,10 +12,15 @@ from papermill.exceptions import PapermillExecutionError
 
 from isce import records
 from isce.config import ROOT, MinmaxParameters, TrainParameters
-from isce.suites import AttackParameters
+from isce.suites import AttackParameters, ExplainParameters
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-MODELS = {"train": TrainParameters, "attack": AttackParameters, "minmax": MinmaxParameters}
+MODELS = {
+    "train": TrainParameters,
+    "attack": AttackParameters,
+    "minmax": MinmaxParameters,
+    "explain": ExplainParameters,
+}
 
 
 def cells(path, kind):
@@ -73,6 +78,7 @@ class TestEachNotebook:
         ("train", {"dataset": "nonesuch"}, "unknown data set 'nonesuch'; known:"),
         ("minmax", {"steps": 0}, "steps: .*greater than or equal to 1, got 0"),
         ("attack", {"eps": [1.5]}, r"\(0, 1\] for linf"),
+        ("explain", {"gallery": "nonesuch"}, "unknown suite 'nonesuch'; known:"),
     ],
 )
 def test_bad_parameter_stops_the_notebook_before_anything_starts(tmp_path, notebook, values, words):

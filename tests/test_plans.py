@@ -94,3 +94,50 @@ def test_a_change_of_a_source_changes_the_key_of_what_needs_it(with_sources, mon
     with_sources("mmc-s0")
     after = {name: run.key for name, run in planned(PLAN).items()}
     assert after["sce-s0"] != before["sce-s0"], "it transfers from a network of that family"
+
+
+EXPLAIN = {"gallery": "basic"}
+
+
+def explained(explain, attack=PLAN, seeds=(0, 1)):
+    values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}, {"name": "mmc"}], "seeds": list(seeds)}
+    made = validate(Experiment, values | {"training": TRAINING, "attack": attack, "explain": explain}, "here")
+    return {run.name: run for run in runs(made) if run.kind == "explain"}
+
+
+def test_each_objective_is_explained_for_the_first_seed_at_the_main_eps():
+    found = explained(EXPLAIN)
+    assert set(found) == {"sce-s0", "mmc-s0"}
+    assert found["mmc-s0"].needs == ("mmc-s0",)
+    assert found["mmc-s0"].parameters["eps"] == 0.1
+    assert found["mmc-s0"].parameters["gallery"]["name"] == "basic"
+
+
+def test_explain_plan_chooses_runs_and_eps():
+    found = explained(EXPLAIN | {"objectives": ["sce"], "seeds": [1], "eps": 0.3})
+    assert {name: run.parameters["eps"] for name, run in found.items()} == {"sce-s1": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("explain", "attack", "words"),
+    [
+        (EXPLAIN | {"objectives": ["isce"]}, PLAN, r"explain is for \['isce'\], which are no objectives"),
+        (EXPLAIN | {"seeds": [5]}, PLAN, r"explain is for \[5\]"),
+        (EXPLAIN, PLAN | {"norm": "l2"}, "explain works in linf"),
+        ({}, PLAN, "gallery"),
+    ],
+)
+def test_explain_plans_that_do_not_fit(explain, attack, words):
+    with pytest.raises(ConfigError, match=words):
+        explained(explain, attack)
+
+
+def test_what_the_gallery_shows_decides_the_key_of_explain_runs_alone():
+    def keys(gallery):
+        values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}], "seeds": [0], "training": TRAINING}
+        made = validate(Experiment, values | {"attack": PLAN, "explain": {"gallery": gallery}}, "here")
+        return {run.kind: run.key for run in runs(made)}
+
+    one, other = keys("basic"), keys("gallery-digits")
+    assert one.pop("explain") != other.pop("explain")
+    assert one == other

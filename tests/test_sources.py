@@ -71,18 +71,19 @@ def test_family_that_is_reached_by_name_counts_when_named(project):
     assert code_hash(project / "a.ipynb", project, ["isce.other"]) != bare
 
 
-@pytest.mark.parametrize("notebook", ["train", "attack", "minmax"])
+@pytest.mark.parametrize("notebook", ["train", "attack", "minmax", "explain"])
 def test_real_notebooks_reach_the_rooms_that_decide_figures_and_no_loss_family(notebook):
     from isce.sources import _imports, notebook_code
 
     code = notebook_code(ROOT / "notebooks" / f"{notebook}.ipynb")
     found = closure(_imports(code, "notebook", False), ROOT)
     assert {"isce.data", "isce.training", "isce.checkpoint"} <= found
-    assert ("isce.evaluation.run" in found) == (notebook == "attack")
-    assert ("isce.minmax.gap" in found) == (notebook == "minmax")
+    assert ("isce.evaluation.run" in found) == (notebook in ("attack", "explain"))  # intervals are in the same room
+    assert ("isce.minmax.gap" in found) == (notebook in ("minmax", "explain"))
+    assert ("isce.explain.paths" in found) == (notebook == "explain")
     families = {f"isce.losses.{losses.family(name)}" for name in losses.names()} & found
     # The bound is I-SCE itself, and Lipschitz constants know the score maps of every objective.
-    assert families == ({"isce.losses.softmax", "isce.losses.gaussian"} if notebook == "minmax" else set())
+    assert families == ({"isce.losses.softmax", "isce.losses.gaussian"} if notebook in ("minmax", "explain") else set())
     assert not {f"isce.attacks.{attacks.family(name)}" for name in attacks.names()} & found
     networks = {f"isce.models.{models.family(name)}" for name in models.names()} & found
     assert networks == set()

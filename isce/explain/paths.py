@@ -1,0 +1,92 @@
+"""The way of a plain attack, step by step: what it ascends, what it achieves, and where the scores go on the sphere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from isce.attacks import Threat
+from isce.attacks.base import margin
+
+#: (scores (N, K), labels (N,), embedding (N, D)) -> (N,).
+Function = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+#: Step of the ascent as a share of eps, times the number of steps: that of the suites' PGD.
+REACH = 2.5
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """A path of every image; step 0 is the image itself.
+
+    Attributes:
+        scores: raw scores (S + 1, N, K) at every step.
+        loss: the training loss (S + 1, N) there.
+        last: the last points (N, C, H, W).
+    """
+
+    scores: Tensor
+    loss: Tensor
+    last: Tensor
+
+    def margins(self, y: Tensor) -> Tensor:
+        """True score minus the largest other one, (S + 1, N)."""
+        return torch.stack([margin(scores, y) for scores in self.scores])
+
+    def standing(self, y: Tensor) -> Tensor:
+        """Share of the images that no step so far misclassified, (S + 1,)."""
+        return (self.margins(y) > 0).cummin(0).values.double().mean(1)
+
+
+def ascend(
+    classifier: nn.Module, loss: Function, function: Function, x: Tensor, y: Tensor, threat: Threat, steps: int
+) -> Ascent:
+    """Projected ascent from the images themselves, by equal steps along the sign of the gradient, in float32.
+
+    This is BIM (PGD without its random start) as the suites run it, but it never stops: the path goes on after an image
+    has fallen.
+
+    Args:
+        classifier: in evaluation mode; called as classifier(x, return_embedding=True).
+        loss: the training loss, which is noted.
+        function: what is ascended.
+        x: (N, C, H, W) images in [0, 1].
+        y: (N,) int64 labels.
+        threat: an l_inf ball.
+        steps: number of steps, each of size ``REACH / steps`` times eps.
+    """
+    size, point = REACH / steps * threat.eps, x.detach()
+    every: list[tuple[Tensor, Tensor]] = []
+    for step in range(steps + 1):
+        point = point.detach().requires_grad_(step < steps)
+        with torch.set_grad_enabled(step < steps):
+            scores, embedding = classifier(point, return_embedding=True)
+            value = function(scores, y, embedding).sum()
+        with torch.no_grad():
+            every.append((scores.detach(), loss(scores, y, embedding)))
+        if step < steps:
+            (gradient,) = torch.autograd.grad(value, point)
+            point = threat.project(point.detach() + size * gradient.sign(), x)
+    scores, losses = (torch.stack(part) for part in zip(*every, strict=True))
+    return Ascent(scores, losses, point.detach())
+
+
+def on_the_sphere(scores: Tensor, y: Tensor) -> Tensor:
+    """Where scores lie on the unit sphere, seen from the decision: t_y and the largest other t_k of t = z / ||z||_2.
+
+    The prediction is right where the first exceeds the second; all points lie in the disc of radius 1.
+
+    Args:
+        scores: (..., N, K).
+        y: (N,) int64 labels.
+
+    Returns:
+        (..., N, 2).
+    """
+    t = nn.functional.normalize(scores, dim=-1)
+    own = y[:, None].expand(*t.shape[:-1], 1)
+    rival = t.scatter(-1, own, -torch.inf).amax(-1)
+    return torch.stack([t.gather(-1, own)[..., 0], rival], -1)

@@ -1,0 +1,153 @@
+"""The whole of an explain run on a small network: what it records, and that the report can show it."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from isce import data, models
+from isce.config import ConfigError, validate
+from isce.explain import explain
+from isce.explain_report import Explained
+from isce.losses import build
+from isce.records import EXPLAIN, Record, provenance
+from isce.suites import ExplainParameters
+
+PARAMETERS = ExplainParameters(checkpoint="c", eps=0.1, images=40, steps=4, gallery="basic", gallery_images=4)
+
+
+def made(name):
+    test = data.load("digits").test.subset(40)
+    torch.manual_seed(0)
+    objective = build(name)
+    backbone = models.build("small-cnn", input_shape=(1, 8, 8), mean=(0.3,), std=(0.4,))
+    classifier = models.Classifier(backbone, objective.score_map(backbone.embedding_dim, 10)).eval()
+    x, y = test.unit(), test.labels
+    # Labels that an untrained network gets right, so that there is something to break.
+    y = torch.where(torch.arange(40) % 4 == 0, y, classifier(x).argmax(1))
+    y[:3] = torch.arange(3)
+    return explain(classifier, objective, x, y, PARAMETERS, index=test.index), classifier
+
+
+@pytest.fixture(scope="module")
+def found():
+    return {name: made(name)[0] for name in ("sce", "isce-released")}
+
+
+def test_figures_are_finite_json_and_agree_with_each_other(found):
+    for explanation in found.values():
+        figures = explanation.figures(0.1)
+        assert json.loads(json.dumps(figures, allow_nan=False)) == json.loads(json.dumps(figures))
+        standing = {name: cell["correct"] for name, cell in figures["standing"].items()}
+        for name in ("training", "matched"):
+            assert standing[f"plain-{name}"] == round(40 * float(explanation.ascents[name].standing(explanation.y)[-1]))
+        assert all(count <= standing["clean"] for count in standing.values())
+        assert figures["features"]["separation"] > 0
+
+
+def test_only_a_clip_has_a_kink(found):
+    assert found["sce"].figures(0.1)["sphere"] is None
+    sphere = found["isce-released"].figures(0.1)["sphere"]
+    assert sphere["kink"] == pytest.approx(0.9)
+    assert sphere["right"] == found["isce-released"].figures(0.1)["standing"]["clean"]["correct"]
+
+
+def test_the_same_run_gives_the_same_bytes(found):
+    again, classifier = made("isce-released")
+    assert save(again.arrays()) == save(found["isce-released"].arrays())
+    assert again.figures(0.1) == found["isce-released"].figures(0.1)
+    assert all(p.requires_grad and p.grad is None and p.dtype == torch.float32 for p in classifier.parameters())
+
+
+def test_gallery_shows_each_class_once_under_every_attack(found):
+    shown = found["sce"].gallery
+    assert found["sce"].y[shown.index].unique().numel() == 4
+    assert [name for name, _ in shown.rows] == [row.label for row in PARAMETERS.gallery.rows]
+    change = (shown.adversarial.int() - shown.clean.int()).abs().amax()
+    assert 0 < change <= round(0.1 * 255) + 1
+
+
+def test_a_network_that_depends_on_the_batch_is_refused():
+    class Batch(nn.Module):
+        batch_dependent = True
+
+    x, y = torch.rand(10, 1, 8, 8), torch.arange(10) % 5
+    with pytest.raises(ValueError, match="depends on the batch"):
+        explain(Batch(), build("sce"), x, y, PARAMETERS, index=torch.arange(10))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"eps": 1.5}, "eps: .*less than or equal to 1, got 1.5"),
+        ({"gallery": "nonesuch"}, "unknown suite 'nonesuch'; known: "),
+        ({"gallery": "seed"}, "a row of gallery 'seed' has a source"),
+        ({"images": 3}, "images: .*greater than or equal to 10, got 3"),
+    ],
+)
+def test_bad_parameters(changed, words):
+    with pytest.raises(ConfigError, match=words):
+        validate(ExplainParameters, {"checkpoint": "c", "eps": 0.1, "gallery": "basic"} | changed, "here")
+
+
+@pytest.fixture(scope="module")
+def explained(found, tmp_path_factory):
+    """The two explanations as records with their side files, read back."""
+    folder = tmp_path_factory.mktemp("records")
+    listed = []
+    for label, explanation in found.items():
+        name = f"e/explain/{label}-s0/record.json"
+        (folder / name).parent.mkdir(parents=True)
+        ((folder / name).parent / EXPLAIN).write_bytes(save(explanation.arrays()))
+        record = Record(
+            kind="explain",
+            experiment="e",
+            run=f"{label}-s0",
+            key="k",
+            parameters=PARAMETERS.model_dump(mode="json"),
+            figures=explanation.figures(0.1),
+            data_sha256="d",
+            provenance=provenance("cpu", 1.0),
+        )
+        listed.append((name, label, record))
+    return Explained(listed, folder)
+
+
+def test_every_table_has_a_row_for_each_objective_and_as_many_cells_as_columns(explained):
+    tables = dict(explained.tables())
+    assert set(tables) == {"explain-standing", "explain-gradients", "explain-features", "explain-sphere"}
+    for name, (columns, rows, caption) in tables.items():
+        assert all(len(row) == len(columns) for row in rows)
+        assert "40 test images, training seed 0; linf, eps 0.1" in caption
+        assert [row[0] for row in rows] == (
+            ["isce-released"] * 2 if name.endswith("sphere") else ["sce", "isce-released"]
+        )
+
+
+def test_every_figure_is_drawn_with_caption_text_and_its_records(explained):
+    from isce.figures import as_bytes
+
+    names = set()
+    for name, draw, sources in explained.figures():
+        figure, caption, alt = draw()
+        assert as_bytes(figure, "png").startswith(b"\x89PNG")
+        assert caption.endswith(".")
+        assert alt.endswith(".")
+        assert len(sources) == (1 if name.startswith("gallery") else 2)
+        names.add(name)
+    plots = {f"explain-{what}" for what in ("paths", "gradients", "promise", "margins", "features", "sphere")}
+    assert names == plots | {"gallery-sce", "gallery-isce-released"}
+
+
+def test_numbers_say_what_the_record_says(explained, found):
+    numbers = explained.numbers(lambda value, text, names: {"value": value, "text": text, "source": names})
+    figures = found["sce"].figures(0.1)
+    one = numbers["sce.explain:plain-training"]
+    assert one["value"] == pytest.approx(100 * figures["standing"]["plain-training"]["accuracy"])
+    assert one["text"] == f"{one['value']:.1f}%"
+    assert one["source"] == ["e/explain/sce-s0/record.json"]
+    assert numbers["sce.explain:distance"]["value"] == figures["gradients"]["distance"][2]
+    assert numbers["explain_n"]["text"] == "40"
+    assert "isce-released.explain:training-rises" in numbers or not figures["sphere"]
