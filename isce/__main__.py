@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from isce.book import Build
 from isce.config import ROOT, ConfigError, read_yaml
 from isce.experiments import Experiment, load_experiment
 from isce.records import RecordError
@@ -80,7 +80,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     flags = (build / "report" / experiment.name / "flags.txt").read_text(encoding="utf-8")
     if flags:
         print(f"RED FLAGS, look at these runs before you use a figure:\n{flags}")
-    where = "" if options.no_book else f" Open {_index(build / 'book')}"
+    where = "" if options.no_book else f" Open {build / 'book' / '_build' / 'html' / 'index.html'}"
     print(f"{experiment.name}: done in {time.monotonic() - started:.0f} s.{where}")
     return 0
 
@@ -147,42 +147,21 @@ def _experiments(folder: Path) -> list[str]:
     return [name for name in found if name in known]
 
 
-def _index(book: Path) -> Path:
-    return book / "_build" / "html" / "index.html"
-
-
-def _jupyter_book(options: argparse.Namespace, *more: str) -> subprocess.CompletedProcess[str]:
-    """Build the book; every warning is an error, a link to what isn't there among them."""
-    program = Path(sys.executable).with_name("jupyter-book")  # it can't be run as a module
-    command = [str(program), "build", str(options.source), "-W", "-n", "--keep-going", "-q"]
-    command += ["--path-output", str(options.out), *more]
-    environment = _environment() | {"ISCE_REPORT": str(options.report.resolve())}
-    environment |= {"ISCE_RECORDS": str(options.records.resolve())}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+def _build(options: argparse.Namespace) -> Build:
+    return Build(options.source, options.report, options.records, options.out)
 
 
 def _book(options: argparse.Namespace) -> int:
-    done = _jupyter_book(options)
-    if done.returncode or not _index(options.out).is_file():
-        sys.stderr.write(done.stdout + done.stderr)
-        raise RuntimeError("the book has warnings or errors (above)")
-    print(f"book: {_index(options.out)}")
+    print(f"book: {_build(options).render()}")
     return 0
 
 
 def _links(options: argparse.Namespace) -> int:
-    """Ask for every address outside the book that it links to, and list them with what came back."""
-    done = _jupyter_book(options, "--builder", "linkcheck")
-    answers = options.out / "_build" / "html" / "output.json"
-    if not answers.is_file():
-        sys.stderr.write(done.stdout + done.stderr)
-        raise RuntimeError("the links could not be looked at (above)")
-    found = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
-    outside = sorted({(row["status"], row["uri"], row["filename"]) for row in found if row["uri"].startswith("http")})
-    for status, address, page in outside:
+    found = _build(options).links()
+    for status, address, page in found:
         print(f"{status:<12} {address}  ({page})")
-    broken = sum(status in ("broken", "timeout") for status, _, _ in outside)
-    print(f"{len(outside)} links to other places, {broken} broken")
+    broken = sum(status in ("broken", "timeout") for status, _, _ in found)
+    print(f"{len(found)} links to other places, {broken} broken")
     return 1 if broken else 0
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from isce import __main__ as command
+from isce.book import Build
 
 pytestmark = pytest.mark.full
 BROKEN = ("[page](none.md)", "[heading](other.md#none)", "{ref}`none`", "{doc}`none`", "{cite}`none`", "![x](none.svg)")
@@ -18,12 +17,11 @@ def test_a_broken_link_fails_the_build(tmp_path: Path):
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters: [{file: other}]\n")
     (tmp_path / "other.md").write_text("# Other\n\nText.\n")
     index = tmp_path / "index.md"
-    options = SimpleNamespace(source=tmp_path, out=tmp_path / "out", report=tmp_path, records=tmp_path)
+    build = Build(source=tmp_path, report=tmp_path, records=tmp_path, out=tmp_path / "out")
     index.write_text("# Title\n\n[page](other.md)\n")
-    good = command._jupyter_book(options)
-    assert good.returncode == 0, good.stderr
+    assert build.render().is_file()
     index.write_text("# Title\n\n" + "\n\n".join(BROKEN) + "\n")
-    bad = command._jupyter_book(options)
-    assert bad.returncode != 0
-    lines = [line for line in bad.stderr.splitlines() if "index.md" in line and "WARNING" in line]
+    with pytest.raises(RuntimeError, match="the book has warnings or errors") as told:
+        build.render()
+    lines = [line for line in str(told.value).splitlines() if "index.md" in line and "WARNING" in line]
     assert {int(line.split("index.md:")[1].split(":")[0]) for line in lines} == {3 + 2 * n for n in range(len(BROKEN))}
