@@ -130,9 +130,9 @@ class Report:
         for name, count in (("n_images", self.cells.images), ("n_seeds", self.cells.seeds)):
             found[name] = self._number(count, f"{count:,}", _sources(self.cells.all))
         main = self.experiment.plans[0].main_eps
-<<<<<<< HEAD
-        found["eps_main"] = self._number(main, f"{main:g}", self.cells.all)
-        return found | self._effort()
+        found["eps_main"] = self._number(main, f"{main:g}", _sources(self.cells.all))
+        explained = self._explained.numbers(self._number) if self._explained else {}
+        return found | self._effort() | explained
 
     def _effort(self) -> dict[str, dict[str, Any]]:
         """How many runs there are, how long they took and on what."""
@@ -148,10 +148,6 @@ class Report:
         }
         common = {"source": sorted(self.records), "stale": bool(self.stale)}
         return {name: {"value": value, "text": text, **common} for name, (value, text) in texts.items()}
-=======
-        found["eps_main"] = self._number(main, f"{main:g}", _sources(self.cells.all))
-        return found | (self._explained.numbers(self._number) if self._explained else {})
->>>>>>> why
 
     def _number(self, value: float, text: str, names: list[str]) -> dict[str, Any]:
         return {"value": value, "text": text, "source": names, "stale": bool(self.stale.intersection(names))}
