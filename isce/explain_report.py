@@ -87,15 +87,22 @@ class Explained:
             medians = [f"{of[name][_MEDIAN]:.3g}" for name in ("margin", "slope", "distance")]
             shares = [f"{100 * of[name]:.1f}" for name in ("tiny", "zero", "matched_tiny")]
             kept = [_range(of[name]) for name in ("kept", "aim")]
-            rows.append([label, *medians, *shares, *kept])
+            rows.append([label, *medians, *shares, *kept, f"{100 * self.backwards(label):.1f}"])
         caption = (
             "Gradients at the images. Medians of the margin, of the l_1 norm of its gradient, and of the l_inf "
             "distance at which a linear margin would be used up inside the box. Tiny: images where no entry of the own "
             "loss's float32 gradient reaches 6e-8; zero: where all are 0. Kept by float32, and aim at the margin: what "
             "the sign of that gradient gets of the steepest first-order change of the own loss, and of the margin, in "
-            f"per cent; median, and from a tenth to nine tenths of the images. {self.evidence}"
+            "per cent; median, and from a tenth to nine tenths of the images. Backwards: images classified right where "
+            f"the latter is negative, so that the margin grows at first. {self.evidence}"
         )
-        return [*columns, "kept by float32", "aim at the margin"], rows, caption
+        return [*columns, "kept by float32", "aim at the margin", "backwards (%)"], rows, caption
+
+    def backwards(self, label: str) -> float:
+        """Share of the images classified right whose margin grows, to first order, as their own loss is ascended."""
+        arrays = self.arrays[label]
+        aims = arrays["gradients.aim"][arrays["gradients.margin"] > 0]
+        return float((aims < 0).mean()) if len(aims) else 0.0
 
     def _features(self) -> Table:
         columns = ["objective", "between / within", "the same, adversarial", "moved", "nearest own (%)"]
@@ -258,6 +265,7 @@ class Explained:
         for label, record in self.first.items():
             for name, (value, text) in _plain(record.figures).items():
                 found[f"{label}.explain:{name}"] = number(value, text, [self.name[label]])
+            found[f"{label}.explain:backwards"] = number(*_percent(self.backwards(label)), [self.name[label]])
         every = sorted(self.name.values())
         for name, value in (("n", self.n), ("eps", self.eps), ("steps", self.steps)):
             found[f"explain_{name}"] = number(value, f"{value:.3g}", every)
