@@ -43,7 +43,7 @@ OWN = {
         r"rate 0\.1, 0\.01 from half and 0\.001",
         r"steps of 0\.01 or 0\.04 on",
         r"5 or 50 of them",
-        r"at most 6\., 25\.",
+        r"at most 6\.4/255, 25\.5/255, 64/255",
         r"5,000 training images",
         r"epochs are of 45,000\.",
     ],
