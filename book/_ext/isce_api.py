@@ -1,0 +1,123 @@
+"""Sphinx extension: the reference of the package, from its docstrings, signatures and parameter models.
+
+autodoc and napoleon do the work. Added here: names resolve to the page that documents them, wherever they are defined;
+models of parameters list their fields with what is allowed; what other packages document is not looked for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from typing import Any
+
+from docutils import nodes
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
+
+SETTINGS: dict[str, Any] = {
+    "add_module_names": False,
+    "autodoc_class_signature": "mixed",
+    "autodoc_member_order": "groupwise",
+    "autodoc_typehints_format": "short",
+    "maximum_signature_line_length": 80,
+    "napoleon_numpy_docstring": False,
+    "napoleon_use_ivar": True,
+    "napoleon_use_rtype": False,
+    "python_use_unqualified_type_names": True,
+    # Links that don't lead into this package are text: other packages' pages are not at hand without a network.
+    "nitpick_ignore_regex": [(r"py:.*", r"(?!isce\.).*")],
+}
+LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "length at least"}
+
+
+def settle(app: Sphinx, config: Config) -> None:
+    """Settings of autodoc and napoleon that belong to this extension."""
+    for name, value in SETTINGS.items():
+        config[name] = value
+
+
+def field_text(field: FieldInfo) -> str:
+    """What a field means, what is allowed and its default, as one line of reStructuredText."""
+    limits = [f"{word} {getattr(m, key):g}" for m in field.metadata for key, word in LIMITS.items() if hasattr(m, key)]
+    parts = [field.description or "", " and ".join(limits)]
+    if not field.is_required():
+        value = field.get_default(call_default_factory=True)
+        shown = value.model_dump() if isinstance(value, BaseModel) else value
+        parts.append(f"default ``{shown!r}``")
+    return "; ".join(part for part in parts if part) or "required"
+
+
+def type_text(annotation: Any) -> str:
+    """A field's type as one reads it: without module names."""
+    text = annotation.__name__ if inspect.isclass(annotation) else str(annotation)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)
+
+
+def list_fields(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Add the fields of a model of parameters that its docstring doesn't list itself."""
+    if what != "class" or not issubclass(found, BaseModel) or any(":ivar" in line for line in lines):
+        return
+    lines.append("")
+    for field, about in found.model_fields.items():
+        lines.append(f":ivar {field}: *{type_text(about.annotation)}*: {field_text(about)}".replace("|", r"\|"))
+
+
+def drop_signature(
+    app: Sphinx, what: str, name: str, found: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str, None] | None:
+    """A model's fields say what its signature would, and better."""
+    return ("", None) if what == "class" and issubclass(found, BaseModel) else None
+
+
+def skip(app: Sphinx, what: str, name: str, found: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out what pydantic puts into its classes."""
+    return True if name in ("model_config", "model_post_init") else None
+
+
+def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.Element) -> nodes.Element | None:
+    """Link an object of this package where it is documented, whichever module its name says or leaves out."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not target:
+        return None
+    documented = env.get_domain("py").objects  # pyright: ignore[reportAttributeAccessIssue]
+    end = "." + (target.rpartition(".")[2] if target.startswith("isce.") else target)
+    places = [name for name in documented if name.endswith(end)]
+    if target.startswith("isce."):
+        wanted = _load(target)
+        places = [name for name in places if wanted is not None and _load(name) is wanted]
+    if len(places) != 1:
+        return None
+    place = documented[places[0]]
+    return make_refnode(app.builder, node["refdoc"], place.docname, place.node_id, text, places[0])
+
+
+def _load(name: str) -> Any:
+    """The object with this full name, or None."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            found: Any = import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        for part in parts[cut:]:
+            found = getattr(found, part, None)
+        return found
+    return None
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the steps."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.setup_extension("sphinx.ext.napoleon")
+    app.connect("config-inited", settle)
+    app.connect("autodoc-process-docstring", list_fields, priority=900)  # after napoleon
+    app.connect("autodoc-process-signature", drop_signature)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("missing-reference", resolve)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
