@@ -1,7 +1,7 @@
 """The code of a book page, run: its python blocks in order as one script, the files that it shows written before.
 
-A block whose first line is a comment with a file's name, ``# experiments/mine.yaml``, is that file; with ``, at its end``
-it is appended. A ``text`` block right below a python block is what that block prints.
+A block whose first line is a comment with a file's name, ``# experiments/mine.yaml``, is that file; with
+``, at its end`` it is appended. A ``text`` block right below a python block is what that block prints.
 """
 
 from __future__ import annotations

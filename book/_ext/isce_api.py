@@ -30,6 +30,12 @@ SETTINGS: dict[str, Any] = {
     "napoleon_use_ivar": True,
     "napoleon_use_rtype": False,
     "python_use_unqualified_type_names": True,
+    # Bases and type variables that no page documents.
+    "nitpick_ignore": [
+        ("py:class", "isce.losses.base.Common"),
+        ("py:class", "isce.config.Model"),
+        ("py:mod", "isce.adversarial"),
+    ],
     # Links that don't lead into this package are text: other packages' pages are not at hand without a network.
     "nitpick_ignore_regex": [(r"py:.*", r"(?!isce\.).*")],
 }
@@ -66,6 +72,11 @@ def list_fields(app: Sphinx, what: str, name: str, found: Any, options: Any, lin
     lines.append("")
     for field, about in found.model_fields.items():
         lines.append(f":ivar {field}: *{type_text(about.annotation)}*: {field_text(about)}".replace("|", r"\|"))
+
+
+def escape_bars(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Bars in a docstring are absolute values, not substitutions."""
+    lines[:] = [line if "`" in line else line.replace("|", r"\|") for line in lines]
 
 
 def drop_signature(
@@ -116,7 +127,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.napoleon")
     app.connect("config-inited", settle)
-    app.connect("autodoc-process-docstring", list_fields, priority=900)  # after napoleon
+    app.connect("autodoc-process-docstring", escape_bars, priority=800)  # after napoleon
+    app.connect("autodoc-process-docstring", list_fields, priority=900)
     app.connect("autodoc-process-signature", drop_signature)
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
