@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from isce import attack_report, claims, figures, minmax_report
+from isce import attack_report, claims, figures, minmax_report, status_report
 from isce.cells import Cell, Cells, cells, label_of, mean
 from isce.experiments import Experiment
 from isce.explain_report import Explained
@@ -69,6 +69,9 @@ class Report:
         self._table(target, "results", *attack_report.results(*common))
         self._table(target, "attacks", *attack_report.attacks(*common))
         self._table(target, "sweep", *attack_report.sweep(*common))
+        old = {(self.records[name].kind, self.records[name].run) for name in self.stale}
+        every = status_report.status(self.keys, self.records.values(), old)
+        self._table(target, "status", *every, kinds=tuple(sorted({record.kind for record in self.records.values()})))
         self._figure(target, "robust", lambda: attack_report.robust(*common), "attack")
         self._figure(target, "readings", lambda: attack_report.readings(*common), "attack")
         self._figure(target, "training", self._training, "train")

@@ -1,0 +1,38 @@
+"""The status table says of every run that is asked for whether it is there and current."""
+
+from isce.records import Provenance, Record
+from isce.status_report import COLUMNS, status
+
+
+def record(kind, run, **changes):
+    values = {"commit": "0123456789", "modified": False, "packages": {"torch": "9.9"}, "python": "3.11", "machine": ""}
+    values |= {"device": "cpu", "seconds": 12.4, "created": "2026-11-25T07:05:09+00:00"} | changes
+    return Record(
+        kind=kind,
+        experiment="made-up",
+        run=run,
+        key="",
+        parameters={},
+        figures={},
+        flags={"diverged": "at once"} if run == "b-s0" else {},
+        data_sha256="",
+        provenance=Provenance(**values),
+    )
+
+
+def test_each_run_is_current_stale_or_not_run_yet():
+    wanted = [("attack", "a-s0"), ("train", "a-s0"), ("train", "b-s0")]
+    records = [record("train", "a-s0"), record("train", "b-s0", modified=True), record("train", "gone-s0")]
+    columns, rows, caption = status(wanted, records, {("train", "b-s0")})
+    assert columns == COLUMNS
+    assert rows == [
+        ["a-s0", "train", "current", "2026-11-25 07:05", "0123456", "cpu", "12", "9.9", ""],
+        ["a-s0", "attack", "not run yet", *[""] * 6],
+        ["b-s0", "train", "stale", "2026-11-25 07:05", "0123456 (modified)", "cpu", "12", "9.9", "diverged"],
+    ]
+    assert caption.startswith("1 of 3 runs are current.")
+
+
+def test_a_record_made_outside_a_repository():
+    (row,) = status([("train", "a-s0")], [record("train", "a-s0", commit=None, modified=None)], set())[1]
+    assert row[4] == "none"
