@@ -173,15 +173,22 @@ class Judge:
         worst, clean = self.found.get(label, key), mean(self.found.get(label, "clean"))
         return wilson_of(worst)[1] <= clean / 2, f"{label} {self.found.text(label, key)}"
 
+    def _scatter(self, label: str) -> tuple[float, float, float] | None:
+        """Between over within classes: clean, adversarial at the largest eps, and that eps; None where not measured."""
+        threat = self.minmax.get(label, [{}])[-1]
+        found = threat.get("region", {}).get("all", {})
+        values = (found.get("separation"), found.get("adversarial_separation"))
+        return None if values[0] is None or values[1] is None else (values[0], values[1], threat["eps"])
+
     def _c1(self) -> Verdict | None:
-        if "sce" not in self.minmax:
+        scatter = self._scatter("sce")
+        if scatter is None:
             return None
         low, text = self._halved("sce")
-        threat = self.minmax["sce"][-1]
-        clean, attacked = (threat["region"]["all"][name] for name in ("separation", "adversarial_separation"))
+        clean, attacked, eps = scatter
         ours = (
             f"clean {self.found.text('sce', 'clean')}, worst case at eps {self.grid[-1]:g}: {text}; scatter "
-            f"{clean:.2f} clean, {attacked:.2f} adversarial at eps {threat['eps']:g}"
+            f"{clean:.2f} clean, {attacked:.2f} adversarial at eps {eps:g}"
         )
         return Verdict("C1", "sce", ours, HOLDS if low and attacked < clean else NOT)
 
@@ -194,15 +201,13 @@ class Judge:
         return Verdict("C2", ", ".join(some), ours, HOLDS if all(low for low, _ in halves) else NOT)
 
     def _c3(self, label: str) -> Verdict | None:
-        if label not in self.minmax or "sce" not in self.minmax:
+        mine, theirs = self._scatter(label), self._scatter("sce")
+        if mine is None or theirs is None:
             return None
-        names = ("separation", "adversarial_separation")
-        (own, attacked), (base, base_attacked) = (
-            [self.minmax[which][-1]["region"]["all"][name] for name in names] for which in (label, "sce")
-        )
+        (own, attacked, eps), (base, base_attacked, _) = mine, theirs
         ours = (
-            f"scatter {own:.2f}, of SCE {base:.2f}; of adversarial images at eps {self.minmax[label][-1]['eps']:g} "
-            f"{attacked:.2f}, of SCE {base_attacked:.2f}; one network"
+            f"scatter {own:.2f}, of SCE {base:.2f}; of adversarial images at eps {eps:g} {attacked:.2f}, of SCE "
+            f"{base_attacked:.2f}; one network"
         )
         return Verdict("C3", label, ours, HOLDS if own > base else NOT)
 

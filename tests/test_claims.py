@@ -116,6 +116,15 @@ def test_c3_compares_scatter():
         assert verdicts["C3", "isce-m2"].verdict == verdict
 
 
+def test_scatter_that_could_not_be_measured_is_not_judged():
+    """A class with one image has no scatter of its own."""
+    found = accuracies(sce=network(), isce_m2=network())
+    for sce, own in ((None, 4.0), (4.0, None)):
+        verdicts = judged(found, [analysed("sce", sce), analysed("isce-m2", own)])
+        assert ("C3", "isce-m2") not in verdicts
+        assert (("C1", "sce") in verdicts) == (sce is not None)
+
+
 @pytest.mark.parametrize(("covered", "verdict"), [(0.95, claims.HOLDS), (0.9, claims.NOT), (0.0, claims.NOT)])
 def test_c5_asks_whether_the_trained_m_covers_the_inner_maximum(covered, verdict):
     found = accuracies(sce=network(), isce_m2=network())
