@@ -146,7 +146,7 @@ def gradients(found: Mapping[str, Arrays]) -> Figure:
         ax.axvline(ROUNDED, color="black", linewidth=1, linestyle=":")
     axes[0].set_yscale("log")
     for ax in axes[1:]:
-        ax.set_ylim(-0.85, 1.05)
+        ax.set_ylim(-1.05, 1.05)
         ax.axhline(0, color="black", linewidth=0.8)
     handles, labels = axes[0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside right upper", frameon=False)

@@ -83,6 +83,29 @@ def test_snakemake_runs_what_the_plan_says(project, name, old, new, due):
     assert set(project.due()) == due
 
 
+EXPLAIN = "explain:\n  gallery: tiny\n  objectives: [isce-released]\n  images: 30\n  steps: 2\n  gallery_images: 2\n"
+
+
+def test_explain_runs_that_are_asked_for_are_added_to_what_is_done(project):
+    project.change("experiments/tiny.yaml", "", EXPLAIN)
+    assert set(project.due()) == {"explain isce-released-s0", "tables"}
+
+
+@pytest.mark.full
+def test_explain_run_ends_in_a_record_that_is_reported_and_adopted(project):
+    project.change("experiments/tiny.yaml", "", EXPLAIN)
+    code, out, err = project.reproduce()
+    assert code == 0, out + err
+    assert project.due() == []
+    assert (project.root / "build/report/tiny/figures/gallery-isce-released.svg").is_file()
+    code, out, err = project.isce("adopt", "--experiment", "tiny")
+    assert code == 0, out + err
+    assert {p.name for p in (project.root / "results/tiny/explain/isce-released-s0").iterdir()} == {
+        "record.json",
+        "explain.safetensors",
+    }
+
+
 def test_change_that_is_taken_back_costs_no_run(project):
     project.change("experiments/tiny.yaml", "epochs: 2", "epochs: 3")
     assert project.planned() == EVERYTHING - {"tables"}
