@@ -1,4 +1,6 @@
-"""The paper's claims C1 to C8, judged from the records of one experiment by rules that were fixed beforehand.
+"""The paper's claims C1 to C8, judged from the records of one experiment by fixed rules.
+
+The rules were written when first records of digits and MNIST were known, and hold unchanged for every other experiment.
 
 Every rule compares accuracies over the same images and training seeds. A difference counts only where both of its 95%
 intervals, over images (Newcombe's, which is cautious here: it doesn't know that the images are the same) and over

@@ -182,7 +182,8 @@ class RecordsTable(ReportDirective):
         table = nodes.table(classes=["isce-table", *(["isce-wrap"] if "wrap" in self.options else [])])
         table += nodes.title(about["caption"], about["caption"])
         group = nodes.tgroup(cols=len(columns))
-        group += [nodes.colspec(colwidth=1, stub=(number == 0)) for number in range(len(columns))]
+        stub = "wrap" not in self.options  # the first cell of a row below a spanning one is no heading
+        group += [nodes.colspec(colwidth=1, stub=stub and number == 0) for number in range(len(columns))]
         group += nodes.thead("", self.row(columns))
         spans = _spans(rows, len(columns)) if "wrap" in self.options else {}
         group += nodes.tbody("", *(self.row(row, spans, number) for number, row in enumerate(rows)))
@@ -196,7 +197,8 @@ class RecordsTable(ReportDirective):
             rows = (spans or {}).get((number, column), 1)
             if rows:
                 text = str(cell)  # a sentence may wrap, a figure may not
-                row += nodes.entry("", self.cell(text), classes=["isce-long"] if len(text) > LONG else [])
+                classes = ["isce-head"] * (column == 0) + ["isce-long"] * (len(text) > LONG)
+                row += nodes.entry("", self.cell(text), classes=classes)
                 if rows > 1:
                     row[-1]["morerows"] = rows - 1
         return row
