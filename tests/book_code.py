@@ -42,6 +42,12 @@ def write_files(page: Path, root: Path) -> None:
             path.write_text(before + block.text.removeprefix(name[0]) if name[2] else block.text, encoding="utf-8")
 
 
+def python(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Start Python in the project at ``root``, with that project's package."""
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True)
+
+
 def run(page: Path, root: Path) -> list[tuple[str, str]]:
     """Run the python blocks of a page in a process of its own, in the project at ``root``; a warning is an error.
 
@@ -50,9 +56,7 @@ def run(page: Path, root: Path) -> list[tuple[str, str]]:
     """
     chosen = [block for block in blocks(page) if block.language == "python" and not FILE.match(block.text)]
     script = "".join(f"{block.text}\nprint({MARK!r})\n" for block in chosen)
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", "-c", script]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    done = python(root, "-W", "error", "-c", script)
     assert done.returncode == 0, done.stderr
     printed = done.stdout.split(f"{MARK}\n")
     assert printed.pop() == ""

@@ -86,6 +86,14 @@ def drop_signature(
     return ("", None) if what == "class" and issubclass(found, BaseModel) else None
 
 
+def rejoin(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """A property's sentence with a colon stays a sentence: napoleon takes what is before the colon for a type."""
+    types = [line for line in lines if line.startswith(":type: ")]
+    if what in ("property", "attribute") and types:
+        lines[:] = [f"{types[0].removeprefix(':type: ')}: {lines[0]}", *lines[1:]]
+        lines.remove(types[0])
+
+
 def skip(app: Sphinx, what: str, name: str, found: Any, skipped: bool, options: Any) -> bool | None:
     """Leave out what pydantic puts into its classes."""
     return True if name in ("model_config", "model_post_init") else None
@@ -132,4 +140,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-signature", drop_signature)
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
+    app.connect("autodoc-process-docstring", rejoin, priority=700)  # after napoleon, too
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
