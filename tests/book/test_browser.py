@@ -11,7 +11,7 @@ from page_checks import Watch, violations
 from isce.config import ROOT
 
 PAGES = re.findall(r"(?:file|root): (\S+)", (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
-MADE_BY_SPHINX = ["genindex", "prf-prf", "search"]
+MADE_BY_SPHINX = ["genindex", "prf-prf", "py-modindex", "search"]
 DESKTOP, PHONE = 1280, 390  # pixels
 SCHEMES = ("light", "dark")
 
