@@ -50,7 +50,7 @@ def settle(app: Sphinx, config: Config) -> None:
 
 def field_text(field: FieldInfo) -> str:
     """What a field means, what is allowed and its default, as one line of reStructuredText."""
-    limits = [f"{word} {getattr(m, key):g}" for m in field.metadata for key, word in LIMITS.items() if hasattr(m, key)]
+    limits = [f"{word} {getattr(m, key):,}" for m in field.metadata for key, word in LIMITS.items() if hasattr(m, key)]
     parts = [field.description or "", " and ".join(limits)]
     if not field.is_required():
         value = field.get_default(call_default_factory=True)
