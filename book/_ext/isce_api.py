@@ -25,7 +25,6 @@ SETTINGS: dict[str, Any] = {
     "autodoc_class_signature": "mixed",
     "autodoc_member_order": "groupwise",
     "autodoc_typehints_format": "short",
-    "maximum_signature_line_length": 80,
     "napoleon_numpy_docstring": False,
     "napoleon_use_ivar": True,
     "napoleon_use_rtype": False,
