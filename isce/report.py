@@ -140,13 +140,11 @@ class Report:
     def _effort(self) -> dict[str, dict[str, Any]]:
         """How many runs there are, how long they took and on what."""
         hours = sum(record.provenance.seconds for record in self.records.values()) / 3600
-        devices = sorted({record.provenance.device for record in self.records.values()})
         machines = sorted({record.provenance.machine for record in self.records.values()})
         wanted = len(self.keys)
         texts: dict[str, tuple[float, str]] = {
             "runs": (len(self.records), f"{len(self.records)} of {wanted}"),
             "hours": (hours, f"{hours:.1f}"),
-            "devices": (len(devices), ", ".join(devices)),
             "machines": (len(machines), "; ".join(machines)),
         }
         common = {"source": sorted(self.records), "stale": bool(self.stale)}

@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from isce import claims
 from isce.cells import Cell, Cells
+from isce.config import ROOT
 from isce.experiments import Experiment, load_experiment
 from isce.records import Provenance, Record
 
@@ -200,6 +201,11 @@ def test_only_shared_seeds_are_compared():
     assert pair.value == pytest.approx(0.1)
     assert pair.seeds is None
     assert claims.difference(found, "isce-m2", "sce", "worst@0.1") is None
+
+
+def test_the_book_knows_every_verdict():
+    written = (ROOT / "book" / "_ext" / "isce_report.py").read_text(encoding="utf-8")
+    assert all(f'"{verdict}": ' in written for verdict in (claims.HOLDS, claims.ONLY, claims.NOT, claims.CANT))
 
 
 def test_every_claim_is_explained_and_the_table_names_each_row():

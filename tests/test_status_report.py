@@ -1,5 +1,6 @@
 """The status table says of every run that is asked for whether it is there and current."""
 
+from isce.config import ROOT
 from isce.records import Provenance, Record
 from isce.status_report import COLUMNS, status
 
@@ -31,6 +32,12 @@ def test_each_run_is_current_stale_or_not_run_yet():
         ["b-s0", "train", "stale", "2026-11-25 07:05", "0123456 (modified)", "cpu", "12", "9.9", "diverged"],
     ]
     assert caption.startswith("1 of 3 runs are current.")
+
+
+def test_the_page_shows_every_experiment():
+    page = (ROOT / "book" / "status.md").read_text(encoding="utf-8")
+    files = {path.stem for path in (ROOT / "experiments").glob("*.yaml")} - {"quick"}  # of which no records are kept
+    assert {name for name in files if f"{{records-table}} {name}/status" in page} == files
 
 
 def test_a_record_made_outside_a_repository():
