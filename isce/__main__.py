@@ -126,15 +126,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from isce import report, workflow
+    from isce import report
 
-    names = [options.experiment] if options.experiment else _experiments(options.records)
-    for name in names:
-        experiment = load_experiment(name)
-        keys = {(run.kind, run.name): run.key for run in workflow.runs(experiment)}
-        written = report.Report(experiment, options.records, keys).write(options.out)
-        if not written and options.experiment:
-            raise ConfigError(f"no attack record of experiment {name!r} in {options.records}")
+    if options.experiment is None:
+        report.write_each(_experiments(options.records), options.records, options.out)
+    elif not report.write(options.experiment, options.records, options.out):
+        raise ConfigError(f"no attack record of experiment {options.experiment!r} in {options.records}")
     return 0
 
 
@@ -207,7 +204,8 @@ def _adopt(options: argparse.Namespace) -> int:
     """
     from isce import records, workflow
 
-    runs = workflow.runs(load_experiment(options.experiment))
+    experiment = load_experiment(options.experiment)
+    runs = workflow.runs(experiment)
     source, target = ROOT / "build" / "runs", options.results / options.experiment
     finished: list[workflow.Run] = []
     for run in runs:
@@ -230,6 +228,8 @@ def _adopt(options: argparse.Namespace) -> int:
             former, place = target / run.kind / run.name, fresh / run.kind / run.name
             if run in finished:
                 _copy_record(source / run.folder, place)
+                if run.name == experiment.shown:
+                    _copy_notebook(source / run.folder, place, run.kind)
             elif former.exists():
                 shutil.copytree(former, place)
         picture = ROOT / "build" / "report" / options.experiment / "figures" / "robust.svg"
@@ -253,6 +253,13 @@ def _copy_record(source: Path, target: Path) -> None:
     ]
     for name in [*side, "record.json"]:
         records.write_atomic(target / name, (source / name).read_bytes())
+
+
+def _copy_notebook(source: Path, target: Path, kind: str) -> None:
+    """Copy an executed notebook without what belongs to the machine that ran it."""
+    from isce import executed, records
+
+    records.write_atomic(target / records.NOTEBOOK, executed.clean(source / records.NOTEBOOK, kind))
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -98,6 +98,7 @@ class Experiment(Strict):
     attack: AttackPlan | list[AttackPlan] = Field(description="of several, the first that is for a run counts")
     minmax: MinmaxPlan | None = None
     explain: ExplainPlan | None = None
+    shown: str | None = Field(default=None, description="the run whose executed notebooks are kept and can be read")
 
     @model_validator(mode="after")
     def _expands(self) -> Self:
@@ -118,8 +119,9 @@ class Experiment(Strict):
         self._explain_fits(labels)
         for objective, seed in itertools.product(self.objectives, self.seeds):
             self.plan(objective.label, seed)
-        for _ in self.runs():  # each combination must be valid on its own
-            pass
+        names = [name for name, _ in self.runs()]  # each combination must be valid on its own
+        if self.shown not in (None, *names):
+            raise ValueError(f"shown must name a run of the experiment, got {self.shown!r}; runs: {', '.join(names)}")
         return self
 
     def _explain_fits(self, labels: list[str]) -> None:

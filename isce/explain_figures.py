@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import NullFormatter
 
 from isce.figures import COLOURS, MARKERS
 
@@ -143,6 +144,7 @@ def gradients(found: Mapping[str, Arrays]) -> Figure:
             ax.plot(arrays["gradients.margin"][right], values[right], label=label, **style)
     for ax, name in zip(axes, ("largest entry of the gradient", "kept by float32", "aim at the margin"), strict=True):
         ax.set(xlabel="margin of the raw scores", title=name, xscale="log")
+        ax.xaxis.set_minor_formatter(NullFormatter())  # within a decade or two its labels run into each other
         ax.axvline(ROUNDED, color="black", linewidth=1, linestyle=":")
     axes[0].set_yscale("log")
     for ax in axes[1:]:
@@ -243,40 +245,44 @@ def gallery_sheet(arrays: Arrays, rows: Sequence[Sequence[str]], labels: Sequenc
     """
     clean, adversarial = arrays["gallery.clean"], arrays["gallery.adversarial"]
     predictions = arrays["gallery.predictions"]
-    count = len(clean)
-    figure = Figure(figsize=(1.55 * count + 1.6, 1.02 * (len(rows) + 1) + 0.2), layout="constrained", facecolor="white")
-    axes = figure.subplots(len(rows) + 1, 2 * count, squeeze=False)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    for number in range(count):
-        _picture(axes[0][2 * number], clean[number] / 255)
-        _caption(axes[0][2 * number], predictions[0, number], labels[number])
-    for place, ((name, threat), images) in enumerate(zip(rows, adversarial, strict=True), 1):
+    width, height = _NAMES + _PAIR * len(clean) - 0.08, _LINE * (len(rows) + 1) + 0.05
+    figure = Figure(figsize=(0.7 * width, 0.7 * height), facecolor="white")
+    ax = figure.add_axes((0, 0, 1, 1))  # one for all pictures: an Axes for each takes a hundred times as long
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    ax.axis("off")
+    _row(ax, 0, ("image", ""), clean / 255, predictions[0], labels)
+    for line, (name, images) in enumerate(zip(rows, adversarial, strict=True), 1):
+        _row(ax, line, name, images / 255, predictions[line], labels)
         change = images.astype(float) - clean
         largest = max(float(np.abs(change).max()), 1)
-        for number in range(count):
-            left, right = axes[place][2 * number : 2 * number + 2]
-            _picture(left, images[number] / 255)
-            _caption(left, predictions[place, number], labels[number])
-            _picture(right, change[number] / largest / 2 + 0.5, difference=True)
-        axes[place][1].set_xlabel(f"x {127.5 / largest:.2g}" if change.any() else "no change", fontsize=7)
-        axes[place][0].set_ylabel(f"{name}\n{threat}", fontsize=7.5, rotation=0, ha="right", va="center")
-    axes[0][0].set_ylabel("image", fontsize=7.5, rotation=0, ha="right", va="center")
+        for number, difference in enumerate(change / largest / 2 + 0.5):
+            _picture(ax, _NAMES + _PAIR * number + 1.06, line * _LINE + 0.1, difference, difference=True)
+        text = f"x {127.5 / largest:.2g}" if change.any() else "no change"
+        ax.text(_NAMES + 1.56, line * _LINE + 1.13, text, fontsize=7, ha="center", va="top")
     return figure
 
 
-def _picture(ax: Axes, image: np.ndarray, difference: bool = False) -> None:
+_NAMES, _PAIR, _LINE = 2.5, 2.2, 1.42  # width of the names, of an image with its change; height of a row: in pictures
+
+
+def _row(
+    ax: Axes, line: int, name: Sequence[str], images: np.ndarray, found: np.ndarray, labels: Sequence[int]
+) -> None:
+    """The name of an attack, and its images with the predicted class and its probability; a wrong one bold, marked."""
+    top = line * _LINE + 0.1
+    ax.text(_NAMES - 0.12, top + 0.5, "\n".join(filter(None, name)), fontsize=7.5, ha="right", va="center")
+    for number, (image, (predicted, confidence), label) in enumerate(zip(images, found, labels, strict=True)):
+        left, wrong = _NAMES + _PAIR * number, int(predicted) != label
+        _picture(ax, left, top, image)
+        text = f"{int(predicted)} ({confidence:.0%}){' ≠' if wrong else ''}"
+        style: dict[str, Any] = {"fontweight": "bold", "color": TRAINING} if wrong else {}
+        ax.text(left + 0.5, top + 1.03, text, fontsize=7, ha="center", va="top", **style)
+
+
+def _picture(ax: Axes, left: float, top: float, image: np.ndarray, difference: bool = False) -> None:
     picture = np.clip(np.moveaxis(image, 0, -1), 0, 1)
+    place = (left, left + 1, top + 1, top)
     if picture.shape[-1] == 1:
-        ax.imshow(picture[..., 0], cmap="PuOr" if difference else "gray", vmin=0, vmax=1)
+        ax.imshow(picture[..., 0], cmap="PuOr" if difference else "gray", vmin=0, vmax=1, extent=place, aspect="auto")
     else:
-        ax.imshow(picture)
-
-
-def _caption(ax: Axes, prediction: np.ndarray, label: int) -> None:
-    """The predicted class and its probability; a wrong one in bold, with a mark."""
-    predicted, confidence = int(prediction[0]), float(prediction[1])
-    wrong = predicted != label
-    text = f"{predicted} ({confidence:.0%}){' ≠' if wrong else ''}"
-    ax.set_xlabel(text, fontsize=7, fontweight="bold" if wrong else "normal", color=TRAINING if wrong else "black")
+        ax.imshow(picture, extent=place, aspect="auto")

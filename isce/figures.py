@@ -183,4 +183,5 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "isce", "svg.fonttype": "path", "pdf.fonttype": 42}):
         figure.savefig(buffer, format=kind, metadata=dateless[kind], dpi=150)
+    figure.set_layout_engine("none")  # the layout stays as it was found; another format needn't look for it again
     return buffer.getvalue()

@@ -42,6 +42,7 @@ PACKAGES = (
 MASKS = "robust.safetensors"  # side file of an attack record: for each threat which images are robust; clean ones
 POINTS = "adversarial.safetensors"  # side file of an attack record: all adversarial points of the worst case
 EXPLAIN = "explain.safetensors"  # side file of an explain record: paths, gradients, embeddings, gallery
+NOTEBOOK = "notebook.ipynb"  # beside a record: the notebook as it ran; no record can hold its hash
 EXAMPLES = "examples.safetensors"  # side file of an attack record: clean, adversarial, labels, predictions
 
 

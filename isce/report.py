@@ -6,9 +6,13 @@ The report folder of an experiment holds ``numbers.json`` (written last), ``tabl
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
+import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,30 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from isce import attack_report, claims, figures, minmax_report, status_report
+from isce import attack_report, claims, executed, figures, minmax_report, status_report, workflow
 from isce.cells import Cell, Cells, cells, label_of, mean
-from isce.experiments import Experiment
+from isce.experiments import Experiment, load_experiment
 from isce.explain_report import Explained
-from isce.records import EXAMPLES, EXPLAIN, MASKS, Record, read_all, write_atomic
+from isce.records import EXAMPLES, EXPLAIN, MASKS, NOTEBOOK, Record, read_all, write_atomic
+
+
+def write(name: str, folder: Path, out: Path) -> bool:
+    """Write the report of one experiment; see :meth:`Report.write`."""
+    experiment = load_experiment(name)
+    keys = {(run.kind, run.name): run.key for run in workflow.runs(experiment)}
+    return Report(experiment, folder, keys).write(out)
+
+
+def write_each(names: Sequence[str], folder: Path, out: Path) -> None:
+    """Write the reports of several experiments side by side: most of their time goes into the figures."""
+    workers = min(len(names), os.cpu_count() or 1)
+    if workers < 2:
+        for name in names:
+            write(name, folder, out)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(write, names, itertools.repeat(folder), itertools.repeat(out)):
+            pass
 
 
 class Report:
@@ -76,6 +99,7 @@ class Report:
         self._figure(target, "readings", lambda: attack_report.readings(*common), "attack")
         self._figure(target, "training", self._training, "train")
         self._write_optional(target)
+        self._write_notebooks(target)
         write_atomic(target / "flags.txt", "".join(f"{line}\n" for line in self.flags()))
         write_atomic(target / "numbers.json", json.dumps(self.numbers(), indent=1, sort_keys=True) + "\n")
         return True
@@ -105,6 +129,20 @@ class Report:
                 self._table(target, name, *table, kinds=("explain",))
             for name, draw, sources in self._explained.figures():
                 self._figure(target, name, draw, "explain", sources)
+
+    def _write_notebooks(self, target: Path) -> None:
+        """The executed notebooks of the run that the experiment shows, where they are at hand and the records' own."""
+        for name, record in self.records.items():
+            path = (self.folder / name).with_name(NOTEBOOK)
+            if record.run != self.experiment.shown or not path.is_file():
+                continue
+            if record.key in path.read_text(encoding="utf-8"):
+                place = target / "notebooks" / f"{record.kind}.ipynb"
+                write_atomic(place, executed.clean(path, record.kind))
+                made = record.provenance
+                about = {"run": record.run, "created": made.created, "commit": made.commit, "device": made.device}
+                about |= {"seconds": made.seconds, **self._origin(record.kind, names=[name])}
+                write_atomic(place.with_suffix(".json"), json.dumps(about, indent=1) + "\n")
 
     def _masks(self) -> dict[str, dict[str, Any]]:
         """For each run which images are robust at each threat, where its record has the side file."""

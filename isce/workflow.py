@@ -23,14 +23,14 @@ import yaml
 from isce import attacks, losses, models, records
 from isce.config import ROOT, ConfigError, MinmaxParameters, TrainParameters
 from isce.experiments import Experiment, load_experiment
-from isce.records import canonical, sha256
+from isce.records import NOTEBOOK, canonical, sha256
 from isce.sources import closure, code_hash, essence, module_files
 from isce.suites import AttackParameters, AttackSpec, ExplainParameters, Suite, load_suite
 
 Kind = Literal["train", "attack", "minmax", "explain"]
 Parameters = TrainParameters | AttackParameters | MinmaxParameters | ExplainParameters
 CHECKPOINT = "last.safetensors"
-NOTEBOOK, NOTEBOOK_HASH = "notebook.ipynb", "notebook.sha256"
+NOTEBOOK_HASH = "notebook.sha256"
 
 
 @dataclass(frozen=True)

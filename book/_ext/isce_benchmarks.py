@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from isce_report import ReportError, read_json
+from isce_report import ReportError, plain_table, read_json
 from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -107,21 +107,8 @@ class BenchmarkTable(SphinxDirective):
             line += [download_reference("", "", nodes.inline(text, text), reftarget=relative), nodes.Text(" · ")]
         line += [nodes.Text("run again with "), nodes.literal(command, command)]
         box = nodes.container(classes=["isce-record"])
-        box += [_table(caption, columns, rows), nodes.container("", line, classes=["isce-evidence"])]
+        box += [plain_table(caption, columns, rows), nodes.container("", line, classes=["isce-evidence"])]
         return [box]
-
-
-def _table(caption: str, columns: list[str], rows: list[list[str]]) -> nodes.table:
-    table = nodes.table("", nodes.title(caption, caption), classes=["isce-table"])
-    group = nodes.tgroup(cols=len(columns))
-    group += [nodes.colspec(colwidth=1, stub=(number == 0)) for number in range(len(columns))]
-    for kind, lines in ((nodes.thead, [columns]), (nodes.tbody, rows)):
-        part = kind()
-        for cells in lines:
-            part += nodes.row("", *(nodes.entry("", nodes.paragraph(cell, cell)) for cell in cells))
-        group += part
-    table += group
-    return table
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

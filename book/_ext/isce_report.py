@@ -231,6 +231,20 @@ def _spans(rows: list[list[Any]], columns: int) -> dict[tuple[int, int], int]:
     return spans
 
 
+def plain_table(caption: str, columns: list[str], rows: list[list[str]]) -> nodes.table:
+    """A table of texts; the first column names the rows."""
+    table = nodes.table("", nodes.title(caption, caption), classes=["isce-table"])
+    group = nodes.tgroup(cols=len(columns))
+    group += [nodes.colspec(colwidth=1, stub=(number == 0)) for number in range(len(columns))]
+    for kind, lines in ((nodes.thead, [columns]), (nodes.tbody, rows)):
+        part = kind()
+        for cells in lines:
+            part += nodes.row("", *(nodes.entry("", nodes.paragraph(cell, cell)) for cell in cells))
+        group += part
+    table += group
+    return table
+
+
 class RecordsFigure(ReportDirective):
     """``records-figure``: a figure of a report with caption and alternative text."""
 

@@ -106,6 +106,22 @@ def test_explain_run_ends_in_a_record_that_is_reported_and_adopted(project):
     }
 
 
+def test_executed_notebooks_of_the_run_that_is_shown_are_reported_and_adopted(project):
+    project.change("experiments/tiny.yaml", "", "shown: sce-s0\n")
+    assert project.planned() == set(), "what is shown reruns nothing"
+    records_folder, out = project.root / "build" / "runs", project.root / "build" / "shown"
+    code, printed, err = project.isce("report", "tiny", "--records", str(records_folder), "--out", str(out))
+    assert code == 0, printed + err
+    about = {kind: json.loads((out / f"tiny/notebooks/{kind}.json").read_text()) for kind in KINDS}
+    assert {found["run"] for found in about.values()} == {"sce-s0"}
+    assert about["train"]["sources"] == ["tiny/train/sce-s0/record.json"]
+    code, printed, err = project.isce("adopt", "--experiment", "tiny")
+    assert code == 0, printed + err
+    kept = sorted((project.root / "results" / "tiny").glob("*/*/notebook.ipynb"))
+    assert [path.parent.name for path in kept] == ["sce-s0"] * len(KINDS)
+    assert not any(str(project.root) in path.read_text() for path in kept)
+
+
 def test_change_that_is_taken_back_costs_no_run(project):
     project.change("experiments/tiny.yaml", "epochs: 2", "epochs: 3")
     assert project.planned() == EVERYTHING - {"tables"}

@@ -1,0 +1,136 @@
+"""Sphinx extension: reference tables read from the project's own files: experiments and their cost, packages."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from docutils import nodes
+from isce_report import NOT_RUN, plain_table, read_json, report_folder
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from isce.experiments import Experiment, load_experiment
+
+Table = tuple[str, list[str], list[list[str]]]
+EXTRAS = {
+    "": "losses and networks alone",
+    "attacks": "attacks",
+    "workflow": "experiments",
+    "book": "the book",
+    "cluster": "a cluster",
+    "dev": "development",
+}
+# Their packages carry no licence in their metadata; their repositories do.
+ELSEWHERE = {"advertorch": "LGPL-3.0", "axe-playwright-python": "MIT"}
+
+
+def runs_of(experiment: Experiment) -> dict[str, int]:
+    """How many runs of each kind an experiment file asks for."""
+    trained = list(experiment.runs())
+    minmax, explain = experiment.minmax, experiment.explain
+    return {
+        "train": len(trained),
+        "attack": len(trained),
+        "minmax": sum(own.seed in minmax.seeds for _, own in trained) if minmax else 0,
+        "explain": sum(explain.fits(own.objective.label, own.seed) for _, own in trained) if explain else 0,
+    }
+
+
+def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
+    """Every experiment file: its runs, those at hand, what they took."""
+    rows: list[list[str]] = []
+    for path in sorted((root / "experiments").glob("*.yaml")):
+        note(path)
+        experiment, numbers = load_experiment(path.stem), report / path.stem / "numbers.json"
+        note(numbers)
+        found = read_json(numbers) if numbers.is_file() else None
+        hand, hours = (found[name]["text"] if found else "" for name in ("runs", "hours"))
+        networks = f"{len(experiment.objectives)} x {len(experiment.seeds)}"
+        whole = f"{experiment.minutes:g} min: {experiment.measured_on}" if experiment.minutes else ""
+        counts = [networks, str(sum(runs_of(experiment).values())), hand.split(" ")[0] or NOT_RUN, hours]
+        rows.append([path.stem, experiment.title, *counts, whole])
+    caption = (
+        "Every experiment file; networks are objectives times seeds. Hours are the sum over the records at hand, by "
+        "the clock, with whatever else ran beside them; what the whole takes stands where it was measured in one go."
+    )
+    return caption, ["experiment", "what it is", "networks", "runs", "records", "hours", "whole"], rows
+
+
+def packages(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
+    """Every package that the project asks for by name, pinned, with its licence as its own metadata state it."""
+    del report
+    pinned, declared = root / "environment.yml", root / "pyproject.toml"
+    note(pinned)
+    note(declared)
+    project = tomllib.loads(declared.read_text(encoding="utf-8"))["project"]
+    uses = {_name(entry): EXTRAS[""] for entry in project["dependencies"]}
+    for extra, entries in project["optional-dependencies"].items():
+        uses |= {_name(entry): EXTRAS[extra] for entry in entries}
+    rows: list[list[str]] = []
+    for entry in yaml.safe_load(pinned.read_text(encoding="utf-8"))["dependencies"][-1]["pip"]:
+        name, _, version = entry.partition("==")
+        if version:
+            rows.append([name, version, uses[name], licence(name)])
+    caption = "Packages that the project names, pinned; requirements.lock pins those that they need in turn."
+    return caption, ["package", "version", "for", "licence"], sorted(rows)
+
+
+def _name(entry: str) -> str:
+    return re.split(r"[^\w.-]", entry, maxsplit=1)[0]
+
+
+def licence(package: str) -> str:
+    """A package's licence from its metadata: the expression, else the classifier, else a short text."""
+    about: Any = metadata.metadata(package)
+    if expression := about.get("License-Expression"):
+        return str(expression)
+    stated = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or [] if line.startswith("License ::")]
+    if stated:
+        return ", ".join(stated)
+    text = str(about.get("License") or "")
+    return text if text and len(text) < 60 else ELSEWHERE.get(package, "see its repository")
+
+
+TABLES: dict[str, Callable[[Path, Path, Callable[[Path], None]], Table]] = {
+    "experiments": experiments,
+    "packages": packages,
+}
+
+
+class ReferenceTable(SphinxDirective):
+    """``reference-table experiments``: one of ``TABLES``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        root = Path(self.env.srcdir).parent
+        make = TABLES[self.arguments[0]]
+        caption, columns, rows = make(
+            root, report_folder(self.config), lambda path: self.env.note_dependency(str(path))
+        )
+        return [plain_table(caption, columns, rows)]
+
+
+class ExperimentFiles(SphinxDirective):
+    """``experiment-files``: every experiment file as it stands."""
+
+    def run(self) -> list[nodes.Node]:
+        found: list[nodes.Node] = []
+        for path in sorted((Path(self.env.srcdir).parent / "experiments").glob("*.yaml")):
+            self.env.note_dependency(str(path))
+            name, text = f"experiments/{path.name}", path.read_text(encoding="utf-8")
+            found += [nodes.rubric(name, name), nodes.literal_block(text, text, language="yaml")]
+        return found
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives."""
+    app.add_directive("reference-table", ReferenceTable)
+    app.add_directive("experiment-files", ExperimentFiles)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
