@@ -161,19 +161,21 @@ def _plan_report(name: str, build: Path, root: Path) -> None:
     drawing = sorted(closure(["isce.report"], root, skip=()))
     parts = {m: sha256(essence(f.read_text(encoding="utf-8"))) for m, f in module_files(drawing, root)}
     parts["experiment"] = sha256(root / "experiments" / f"{name}.yaml")
-    drawn = {m: sha256(f.read_bytes()) for m, f in module_files(closure(["isce.theory_figures"], root, skip=()), root)}
-    pages = drawn | {
-        p.relative_to(root).as_posix(): sha256(p) for p in sorted((root / "book").rglob("*")) if _is_source(p)
-    }
+    pages = {path.relative_to(root).as_posix(): sha256(path) for path in _book_sources(root)}
     for key, value in ((f"report-{name}", parts), ("book", pages)):
         path, text = build / "keys" / key, canonical(value)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             records.write_atomic(path, text)
 
 
-def _is_source(path: Path) -> bool:
+def _book_sources(root: Path) -> list[Path]:
+    """Every file that the book is made of, reports aside: its pages, and what its reference reads, docstrings too."""
     made = {"_build", "figures", "generated", "__pycache__"}
-    return path.is_file() and not made.intersection(path.parts)
+    found = [path for path in (root / "book").rglob("*") if not made.intersection(path.parts)]
+    for pattern in ("isce/**/*.py", "experiments/**/*.yaml", "notebooks/*.ipynb", "benchmarks/results/*.json"):
+        found += root.glob(pattern)
+    found += [root / "environment.yml", root / "pyproject.toml"]
+    return sorted(path for path in found if path.is_file())
 
 
 def _is_done(folder: Path, run: Run) -> bool:

@@ -92,7 +92,7 @@ class ReportDirective(SphinxDirective):
         for needed in (done, path):
             self.env.note_dependency(str(needed))
         if not done.is_file():
-            return [self.not_run(experiment)]
+            return self.not_run(experiment)
         if not path.is_file() and "optional" in self.options:
             return [nodes.paragraph(NONE, NONE, classes=["isce-none"])]
         if not path.is_file():
@@ -113,14 +113,18 @@ class ReportDirective(SphinxDirective):
         """What can be downloaded: (label, file)."""
         raise NotImplementedError
 
-    def not_run(self, experiment: str) -> nodes.Node:
-        """A box that says so, with the command."""
+    def not_run(self, experiment: str) -> list[nodes.Node]:
+        """A box that says so, with the command; once for an experiment on a page."""
+        told = self.env.temp_data.setdefault("isce_not_run", set())
+        if experiment in told:
+            return []
+        told.add(experiment)
         command = command_for(experiment)
         box = nodes.admonition(classes=["isce-missing"])
         box += nodes.title("Not run yet", "Not run yet")
         box += nodes.paragraph("", "No records of this experiment are at hand. This command makes them:")
         box += nodes.literal_block(command, command, language="console")
-        return box
+        return [box]
 
     def evidence(self, path: Path, about: dict[str, Any]) -> nodes.Node:
         """Where it comes from: stale mark, downloads, notebook, command, and the records, folded away."""

@@ -70,7 +70,9 @@ class Found(NamedTuple):
     """What one restart of an attack hands back, before anything is verified.
 
     Attributes:
-        points: the best point of each image (N, C, H, W).
+        points: the point to judge of each image (N, C, H, W): the first misclassified one where there is one, else the
+            best that the method keeps. For the matched attack that is where its refinement from the best point ended;
+            the driver looks at it anew.
         first: int64 (N,), number of steps after which the first misclassified point was met, -1: not seen.
         last: the last point of each image (N, C, H, W).
     """
