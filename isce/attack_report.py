@@ -60,15 +60,24 @@ def attacks(experiment: Experiment, found: Cells, evidence: str) -> Table:
             continue
         row = f"{name} (target hit)" if kind == "hit" else name
         shown = threat if _elsewhere(threat) else f"{plan.norm}@{threat}"
-        rows.append([row, shown, *(found.text(label, key) for label in found.labels)])
+        rows.append([row, shown, _images(found, key), *(found.text(label, key) for label in found.labels)])
     worst = [found.text(label, f"worst{where}") for label in found.labels]
-    rows.append(["worst case", f"{plan.norm}{where}", *worst])
+    rows.append(["worst case", f"{plan.norm}{where}", _images(found, f"worst{where}"), *worst])
     caption = (
         f"Every attack of {suites(experiment)}: accuracy in per cent at {plan.norm} eps {plan.main_eps:g}, or in the "
-        "threat model that is named; a row on survivors gives what is left of all images after it and the rows above; "
+        "threat model that is named. Where 'left' stands beside the number of images the row attacked what the rows "
+        "above had left, and its figure is what remains of all images after them all; elsewhere it is the row's own. "
         "'target hit' is the share of images brought to the random wrong class that was asked for."
     )
-    return ["attack", "threat", *found.labels], rows, f"{caption} {evidence}"
+    return ["attack", "threat", "images", *found.labels], rows, f"{caption} {evidence}"
+
+
+def _images(found: Cells, key: str) -> str:
+    """On how many images a row was run, and whether it attacked survivors alone."""
+    cells = [cell for label in found.labels for cell in found.get(label, key)]
+    counts = sorted({cell.n for cell in cells})
+    numbers = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    return numbers + (", left" if any(cell.left for cell in cells) else "")
 
 
 def _elsewhere(threat: str) -> bool:

@@ -13,7 +13,10 @@ from isce.records import Record
 
 @dataclass(frozen=True)
 class Cell:
-    """One accuracy of one run: ``key`` names it as the book does (``clean``, ``worst@0.1``, ...); a share in [0, 1]."""
+    """One accuracy of one run: ``key`` names it as the book does (``clean``, ``worst@0.1``, ...); a share in [0, 1].
+
+    ``left``: it is what remains after a row on survivors and all rows before it, not that row's own strength.
+    """
 
     label: str
     key: str
@@ -21,6 +24,7 @@ class Cell:
     accuracy: float
     n: int
     source: str
+    left: bool = False
 
 
 def label_of(record: Record) -> str:
@@ -46,19 +50,20 @@ def cells(name: str, record: Record) -> list[Cell]:
         return []
     norm = record.parameters["norm"]
     older = record.parameters["suite"]["survivors_only"]  # said for the suite alone, before rows said it
-    found: list[tuple[str, float, int]] = [("clean", *_accuracy(record.figures["clean"]))]
+    found: list[tuple[str, float, int, bool]] = [("clean", *_accuracy(record.figures["clean"]), False)]
     for threat, outcome in record.figures["threats"].items():
         where, own = at(threat, norm), list[tuple[float, int]]()
         for row, share in outcome["attacks"].items():
-            found.append((f"attack:{row}{where}", *_accuracy(share)))
+            left = share.get("survivors", older)
+            found.append((f"attack:{row}{where}", *_accuracy(share), left))
             if "target_success" in share:
-                found.append((f"hit:{row}{where}", share["target_success"], share["n"]))
-            if row.endswith("-training") and not share.get("survivors", older) and share["n"] == outcome["worst"]["n"]:
+                found.append((f"hit:{row}{where}", share["target_success"], share["n"], left))
+            if row.endswith("-training") and not left and share["n"] == outcome["worst"]["n"]:
                 own.append(_accuracy(share))
-        found += [(f"own{where}", *min(own))] if own else []
-        found.append((f"worst{where}", *_accuracy(outcome["worst"])))
+        found += [(f"own{where}", *min(own), False)] if own else []
+        found.append((f"worst{where}", *_accuracy(outcome["worst"]), False))
     label, seed = record.run.rsplit("-s", 1)
-    return [Cell(label, key, seed, float(value), int(n), name) for key, value, n in found]
+    return [Cell(label, key, seed, float(value), int(n), name, left) for key, value, n, left in found]
 
 
 def _accuracy(share: dict[str, Any]) -> tuple[float, int]:

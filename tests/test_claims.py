@@ -98,6 +98,13 @@ def test_c6_looks_at_the_best_of_the_others(center, verdict):
     assert judged(found)["C6", "isce-m2"].verdict == verdict
 
 
+def test_c6_is_left_open_where_sce_is_the_only_other_loss():
+    found = accuracies(sce=network(), isce_m2=network(paper=0.7, worst=0.7))
+    verdicts = judged(found)
+    assert verdicts["C4", "isce-m2"].verdict == claims.HOLDS
+    assert verdicts["C6", "isce-m2"].verdict == claims.CANT
+
+
 @pytest.mark.parametrize(("last", "verdict"), [(0.0, claims.HOLDS), (0.49, claims.NOT), (0.8, claims.NOT)])
 def test_c1_and_c2_ask_for_half_of_the_clean_accuracy_beyond_chance(last, verdict):
     found = accuracies(sce=network(last=last), isce_m2=network(), center=network(last=last))
