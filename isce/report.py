@@ -118,7 +118,8 @@ class Report:
             self._table(target, "bounds", *minmax_report.bounds(analysed), kinds=("minmax",))
             self._table(target, "region", *minmax_report.region(analysed), kinds=("minmax",))
             self._figure(target, "coverage", lambda: minmax_report.coverage(analysed), "minmax")
-        judged = claims.table(claims.Judge(self.experiment, self.cells, analysed), self._evidence())
+        evidence = f"Worst case over {attack_report.suites(self.experiment)}. {self._evidence()}"
+        judged = claims.table(claims.Judge(self.experiment, self.cells, analysed), evidence)
         if judged:
             self._table(target, "verdicts", *judged, kinds=("attack", "minmax"))
             self._table(target, "rules", *claims.rules(), kinds=("attack", "minmax"))
