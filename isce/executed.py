@@ -37,8 +37,9 @@ def clean(path: Path, kind: str, root: Path = ROOT) -> str:
         cells = [_cell(cell, number) for number, cell in enumerate(found["cells"])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} is no executed notebook: {error!r}") from None
+    described = _alt_texts(root / "notebooks" / f"{kind}.ipynb")
     for cell in cells:
-        words = _alt_texts(root / "notebooks" / f"{kind}.ipynb").get("".join(cell["source"]))
+        words = described.get("".join(cell["source"]))
         if words:
             cell["metadata"]["mystnb"] = words
     metadata = {name: found["metadata"][name] for name in ("kernelspec", "language_info") if name in found["metadata"]}
