@@ -182,6 +182,65 @@ def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed
     assert len(calls) == 6
 
 
+def rows_run(monkeypatch) -> list[str]:
+    """The rows that are really run from here on, one entry for each batch."""
+    calls, real = [], attacks.run
+    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
+    return calls
+
+
+def test_a_suite_that_gains_a_row_runs_that_row_alone(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    state, last = tmp_path / "state.npz", AttackSpec(attack="pgd", steps=2, survivors=True)
+    evaluate(Mean(), build("sce"), x, y, parameters(rows=[*ROWS, last]), progress=False, state=state)
+    calls = rows_run(monkeypatch)
+    more = parameters(rows=[ROWS[0], AttackSpec(attack="bim", steps=3), *ROWS[1:], last])
+    found = evaluate(Mean(), build("sce"), x, y, more, progress=False, state=state)
+    assert calls == ["bim3-training"] * 2
+    assert found.figures() == evaluate(Mean(), build("sce"), x, y, more, progress=False).figures()
+
+
+def test_a_row_on_survivors_is_run_again_when_others_survive(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    state, last = tmp_path / "state.npz", AttackSpec(attack="bim", steps=3, survivors=True)
+    weak = AttackSpec(attack="bim", steps=1, step_size=0.01)
+    evaluate(Mean(), build("sce"), x, y, parameters(rows=[ROWS[0], last]), progress=False, state=state)
+    calls = rows_run(monkeypatch)
+    evaluate(Mean(), build("sce"), x, y, parameters(rows=[weak, last]), progress=False, state=state)
+    assert calls == [weak.label, last.label] * 2
+
+
+def test_lowering_the_batch_size_as_the_error_says_keeps_finished_rows(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    state, real, calls = tmp_path / "state.npz", attacks.run, []
+
+    def little_memory(spec, classifier, objective, images, *args, **named):
+        calls.append(spec.label)
+        if len(calls) > 3 and len(images) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return real(spec, classifier, objective, images, *args, **named)
+
+    monkeypatch.setattr(attacks, "run", little_memory)
+    with pytest.raises(RuntimeError, match="out of memory with batch_size 8: lower it and run again"):
+        evaluate(Mean(), build("sce"), x, y, parameters(batch_size=8), progress=False, state=state)
+    calls.clear()
+    found = evaluate(Mean(), build("sce"), x, y, parameters(batch_size=2), progress=False, state=state)
+    assert calls == [spec.label for spec in ROWS for _ in range(3)]  # those of the second eps; six images
+    monkeypatch.setattr(attacks, "run", real)
+    assert found.figures() == evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+
+
+def test_the_batch_size_of_a_batch_dependent_network_is_part_of_it(tmp_path, monkeypatch):
+    x, _ = flat([0.1, 0.2, 0.3, 0.4])
+    y = torch.tensor([0, 1, 0, 1])
+    state, rows = tmp_path / "state.npz", ROWS[:1]
+    for batch_size in (4, 2):
+        calls = rows_run(monkeypatch)
+        chosen = parameters(rows=rows, eps=[0.2], batch_size=batch_size)
+        evaluate(_BatchMean(), build("sce"), x, y, chosen, progress=False, state=state)
+        assert len(calls) == 4 // batch_size
+
+
 def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
     real = attacks.base.verify
 

@@ -39,8 +39,9 @@ def run(
     """Attack one batch.
 
     Images that are misclassified as they stand come back unchanged as successes after 0 steps. Each restart works on
-    what the ones before have not broken; of several failed points the one with the lowest raw margin is kept. A
-    batch-dependent classifier's batch stays together: the restart with most successes is returned whole.
+    what the ones before have not broken, a targeted attack's on what they have not brought to its target; of several
+    failed points the one with the lowest raw margin is kept. A batch-dependent classifier's batch stays together: the
+    restart with most successes is returned whole.
 
     Args:
         spec: the attack, what it ascends and its budget.
@@ -111,7 +112,9 @@ class _State:
     def __init__(self, problem: Problem, *, minimal: bool) -> None:
         self.whole, self.minimal = problem.batch_dependent, minimal
         self.points, self.raw = problem.x.clone(), problem.x.clone()
-        self.success = problem.scores.argmax(1) != problem.y
+        self.wrong = problem.scores.argmax(1) != problem.y
+        self.success = self.wrong.clone()
+        self.targeted = problem.target is not None
         self.margin = margin(problem.scores, problem.y)
         self.first = torch.where(self.success, 0, -1)
         self.rejected, self.hit = torch.zeros_like(self.success), torch.zeros_like(self.success)
@@ -119,9 +122,10 @@ class _State:
 
     def open(self) -> Tensor:
         """Row numbers that the next restart should work on."""
-        if self.whole and not bool(self.success.all()):
-            return torch.arange(len(self.success), device=self.success.device)
-        return (~self.success).nonzero()[:, 0]
+        todo = ~(self.hit | self.wrong) if self.targeted else ~self.success
+        if self.whole and bool(todo.any()):
+            return torch.arange(len(todo), device=todo.device)
+        return todo.nonzero()[:, 0]
 
     def add(self, part: Problem, rows: Tensor, found: Found, steps: int, restart: int) -> None:
         """Verify what a restart found and keep what is better."""
@@ -134,7 +138,11 @@ class _State:
         if self.whole:
             better = torch.full_like(success, self._whole_is_better(success, margins))
         else:
-            better = success | (margins < self.margin[rows])
+            fallen = self.success[rows]
+            better = ~fallen & (success | (margins < self.margin[rows]))
+            if part.target is not None:
+                better |= predicted == part.target
+            first = torch.where(fallen, self.first[rows], first)
         chosen = rows[better]
         self.points[chosen] = points[better]
         self.success[chosen] = success[better]

@@ -16,6 +16,7 @@ def autoattack(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """AutoAttack standard through pyautoattack: each of its attacks works on what those before have left.
 
     It draws from the global generator for a whole batch at once, so its draws (not its strength) depend on the batch.
+    The standard version goes after nine wrong classes; with fewer than ten classes, here, after as many as there are.
     """
     del spec
     package: Any = compat.import_pyautoattack()
@@ -28,4 +29,6 @@ def autoattack(spec: AttackSpec, problem: Problem, restart: int) -> Found:
             version="standard",
             device=problem.x.device,
         )
+        for part in (attack.apgd_targeted, attack.fab):
+            part.n_target_classes = min(part.n_target_classes, problem.scores.shape[1] - 1)
         return Found.only(attack.run_standard_evaluation(problem.x, problem.y, batch_size=len(problem.x))[0])

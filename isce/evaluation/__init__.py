@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from isce.evaluation.curves import convergence, curves, sweep
 from isce.evaluation.examples import Examples, examples, verify
-from isce.evaluation.flags import outcome_flags, red_flags
+from isce.evaluation.flags import curve_flags, outcome_flags, red_flags
 from isce.evaluation.intervals import Paired, PairedSeeds, mcnemar, mean_interval, paired_seeds, wilson
 from isce.evaluation.memory import batch_size
 from isce.evaluation.outcome import Evaluation, Outcome
@@ -22,6 +22,7 @@ __all__ = [
     "PairedSeeds",
     "batch_size",
     "convergence",
+    "curve_flags",
     "curves",
     "evaluate",
     "examples",

@@ -27,6 +27,7 @@ MISLEADS = 0.05  # nor, between attacks on the training loss alone and the whole
 STUCK = 0.1  # share of probe images without a usable gradient
 MORE = 4  # times the steps
 SEARCH_STEPS = 100
+BLACK_BOX = ("local-search", "search", "simba", "single-pixel", "spsa")
 
 
 def red_flags(
@@ -87,6 +88,23 @@ def outcome_flags(figures: dict[str, Any]) -> dict[str, str]:
     return {name: "; ".join(texts) for name, texts in found.items()}
 
 
+def curve_flags(curves: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """The flag that shows in the curves of an attack run (:func:`isce.evaluation.curves`).
+
+    Args:
+        curves: what :func:`isce.evaluation.curves` returned.
+
+    Returns:
+        ``{"not-converged": detail}`` if the largest number of steps leaves fewer images than the one before it; else
+        empty.
+    """
+    rows = curves.get("convergence", [])
+    if len(rows) < 2 or not _matters(rows[-2]["accuracy"] - rows[-1]["accuracy"], rows[-1]["n"]):
+        return {}
+    texts = (f"{row['accuracy']:.1%} after {row['steps']} steps" for row in rows[-2:])
+    return {"not-converged": ", ".join(texts)}
+
+
 def _matters(difference: float, n: int, points: float = POINTS) -> bool:
     return difference > points and round(difference * n) >= FEW
 
@@ -115,14 +133,37 @@ class _Probe:
             "zero-gradient": self._zero_gradient(),
             "not-zero-at-large-eps": self._large_eps(),
         }
+        black = self._black_box_rows()
         threat, left = self._contested()
         white = [row for row in self.parameters.suite.rows if row.white_box]
         if left.any() and white:
-            strongest = min(white, key=lambda row: int(self.evaluation.robust(threat.label, row.label).sum()))
-            longer = _like(strongest, steps=MORE * strongest.steps)
-            found["more-steps-lower"] = self._at_stake(longer, threat, left)
-            found["black-box-beats-white-box"] = self._at_stake(_search(), threat, left)
+            longer = [self._at_stake(_longer(row), threat, left) for row in self._strongest(white, threat)]
+            found["more-steps-lower"] = next(filter(None, longer), "")
+            black.append(self._at_stake(_search(), threat, left))
+        found["black-box-beats-white-box"] = "; ".join(filter(None, black))
         return {name: detail for name, detail in found.items() if detail}
+
+    def _strongest(self, white: list[AttackSpec], threat: Threat) -> list[AttackSpec]:
+        """The row that broke most by itself, and the one with the largest budget: on survivors that says little."""
+        alone = min(white, key=lambda row: int(self.evaluation.robust(threat.label, row.label).sum()))
+        largest = max(white, key=lambda row: row.steps * row.restarts)
+        return [alone] if largest is alone else [alone, largest]
+
+    def _black_box_rows(self) -> list[str]:
+        """Threat models in which a row of the suite without gradients leaves less than every row with them."""
+        found: list[str] = []
+        for threat, outcomes in self.evaluation.outcomes.items():
+            by_kind: dict[bool, list[tuple[float, str]]] = {True: [], False: []}
+            for row in self.parameters.suite.rows:
+                outcome = outcomes.get(row.label)
+                if outcome is not None and not (row.targeted or outcome.survivors):
+                    left = (self.evaluation.clean & ~outcome.broken)[outcome.asked].mean()
+                    by_kind[row.attack in BLACK_BOX].append((float(left), row.label))
+            if all(by_kind.values()):
+                (black, one), (white, other) = min(by_kind[True]), min(by_kind[False])
+                if _matters(white - black, min(int(outcomes[name].asked.sum()) for name in (one, other))):
+                    found.append(f"{threat}: {one} leaves {black:.1%}, {other} {white:.1%}")
+        return found
 
     def _batch(self, mask: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor, Tensor]:
         index = torch.from_numpy(np.flatnonzero(mask)[:PROBE])
@@ -192,6 +233,10 @@ def _like(spec: AttackSpec, **changes: Any) -> AttackSpec:
     if spec.attack == "fgsm":
         values["attack"] = "bim"
     return type(spec)(**values)
+
+
+def _longer(spec: AttackSpec) -> AttackSpec:
+    return _like(spec, steps=MORE * spec.steps, restarts=1)
 
 
 def _matched(steps: int) -> AttackSpec:

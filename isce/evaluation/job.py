@@ -1,4 +1,4 @@
-"""What one row of a suite does to the images of one evaluation: batches, failures, and the key of the outcome."""
+"""What one row of a suite does to the images of one evaluation: batches, failures, and the keys of its outcomes."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BATCH = 256  # of a batch-dependent classifier, as the released script has it
+LIMITED = 10  # images at once of a row with a time limit: the batch that is cut off is lost
 
 
 class Job:
@@ -50,14 +51,17 @@ class Job:
         self.sources = {
             row.source: load_checkpoint(ROOT / row.source, self.device) for row in parameters.suite.rows if row.source
         }
+        # What keys are made of; worked out at first use.
+        self._common, self._families = "", dict[str, str]()
         # Points of attacks that look for the smallest change: found once, judged at every eps.
         self.raw: dict[str, Tensor] = {}
         self.scores = self._scores()
 
-    def batches(self, todo: Mask) -> Iterator[Tensor]:
+    def batches(self, todo: Mask, *, limited: bool = False) -> Iterator[Tensor]:
         """Positions of the images to do, by batches; a batch-dependent classifier keeps its batches of all images."""
         rows = np.arange(len(todo)) if self.whole else np.flatnonzero(todo)
-        for batch in torch.from_numpy(rows).split(self.batch_size):
+        size = min(LIMITED, self.batch_size) if limited and not self.whole else self.batch_size
+        for batch in torch.from_numpy(rows).split(size):
             if todo[batch.numpy()].any():
                 yield batch
 
@@ -83,7 +87,7 @@ class Job:
         todo, tally = standing & asked, _Tally(asked, self.images, keep_points=self.parameters.keep_points)
         raw = self.raw.get(spec.label) if spec.threat is None else None
         deadline = None if spec.seconds is None else time.monotonic() + spec.seconds
-        for batch in self.batches(todo):
+        for batch in self.batches(todo, limited=deadline is not None):
             try:
                 result = self._run(spec, threat, batch, None if raw is None else raw[batch], deadline)
             except TimeLimitError:
@@ -127,20 +131,36 @@ class Job:
             deadline=deadline,
         )
 
-    def key(self) -> str:
-        """Hash of everything that decides the outcome: weights, images, labels, parameters, code and packages."""
+    def key(self, spec: AttackSpec, threat: Threat, standing: Mask) -> str:
+        """Hash of what decides a row's outcome: network, images, the row and what it attacks, code, packages.
+
+        The batch size is none of it, but for a batch-dependent network: it moves an outcome by float rounding, or by
+        the draws of a package that draws for a batch at once, and is what has to change when memory runs out.
+        """
+        self._common = self._common or self._common_key()
+        family = f"isce.attacks.{attacks.about(spec.attack).family}"
+        if family not in self._families:
+            self._families[family] = _code(family)
+        source = self.sources[spec.source].metadata["sha256"] if spec.source else None
+        row = spec.model_dump(mode="json", exclude={"source"})
+        batch = self.batch_size if self.whole else None
+        asked = [row, source, threat.label, sha256(np.packbits(standing).tobytes()), len(standing), batch]
+        return sha256(canonical([self._common, self._families[family], asked]))
+
+    def _common_key(self) -> str:
         objects = {"classifier": self.classifier, "objective": self.objective}
         weights = {f"{o}.{n}": _digest(v) for o, module in objects.items() for n, v in module.state_dict().items()}
-        weights |= {n: source.metadata["sha256"] for n, source in self.sources.items()}
         plain = {n: repr(v) for n, v in vars(self.objective).items() if isinstance(v, bool | int | float | str | tuple)}
-        families = [f"isce.attacks.{attacks.about(row.attack).family}" for row in self.parameters.suite.rows]
-        modules = closure(
-            ["isce.evaluation.run", *families, *(type(o).__module__ for o in objects.values())], ROOT, skip=()
-        )
-        code = {name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in module_files(modules, ROOT)}
-        parameters = self.parameters.model_dump(mode="json", exclude={"checkpoint"})
+        code = _code("isce.evaluation.run", *(type(o).__module__ for o in objects.values()))
         data = [_digest(tensor) for tensor in (self.images, self.labels, self.index)]
-        return sha256(canonical([weights, plain, code, parameters, data, versions()]))
+        chosen = {"seed": self.parameters.seed, "keep_points": self.parameters.keep_points}
+        return sha256(canonical([weights, plain, code, chosen, data, versions()]))
+
+
+def _code(*roots: str) -> str:
+    """Hash of all modules that these reach."""
+    files = module_files(closure(roots, ROOT, skip=()), ROOT)
+    return sha256(canonical({name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in files}))
 
 
 class _Tally:

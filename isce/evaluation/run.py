@@ -47,8 +47,9 @@ def evaluate(
         parameters: suite, norm, eps, seed and batch size.
         index: place of each image in its data set (N,), int64, which keys the randomness; default 0 to N - 1.
         progress: show a progress bar.
-        state: file that keeps every finished row; an evaluation of the same weights, images, parameters and code that
-            was interrupted goes on there. A file of anything else is started over.
+        state: file that keeps every finished row. A row is taken from there if the network, the images, the row itself,
+            the images that it attacks and the code are the same: so an interrupted evaluation goes on, one that ran out
+            of memory too, and a suite that gained a row runs that row alone.
 
     Rows that fail or run out of time in another package's code keep what they had broken until then, and say so.
 
@@ -62,7 +63,7 @@ def evaluate(
     """
     check_images(images, labels)
     job = Job(classifier, objective, images, labels, check_index(index, labels), parameters)
-    kept = _State(state, job)
+    kept = _State(state)
     clean = job.clean()
     standing, outcomes = dict[str, Mask](), dict[str, dict[str, Outcome]]()
     plan = _plan(parameters)
@@ -72,10 +73,13 @@ def evaluate(
             found = outcomes.setdefault(threat.label, {})
             for spec in rows:
                 bar.set_description(f"{spec.label} {threat.label}")
-                name = f"{threat.label}/{spec.label}"
-                if name not in kept.outcomes:
-                    kept.add(name, job.attack(spec, threat, left if spec.survivors else clean, bar))
-                found[spec.label] = kept.outcomes[name]
+                name, images = f"{threat.label}/{spec.label}", left if spec.survivors else clean
+                key = job.key(spec, threat, images) if state else ""
+                outcome = kept.get(name, key)
+                if outcome is None:
+                    outcome = job.attack(spec, threat, images, bar)
+                    kept.add(name, key, outcome)
+                found[spec.label] = outcome
                 left &= ~found[spec.label].broken
                 bar.update()
     return Evaluation(clean, outcomes, job.batch_size)
@@ -93,28 +97,33 @@ def _plan(parameters: AttackParameters) -> list[tuple[Threat, list[AttackSpec]]]
 
 
 class _State:
-    """Finished rows of one evaluation, kept in a file if there is one."""
+    """Finished rows of evaluations with their keys, in a file if there is one. A file that can't be read holds none."""
 
-    def __init__(self, path: Path | None, job: Job) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.outcomes: dict[str, Outcome] = {}
+        self.outcomes: dict[str, tuple[str, Outcome]] = {}
         if path is None:
             return
-        self.key = job.key()
         unreadable = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
         with contextlib.suppress(*unreadable), np.load(io.BytesIO(path.read_bytes())) as arrays:
-            if str(arrays["key"]) == self.key:
-                for name in {stored.rpartition("/")[0] for stored in arrays.files} - {""}:
-                    values = {f.name: arrays[f"{name}/{f.name}"] for f in fields(Outcome)}
-                    plain = {n: value if value.ndim else value.item() for n, value in values.items()}
-                    self.outcomes[name] = Outcome(**plain)
+            for name in {stored.rpartition("/")[0] for stored in arrays.files} - {""}:
+                values = {f.name: arrays[f"{name}/{f.name}"] for f in fields(Outcome)}
+                plain = {n: value if value.ndim else value.item() for n, value in values.items()}
+                self.outcomes[name] = (str(arrays[f"{name}/key"]), Outcome(**plain))
 
-    def add(self, name: str, outcome: Outcome) -> None:
+    def get(self, name: str, key: str) -> Outcome | None:
+        """A row's outcome, if it is there under this key."""
+        known, outcome = self.outcomes.get(name, ("", None))
+        return outcome if known == key else None
+
+    def add(self, name: str, key: str, outcome: Outcome) -> None:
         """Keep a finished row."""
-        self.outcomes[name] = outcome
         if self.path is None:
             return
+        self.outcomes[name] = (key, outcome)
+        arrays: dict[str, Any] = {}
+        for row, (known, one) in self.outcomes.items():
+            arrays |= {f"{row}/key": np.array(known), **{f"{row}/{f.name}": getattr(one, f.name) for f in fields(one)}}
         buffer = io.BytesIO()
-        arrays = {f"{n}/{f.name}": getattr(o, f.name) for n, o in self.outcomes.items() for f in fields(Outcome)}
-        np.savez_compressed(buffer, allow_pickle=False, key=np.array(self.key), **arrays)
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_atomic(self.path, buffer.getvalue())

@@ -314,3 +314,15 @@ def test_labels_tell_rows_apart():
     assert AttackSpec(attack="single-pixel", steps=9).threat == Threat("l0", 1)
     source = "build/runs/mnist/train/sce-s1/last.safetensors"
     assert AttackSpec(attack="transfer", steps=5, source=source).label == "transfer5-training-from-sce-s1"
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=label)
+def test_autoattack_goes_after_as_many_classes_as_there_are(threat):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
+    x = torch.rand(12, 1, 8, 8)
+    y = model(x).argmax(1)
+    result = run(AttackSpec(attack="autoattack"), model, build("sce"), x, y, threat, seed=0)
+    ours = AttackSpec(attack="matched", objective="margin", steps=100, restarts=3)
+    found = run(ours, model, build("sce"), x, y, threat, seed=0).success
+    assert 0 < int(result.success.sum()) <= int(found.sum())

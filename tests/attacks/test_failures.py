@@ -53,6 +53,26 @@ def test_one_past_its_time_limit_is_stopped(target, monkeypatch):
     assert rows["bim5-training"]["attacked"] > 0
 
 
+def test_a_time_limit_costs_ten_images_at_most(target, monkeypatch):
+    real, sizes = gradient.pgd, []
+
+    def slow_from_the_third_batch_on(spec, problem, restart):
+        sizes.append(len(problem.y))
+        while len(sizes) > 2:
+            problem.outputs(problem.x)
+        return real(spec, problem, restart)
+
+    monkeypatch.setattr(gradient, "pgd", slow_from_the_third_batch_on)
+    suite = Suite(name="s", rows=[AttackSpec(**PGD, seconds=2)])
+    parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.15])
+    found = evaluate(target.classifier, build("sce"), target.x, target.y, parameters, progress=False)
+    row = found.figures()["threats"]["linf@0.15"]["attacks"]["pgd5-matched"]
+    assert sizes == [10, 10, 10]
+    assert row["error"] == "stopped after 2 s"
+    assert row["attacked"] == 20
+    assert row["correct"] < int(found.clean.sum())
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, 2.0, 0.5])
 def test_points_that_are_no_images_or_outside_the_ball_do_not_count(target, monkeypatch, value):
     def thrown(spec, problem, restart):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from isce.evaluation import Evaluation, Outcome, evaluate, outcome_flags, red_flags
+from isce.evaluation import Evaluation, Outcome, curve_flags, curves, evaluate, outcome_flags, red_flags
 from isce.losses import build
 from isce.suites import AttackParameters, AttackSpec, Suite
 
@@ -98,6 +98,72 @@ def test_gradients_that_mislead(target):
 def test_too_few_steps(target):
     rows = [AttackSpec(attack="bim", steps=2, step_size=0.1)]
     assert "more-steps-lower" in flags(target, rows=rows, eps=[0.15])
+
+
+def test_a_row_on_the_few_that_others_left_is_tried_for_longer_too(target):
+    rows = [
+        AttackSpec(attack="bim", steps=1, step_size=0.02),
+        AttackSpec(attack="matched", objective="margin", steps=2, step_size=0.1, survivors=True),
+    ]
+    assert "matched8-margin" in flags(target, rows=rows, eps=[0.15]).get("more-steps-lower", "")
+
+
+def test_queries_that_find_more_than_gradients_in_a_threat_model_of_their_own(target):
+    own = {"norm": "l2", "eps": 2.0}
+    rows = [
+        *ROWS,
+        AttackSpec(attack="simba", steps=200, **own),
+        AttackSpec(attack="pgd", steps=1, step_size=0.01, **own),
+    ]
+    found = flags(target, rows=rows)
+    assert found["black-box-beats-white-box"].startswith("l2@2: simba200-margin leaves ")
+    rows[-1] = AttackSpec(attack="pgd", steps=20, objective="matched", **own)
+    assert flags(target, rows=rows) == {}
+
+
+@pytest.mark.parametrize("steps", [[2, 50], [50, 100]])
+def test_a_curve_that_still_falls(target, steps, tmp_path):
+    suite = Suite(name="s", rows=ROWS)
+    plan = {"images": 40, "convergence_eps": 0.1, "convergence_steps": steps}
+    chosen = AttackParameters(checkpoint="none", suite=suite, eps=[0.1], curves=plan)
+    given = (target.classifier, build("sce"), target.x, target.y, chosen)
+    places = torch.arange(len(target.y))
+    found = curve_flags(curves(*given, index=places, batch_size=40, folder=tmp_path, progress=False))
+    assert set(found) == ({"not-converged"} if steps[0] == 2 else set())
+
+
+def test_no_curve_no_flag():
+    assert curve_flags({}) == curve_flags({"convergence": [{"steps": 10, "accuracy": 0.5, "n": 100}]}) == {}
+
+
+class Shell(nn.Module):
+    """Wrong only where the mean pixel is in (0.5, 0.6), with a gradient that leads there and past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(50.0))
+
+    def forward(self, x):
+        mean = x.flatten(1).mean(1)
+        score = self.gain * ((0.05 - (mean - 0.55).abs()).detach() + mean - mean.detach())
+        return torch.stack([-score, score], 1)
+
+
+def shell_flags(row: dict, eps: tuple[float, ...]) -> dict[str, str]:
+    x, y = torch.linspace(0.3, 0.49, 20).view(-1, 1, 1, 1).repeat(1, 1, 4, 4), torch.zeros(20, dtype=torch.int64)
+    suite = Suite(name="s", rows=[AttackSpec(**row)])
+    parameters = AttackParameters(checkpoint="none", suite=suite, eps=list(eps))
+    return outcome_flags(evaluate(Shell(), build("sce"), x, y, parameters, progress=False).figures())
+
+
+def test_a_last_point_that_has_left_the_error_behind():
+    found = shell_flags({"attack": "bim", "steps": 40}, (0.4,))
+    assert found == {"last-worse-than-best": "bim40-training linf@0.4: 100.0% at the last point, 0.0% at the best"}
+
+
+def test_one_step_that_jumps_over_the_error():
+    assert "rises-with-eps" in shell_flags({"attack": "fgsm"}, (0.1, 0.4))
+    assert "rises-with-eps" not in shell_flags({"attack": "bim", "steps": 40}, (0.1, 0.4))
 
 
 def outcome(n: int, broken: int, last: int | None = None, rejected: int = 0, attacked: int = 100, **more) -> Outcome:

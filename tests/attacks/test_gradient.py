@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from isce.attacks import Threat, run
+from isce.attacks import Threat, gradient, run
+from isce.attacks.base import Found
+from isce.attacks.keys import random_targets
 from isce.compat import import_advertorch
 from isce.losses import build
 from isce.suites import AttackSpec
@@ -74,3 +76,38 @@ def test_first_success_counts_steps():
         spec = AttackSpec(attack="bim", steps=steps, step_size=0.2)
         result = run(spec, _Linear(), build("sce"), x, y, Threat("linf", 0.2), seed=0)
         assert result.first_success.tolist() == [expected]
+
+
+def test_a_targeted_attack_goes_on_until_it_meets_its_target(monkeypatch):
+    """The first restart leads each image into some wrong class, the second into the target, the third nowhere."""
+
+    class Values(nn.Module):
+        """The class is written in the image: its first pixel times four."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return -((x[:, 0, 0, :1] * 4 - torch.arange(5.0)) ** 2) * self.weight
+
+    seen = []
+
+    def leads(spec, problem, restart):
+        seen.append(problem.index.tolist())
+        other = (problem.target + 1) % 5
+        away = torch.where(other == problem.y, (problem.target + 2) % 5, other)
+        goal = [away, torch.where(problem.index < 3, problem.target, problem.y), problem.y][restart]
+        return Found.only((goal / 4).view(-1, 1, 1, 1).expand_as(problem.x))
+
+    monkeypatch.setattr(gradient, "pgd", leads)
+    y = torch.tensor([0, 1, 2, 3, 4])
+    x = (y / 4).view(-1, 1, 1, 1).repeat(1, 1, 2, 2)
+    spec = AttackSpec(attack="pgd", steps=10, restarts=3, targeted=True)
+    result = run(spec, Values(), build("sce"), x, y, Threat("linf", 1.0), seed=0)
+    assert seen == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [3, 4]]
+    assert result.success.all()
+    assert result.hit.tolist() == [True, True, True, False, False]
+    assert result.first_success.tolist() == [10] * 5
+    predicted = Values()(result.adversarial).argmax(1)
+    assert torch.equal(predicted == random_targets(0, torch.arange(5), y, 5), result.hit)
