@@ -247,6 +247,7 @@ def gallery_sheet(arrays: Arrays, rows: Sequence[Sequence[str]], labels: Sequenc
     predictions = arrays["gallery.predictions"]
     width, height = _NAMES + _PAIR * len(clean) - 0.08, _LINE * (len(rows) + 1) + 0.05
     figure = Figure(figsize=(0.7 * width, 0.7 * height), facecolor="white")
+    figure.suppressComposite = True  # each picture as it is, pixel by pixel: faster, sharper and smaller
     ax = figure.add_axes((0, 0, 1, 1))  # one for all pictures: an Axes for each takes a hundred times as long
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
@@ -281,8 +282,12 @@ def _row(
 
 def _picture(ax: Axes, left: float, top: float, image: np.ndarray, difference: bool = False) -> None:
     picture = np.clip(np.moveaxis(image, 0, -1), 0, 1)
-    place = (left, left + 1, top + 1, top)
+    place: dict[str, Any] = {
+        "extent": (left, left + 1, top + 1, top),
+        "aspect": "auto",
+        "interpolation": "none",
+    }
     if picture.shape[-1] == 1:
-        ax.imshow(picture[..., 0], cmap="PuOr" if difference else "gray", vmin=0, vmax=1, extent=place, aspect="auto")
+        ax.imshow(picture[..., 0], cmap="PuOr" if difference else "gray", vmin=0, vmax=1, **place)
     else:
-        ax.imshow(picture, extent=place, aspect="auto")
+        ax.imshow(picture, **place)

@@ -181,7 +181,7 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
     """
     dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}, "png": {"Software": None}}
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "isce", "svg.fonttype": "path", "pdf.fonttype": 42}):
+    with mpl.rc_context({"svg.hashsalt": "isce", "svg.fonttype": "path", "pdf.fonttype": 3}):
         figure.savefig(buffer, format=kind, metadata=dateless[kind], dpi=150)
     figure.set_layout_engine("none")  # the layout stays as it was found; another format needn't look for it again
     return buffer.getvalue()
