@@ -184,6 +184,8 @@ def check_eps(norm: str, eps: list[float]) -> None:
         raise ValueError(f"eps must be {allowed} (images lie in [0, 1]), got {(low + high)[0]}")
     if sorted(set(eps)) != eps:
         raise ValueError(f"eps must rise strictly, got {eps}")
+    if len({f"{e:g}" for e in eps}) < len(eps):
+        raise ValueError(f"records name an eps by six digits, which must tell them apart, got {eps}")
 
 
 class MinmaxParameters(Strict):

@@ -18,6 +18,7 @@ from isce.config import ROOT, ConfigError, MinmaxParameters, Strict, TrainParame
 from isce.data import Data
 from isce.evaluation import Evaluation, Examples
 from isce.evaluation.saved import save_points
+from isce.evaluation.state import spent_before
 from isce.explain import Explanation
 from isce.figures import as_bytes
 from isce.minmax import Analysis
@@ -25,7 +26,7 @@ from isce.records import EXAMPLES, EXPLAIN, MASKS, POINTS, Record, provenance, s
 from isce.suites import AttackParameters, AttackSpec, ExplainParameters, Suite
 from isce.training import TrainResult, train
 
-_STARTED = time.monotonic()
+_STARTED, _BEGAN = time.monotonic(), time.time()
 
 
 class Context(Strict):
@@ -202,11 +203,13 @@ def write_attack_record(
 ) -> Path:
     """Write the record of an attack run and its side files, the record last; returns its path.
 
-    Side files: a few examples; which images are robust at each threat; all adversarial points, if they were kept.
+    Side files: a few examples; which images are robust, for each threat that all were attacked in; all adversarial
+    points, if they were kept.
     """
     arrays = {name: getattr(examples, name).contiguous() for name in ("clean", "adversarial", "labels", "predictions")}
     write_atomic(context.path / EXAMPLES, save(arrays))
-    masks = {"clean": outcome.clean} | {threat: outcome.robust(threat) for threat in outcome.outcomes}
+    whole = [threat for threat in outcome.outcomes if outcome.asked(threat).all()]
+    masks = {"clean": outcome.clean} | {threat: outcome.robust(threat) for threat in whole}
     write_atomic(context.path / MASKS, save({name: torch.from_numpy(mask) for name, mask in masks.items()}))
     files = [EXAMPLES, MASKS]
     if parameters.keep_points:
@@ -257,7 +260,7 @@ def _write(
         flags=flags,
         files={file: sha256(context.path / file) for file in files},
         data_sha256=data.sha256,
-        provenance=provenance(name, time.monotonic() - _STARTED, ROOT),
+        provenance=provenance(name, time.monotonic() - _STARTED + spent_before(context.path, _BEGAN), ROOT),
     )
     path = context.path / "record.json"
     record.save(path)

@@ -174,7 +174,7 @@ def provenance(device: str, seconds: float, root: Path | None = None) -> Provena
 
     Args:
         device: device the tensors lived on, e.g. ``cpu`` or the GPU's name.
-        seconds: wall time of the run.
+        seconds: wall time of the run, with that of rows of attacks that an earlier execution had finished.
         root: folder whose git commit is noted; default: the current folder.
     """
     commit = _git(["rev-parse", "HEAD"], root)

@@ -8,41 +8,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
 from torch import nn
 
 from isce import attacks, evaluation
 from isce.attacks import Threat
 from isce.evaluation import evaluate, examples, mcnemar, mean_interval, verify, wilson
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, Suite, load_suite
-
-ROWS = [AttackSpec(attack="fgsm"), AttackSpec(attack="pgd", steps=4), AttackSpec(attack="pgd", objective="matched")]
-
-
-class Mean(nn.Module):
-    """Two classes, class 1 where the mean pixel exceeds 0.5: an image at distance d falls exactly at eps > d."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.tensor(5.0, dtype=torch.float64))
-
-    def forward(self, x):
-        mean = self.gain * (x.flatten(1).mean(1) - 0.5)
-        return torch.stack([-mean, mean], 1)
-
-
-def parameters(rows=ROWS, eps=(0.1, 0.2), survivors_only=False, **changes) -> AttackParameters:
-    suite = Suite(name="s", rows=rows, survivors_only=survivors_only)
-    return AttackParameters(checkpoint="none", suite=suite, eps=list(eps), **changes)
-
-
-def flat(values) -> tuple[torch.Tensor, torch.Tensor]:
-    """Constant images with these pixel values; every label is 0, so that values above 0.5 are clean mistakes."""
-    x = torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
-    return x, torch.zeros(len(x), dtype=torch.int64)
-
-
-VALUES = [0.05, 0.25, 0.35, 0.38, 0.42, 0.45, 0.6, 0.7]  # distances to fall: .45 .25 .15 .12 .08 .05, 2 wrong
+from isce.suites import AttackParameters, AttackSpec, load_suite
 
 
 def test_accuracies_are_the_closed_form_of_a_linear_model():
@@ -79,6 +52,22 @@ def test_survivors_only_attacks_less_and_ends_in_the_same_worst_case():
         assert outcome["worst"] == every["threats"][threat]["worst"]
     attacked = [row["attacked"] for outcome in fewer["threats"].values() for row in outcome["attacks"].values()]
     assert attacked == [6, 4, 4, 4, 2, 2]
+
+
+def test_rows_on_a_part_of_the_images_say_nothing_of_the_others():
+    x, y = flat([0.45, 0.45, 0.42, 0.42, 0.35, 0.35, 0.35, 0.6])
+    weak = AttackSpec(attack="bim", steps=1, step_size=0.6, norm="l2", eps=0.2, images=6)
+    last = AttackSpec(attack="bim", steps=3, norm="l2", eps=0.2, images=4, survivors=True)
+    found = evaluate(Mean(), build("sce"), x, y, parameters(rows=[ROWS[0], weak, last]), progress=False)
+    outcome = found.figures()["threats"]["l2@0.2"]
+    rows = outcome["attacks"].values()
+    asked = found.asked("l2@0.2")
+    assert int(asked.sum()) == 6
+    assert [row["n"] for row in rows] == [6, 6]  # the last one on what the first left of its six
+    assert (
+        [row["correct"] for row in rows][-1] == outcome["worst"]["correct"] == int(found.robust("l2@0.2")[asked].sum())
+    )
+    assert found.asked("linf@0.1").all()
 
 
 def test_what_falls_at_a_smaller_eps_is_not_robust_at_a_larger_one():
@@ -129,118 +118,6 @@ def test_index_keys_the_randomness(monkeypatch):
     assert seen == [[5, 3], [1]]  # the clean mistake is not attacked
 
 
-class KilledError(BaseException):
-    pass
-
-
-def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
-    state = tmp_path / "state.npz"
-    expected = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
-    real, calls = attacks.run, []
-
-    def dies_at_fourth(spec, *args, **named):
-        calls.append(spec.label)
-        if len(calls) == 4:
-            raise KilledError
-        return real(spec, *args, **named)
-
-    monkeypatch.setattr(attacks, "run", dies_at_fourth)
-    with pytest.raises(KilledError):
-        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state)
-    calls.clear()
-    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
-    assert evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state).figures() == expected
-    assert calls == [spec.label for spec in ROWS]  # the three rows of the first eps were kept
-    calls.clear()
-    assert evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state).figures() == expected
-    assert calls == []
-
-
-@pytest.mark.parametrize("changed", ["weights", "images", "labels", "parameters", "objective", "damaged", "code"])
-def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed):
-    x, y = flat(VALUES)
-    model, objective, chosen, state = Mean(), build("isce"), parameters(), tmp_path / "state.npz"
-    evaluate(model, objective, x, y, chosen, progress=False, state=state)
-    if changed == "weights":
-        model.gain.data.mul_(2)
-    elif changed == "images":
-        x = x + 0.001
-    elif changed == "labels":
-        y = 1 - y
-    elif changed == "parameters":
-        chosen = parameters(seed=1)
-    elif changed == "objective":
-        objective = build("isce", inference=3.0)
-    elif changed == "damaged":
-        state.write_bytes(state.read_bytes()[:-200])
-    else:
-        monkeypatch.setattr("isce.evaluation.job.essence", lambda source: source + "changed")
-    calls, real = [], attacks.run
-    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
-    evaluate(model, objective, x, y, chosen, progress=False, state=state)
-    assert len(calls) == 6
-
-
-def rows_run(monkeypatch) -> list[str]:
-    """The rows that are really run from here on, one entry for each batch."""
-    calls, real = [], attacks.run
-    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
-    return calls
-
-
-def test_a_suite_that_gains_a_row_runs_that_row_alone(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
-    state, last = tmp_path / "state.npz", AttackSpec(attack="pgd", steps=2, survivors=True)
-    evaluate(Mean(), build("sce"), x, y, parameters(rows=[*ROWS, last]), progress=False, state=state)
-    calls = rows_run(monkeypatch)
-    more = parameters(rows=[ROWS[0], AttackSpec(attack="bim", steps=3), *ROWS[1:], last])
-    found = evaluate(Mean(), build("sce"), x, y, more, progress=False, state=state)
-    assert calls == ["bim3-training"] * 2
-    assert found.figures() == evaluate(Mean(), build("sce"), x, y, more, progress=False).figures()
-
-
-def test_a_row_on_survivors_is_run_again_when_others_survive(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
-    state, last = tmp_path / "state.npz", AttackSpec(attack="bim", steps=3, survivors=True)
-    weak = AttackSpec(attack="bim", steps=1, step_size=0.01)
-    evaluate(Mean(), build("sce"), x, y, parameters(rows=[ROWS[0], last]), progress=False, state=state)
-    calls = rows_run(monkeypatch)
-    evaluate(Mean(), build("sce"), x, y, parameters(rows=[weak, last]), progress=False, state=state)
-    assert calls == [weak.label, last.label] * 2
-
-
-def test_lowering_the_batch_size_as_the_error_says_keeps_finished_rows(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
-    state, real, calls = tmp_path / "state.npz", attacks.run, []
-
-    def little_memory(spec, classifier, objective, images, *args, **named):
-        calls.append(spec.label)
-        if len(calls) > 3 and len(images) > 2:
-            raise torch.OutOfMemoryError("no room")
-        return real(spec, classifier, objective, images, *args, **named)
-
-    monkeypatch.setattr(attacks, "run", little_memory)
-    with pytest.raises(RuntimeError, match="out of memory with batch_size 8: lower it and run again"):
-        evaluate(Mean(), build("sce"), x, y, parameters(batch_size=8), progress=False, state=state)
-    calls.clear()
-    found = evaluate(Mean(), build("sce"), x, y, parameters(batch_size=2), progress=False, state=state)
-    assert calls == [spec.label for spec in ROWS for _ in range(3)]  # those of the second eps; six images
-    monkeypatch.setattr(attacks, "run", real)
-    assert found.figures() == evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
-
-
-def test_the_batch_size_of_a_batch_dependent_network_is_part_of_it(tmp_path, monkeypatch):
-    x, _ = flat([0.1, 0.2, 0.3, 0.4])
-    y = torch.tensor([0, 1, 0, 1])
-    state, rows = tmp_path / "state.npz", ROWS[:1]
-    for batch_size in (4, 2):
-        calls = rows_run(monkeypatch)
-        chosen = parameters(rows=rows, eps=[0.2], batch_size=batch_size)
-        evaluate(_BatchMean(), build("sce"), x, y, chosen, progress=False, state=state)
-        assert len(calls) == 4 // batch_size
-
-
 def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
     real = attacks.base.verify
 
@@ -255,14 +132,6 @@ def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
     assert row["correct"] == 6
 
 
-class _BatchMean(nn.Module):
-    batch_dependent = True
-
-    def forward(self, x):
-        mean = x.flatten(1).mean(1)
-        return torch.stack([mean.mean() - mean, mean - mean.mean()], 1)
-
-
 def test_a_batch_dependent_model_is_attacked_in_fixed_batches(monkeypatch):
     sizes, real = [], attacks.run
 
@@ -274,7 +143,7 @@ def test_a_batch_dependent_model_is_attacked_in_fixed_batches(monkeypatch):
     x, _ = flat([0.1, 0.2, 0.3, 0.4, 0.5])
     y = torch.tensor([0, 1, 0, 1, 0])
     found = evaluate(
-        _BatchMean(), build("sce"), x, y, parameters(rows=ROWS[:1], eps=[0.2], batch_size=2), progress=False
+        BatchMean(), build("sce"), x, y, parameters(rows=ROWS[:1], eps=[0.2], batch_size=2), progress=False
     )
     assert found.clean.tolist() == [True, True, True, True, True]
     assert sizes == [[0, 1], [2, 3], [4]]

@@ -76,7 +76,8 @@ def run(
         if spec.targeted:
             problem = replace(problem, target=random_targets(seed, index, y, problem.scores.shape[1]))
         if source is not None:
-            problem = replace(problem, source=_problem(*source, x, y, index, threat, seed))
+            other = source[0] if deadline is None else Timed(source[0], deadline)
+            problem = replace(problem, source=_problem(other, source[1], x, y, index, threat, seed))
         state = _State(problem, minimal=about(spec.attack).minimal)
         attack = load(spec.attack)
         for restart in range(spec.restarts):
@@ -86,7 +87,7 @@ def run(
             problem = replace(problem, best=state.points)
             part = problem if problem.batch_dependent else problem.take(rows)
             found = attack(spec, part, restart) if raw is None else Found.only(raw[rows])
-            state.add(part, rows, found, spec.steps, restart)
+            state.add(replace(part, classifier=classifier), rows, found, spec.steps, restart)  # judged without a limit
         return state.result()
 
 

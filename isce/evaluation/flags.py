@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from isce import attacks
 from isce.attacks import Threat
 from isce.attacks.base import Problem, training_loss, untouched
-from isce.evaluation.outcome import Evaluation
+from isce.evaluation.outcome import Evaluation, Outcome
 
 if TYPE_CHECKING:
     from isce.suites import AttackParameters, AttackSpec
@@ -26,6 +26,7 @@ POINTS = 0.02  # nor does a difference up to this
 MISLEADS = 0.05  # nor, between attacks on the training loss alone and the whole suite, up to this
 STUCK = 0.1  # share of probe images without a usable gradient
 MORE = 4  # times the steps
+RESTARTS = 2  # at most
 SEARCH_STEPS = 100
 BLACK_BOX = ("local-search", "search", "simba", "single-pixel", "spsa")
 
@@ -150,20 +151,29 @@ class _Probe:
         return [alone] if largest is alone else [alone, largest]
 
     def _black_box_rows(self) -> list[str]:
-        """Threat models in which a row of the suite without gradients leaves less than every row with them."""
+        """Threat models in which a row of the suite without gradients breaks more than every row with them.
+
+        Rows are compared on the images that both are about.
+        """
         found: list[str] = []
         for threat, outcomes in self.evaluation.outcomes.items():
-            by_kind: dict[bool, list[tuple[float, str]]] = {True: [], False: []}
-            for row in self.parameters.suite.rows:
-                outcome = outcomes.get(row.label)
-                if outcome is not None and not (row.targeted or outcome.survivors):
-                    left = (self.evaluation.clean & ~outcome.broken)[outcome.asked].mean()
-                    by_kind[row.attack in BLACK_BOX].append((float(left), row.label))
-            if all(by_kind.values()):
-                (black, one), (white, other) = min(by_kind[True]), min(by_kind[False])
-                if _matters(white - black, min(int(outcomes[name].asked.sum()) for name in (one, other))):
-                    found.append(f"{threat}: {one} leaves {black:.1%}, {other} {white:.1%}")
+            rows = [(row, outcomes[row.label]) for row in self.parameters.suite.rows if row.label in outcomes]
+            alone = [(r, o) for r, o in rows if not (r.targeted or o.survivors or o.error or r.attack == "transfer")]
+            white = [(row.label, outcome) for row, outcome in alone if row.attack not in BLACK_BOX]
+            for row, outcome in alone:
+                if row.attack in BLACK_BOX and white:
+                    leads = [(*self._lead(outcome, other), name) for name, other in white]
+                    lead, n, name = min(leads)
+                    if _matters(lead, n):
+                        found.append(f"{threat}: {row.label} breaks {lead:.1%} of {n} images more than {name}")
         return found
+
+    @staticmethod
+    def _lead(one: Outcome, other: Outcome) -> tuple[float, int]:
+        """By how much of the images that both are about one row breaks more than another, and how many those are."""
+        both = one.asked & other.asked
+        n = int(both.sum())
+        return (float((one.broken[both].sum() - other.broken[both].sum()) / n) if n else 0.0), n
 
     def _batch(self, mask: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor, Tensor]:
         index = torch.from_numpy(np.flatnonzero(mask)[:PROBE])
@@ -236,7 +246,8 @@ def _like(spec: AttackSpec, **changes: Any) -> AttackSpec:
 
 
 def _longer(spec: AttackSpec) -> AttackSpec:
-    return _like(spec, steps=MORE * spec.steps, restarts=1)
+    """With more steps; of its restarts only as many as need be, so that a restart from a random start is among them."""
+    return _like(spec, steps=MORE * spec.steps, restarts=min(spec.restarts, RESTARTS))
 
 
 def _matched(steps: int) -> AttackSpec:

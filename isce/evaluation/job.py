@@ -1,4 +1,4 @@
-"""What one row of a suite does to the images of one evaluation: batches, failures, and the keys of its outcomes."""
+"""What one row of a suite does to the images of one evaluation: batches, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from isce.checkpoint import load_checkpoint
 from isce.data import stratified
 from isce.evaluation import memory
 from isce.evaluation.outcome import Mask, Outcome
-from isce.records import canonical, sha256, versions
-from isce.sources import closure, essence, module_files
 
 if TYPE_CHECKING:
     from isce.suites import AttackParameters, AttackSpec
@@ -51,8 +49,6 @@ class Job:
         self.sources = {
             row.source: load_checkpoint(ROOT / row.source, self.device) for row in parameters.suite.rows if row.source
         }
-        # What keys are made of; worked out at first use.
-        self._common, self._families = "", dict[str, str]()
         # Points of attacks that look for the smallest change: found once, judged at every eps.
         self.raw: dict[str, Tensor] = {}
         self.scores = self._scores()
@@ -74,7 +70,11 @@ class Job:
         parts: list[Tensor] = []
         with untouched(self.classifier), torch.no_grad():
             for batch in self.batches(np.ones(len(self.labels), dtype=bool)):
-                parts.append(self.classifier(self.images[batch].to(self.device)))
+                try:
+                    parts.append(self.classifier(self.images[batch].to(self.device)))
+                except Exception as error:
+                    self._stop_if_out_of_memory(error)
+                    raise
                 check_scores(parts[-1], self.labels[batch].to(self.device))
         return torch.cat(parts)
 
@@ -106,11 +106,14 @@ class Job:
 
     def _give_up_unless_foreign(self, spec: AttackSpec, error: Exception) -> None:
         """Another package's failure is a flag in its row; ours, and want of memory, end the evaluation."""
+        self._stop_if_out_of_memory(error)
+        if not attacks.about(spec.attack).foreign:
+            raise error
+
+    def _stop_if_out_of_memory(self, error: Exception) -> None:
         if _out_of_memory(error):
             advice = f"out of memory with batch_size {self.batch_size}: lower it and run again ({error})"
             raise RuntimeError(advice) from error
-        if not attacks.about(spec.attack).foreign:
-            raise error
 
     def _run(
         self, spec: AttackSpec, threat: Threat, batch: Tensor, raw: Tensor | None, deadline: float | None
@@ -130,37 +133,6 @@ class Job:
             raw=None if raw is None else raw.to(self.device),
             deadline=deadline,
         )
-
-    def key(self, spec: AttackSpec, threat: Threat, standing: Mask) -> str:
-        """Hash of what decides a row's outcome: network, images, the row and what it attacks, code, packages.
-
-        The batch size is none of it, but for a batch-dependent network: it moves an outcome by float rounding, or by
-        the draws of a package that draws for a batch at once, and is what has to change when memory runs out.
-        """
-        self._common = self._common or self._common_key()
-        family = f"isce.attacks.{attacks.about(spec.attack).family}"
-        if family not in self._families:
-            self._families[family] = _code(family)
-        source = self.sources[spec.source].metadata["sha256"] if spec.source else None
-        row = spec.model_dump(mode="json", exclude={"source"})
-        batch = self.batch_size if self.whole else None
-        asked = [row, source, threat.label, sha256(np.packbits(standing).tobytes()), len(standing), batch]
-        return sha256(canonical([self._common, self._families[family], asked]))
-
-    def _common_key(self) -> str:
-        objects = {"classifier": self.classifier, "objective": self.objective}
-        weights = {f"{o}.{n}": _digest(v) for o, module in objects.items() for n, v in module.state_dict().items()}
-        plain = {n: repr(v) for n, v in vars(self.objective).items() if isinstance(v, bool | int | float | str | tuple)}
-        code = _code("isce.evaluation.run", *(type(o).__module__ for o in objects.values()))
-        data = [_digest(tensor) for tensor in (self.images, self.labels, self.index)]
-        chosen = {"seed": self.parameters.seed, "keep_points": self.parameters.keep_points}
-        return sha256(canonical([weights, plain, code, chosen, data, versions()]))
-
-
-def _code(*roots: str) -> str:
-    """Hash of all modules that these reach."""
-    files = module_files(closure(roots, ROOT, skip=()), ROOT)
-    return sha256(canonical({name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in files}))
 
 
 class _Tally:
@@ -202,10 +174,7 @@ class _Tally:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """On a GPU torch has a class for it; on the CPU only a text."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
-
-
-def _digest(tensor: Tensor) -> str:
-    array = np.ascontiguousarray(tensor.detach().cpu().numpy())
-    return sha256(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    """On a GPU torch has a class for it; on the CPU only a text, one for each system."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(text in str(error) for text in ("not enough memory", "can't allocate memory", "Cannot allocate memory"))

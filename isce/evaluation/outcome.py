@@ -93,6 +93,10 @@ class Evaluation:
         index = np.array(sorted(found), dtype=np.int64)
         return index, np.stack([found[i] for i in index.tolist()]) if found else _no_points()
 
+    def asked(self, threat: str) -> Mask:
+        """Which images at least one row of this threat is about, bool (N,): of the others nothing is known."""
+        return np.logical_or.reduce([outcome.asked for outcome in self.outcomes[threat].values()])
+
     def _up_to(self, threat: str) -> Iterator[Outcome]:
         """Outcomes of a threat and, in the same norm, of smaller eps."""
         if threat not in self.outcomes:
@@ -113,16 +117,17 @@ class Evaluation:
             alone), ``survivors``, ``error`` where the attack failed, and for a targeted row ``target_success``: the
             share of its images that it brought to the target. Clean mistakes count as not robust. A row's accuracy is
             over the images it is about, the worst case over those that at least one row is about; a row on survivors
-            alone gives what is left of all images after it and everything before it.
+            alone gives what is left, after it and everything before it, of the images that they were about.
         """
         threats: dict[str, Any] = {}
         standing: dict[str, Mask] = {}
         for threat, outcomes in self.outcomes.items():
             before = standing.setdefault(threat.partition("@")[0], self.clean.copy())
-            asked = np.logical_or.reduce([outcome.asked for outcome in outcomes.values()])
+            asked = np.zeros_like(self.clean)
             rows: dict[str, Any] = {}
             for label, outcome in outcomes.items():
-                base, over = (before, np.ones_like(self.clean)) if outcome.survivors else (self.clean, outcome.asked)
+                asked |= outcome.asked
+                base, over = (before, asked) if outcome.survivors else (self.clean, outcome.asked)
                 rows[label] = _row(base, over, outcome)
                 before &= ~outcome.broken
             threats[threat] = {"attacks": rows, "worst": _share(before[asked])}

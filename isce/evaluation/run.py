@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import zipfile
-import zlib
-from dataclasses import fields
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -18,12 +13,10 @@ from isce.attacks import Threat
 from isce.attacks.checks import check_images, check_index
 from isce.evaluation.job import Job
 from isce.evaluation.outcome import Evaluation, Mask, Outcome
-from isce.records import write_atomic
+from isce.evaluation.state import RowKeys, State
 
 if TYPE_CHECKING:
     from isce.suites import AttackParameters, AttackSpec
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def evaluate(
@@ -48,8 +41,8 @@ def evaluate(
         index: place of each image in its data set (N,), int64, which keys the randomness; default 0 to N - 1.
         progress: show a progress bar.
         state: file that keeps every finished row. A row is taken from there if the network, the images, the row itself,
-            the images that it attacks and the code are the same: so an interrupted evaluation goes on, one that ran out
-            of memory too, and a suite that gained a row runs that row alone.
+            the images that it attacks and the code are the same, and it did not fail: so an interrupted evaluation goes
+            on, one that ran out of memory too, and a suite that gained a row runs that row alone.
 
     Rows that fail or run out of time in another package's code keep what they had broken until then, and say so.
 
@@ -63,7 +56,7 @@ def evaluate(
     """
     check_images(images, labels)
     job = Job(classifier, objective, images, labels, check_index(index, labels), parameters)
-    kept = _State(state)
+    kept, keys = State(state), RowKeys(job) if state else None
     clean = job.clean()
     standing, outcomes = dict[str, Mask](), dict[str, dict[str, Outcome]]()
     plan = _plan(parameters)
@@ -73,15 +66,17 @@ def evaluate(
             found = outcomes.setdefault(threat.label, {})
             for spec in rows:
                 bar.set_description(f"{spec.label} {threat.label}")
-                name, images = f"{threat.label}/{spec.label}", left if spec.survivors else clean
-                key = job.key(spec, threat, images) if state else ""
+                name, stands = f"{threat.label}/{spec.label}", left if spec.survivors else clean
+                key = keys.key(spec, threat, stands) if keys else ""
                 outcome = kept.get(name, key)
                 if outcome is None:
-                    outcome = job.attack(spec, threat, images, bar)
-                    kept.add(name, key, outcome)
+                    started = time.monotonic()
+                    outcome = job.attack(spec, threat, stands, bar)
+                    kept.add(name, key, outcome, time.monotonic() - started)
                 found[spec.label] = outcome
                 left &= ~found[spec.label].broken
                 bar.update()
+    kept.close()
     return Evaluation(clean, outcomes, job.batch_size)
 
 
@@ -94,36 +89,3 @@ def _plan(parameters: AttackParameters) -> list[tuple[Threat, list[AttackSpec]]]
             own.setdefault(row.threat, []).append(row)
     grid = [(Threat(parameters.norm, eps), common) for eps in parameters.eps] if common else []
     return grid + [(threat, own[threat]) for threat in sorted(own, key=lambda threat: (threat.norm, threat.eps))]
-
-
-class _State:
-    """Finished rows of evaluations with their keys, in a file if there is one. A file that can't be read holds none."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.outcomes: dict[str, tuple[str, Outcome]] = {}
-        if path is None:
-            return
-        unreadable = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-        with contextlib.suppress(*unreadable), np.load(io.BytesIO(path.read_bytes())) as arrays:
-            for name in {stored.rpartition("/")[0] for stored in arrays.files} - {""}:
-                values = {f.name: arrays[f"{name}/{f.name}"] for f in fields(Outcome)}
-                plain = {n: value if value.ndim else value.item() for n, value in values.items()}
-                self.outcomes[name] = (str(arrays[f"{name}/key"]), Outcome(**plain))
-
-    def get(self, name: str, key: str) -> Outcome | None:
-        """A row's outcome, if it is there under this key."""
-        known, outcome = self.outcomes.get(name, ("", None))
-        return outcome if known == key else None
-
-    def add(self, name: str, key: str, outcome: Outcome) -> None:
-        """Keep a finished row."""
-        if self.path is None:
-            return
-        self.outcomes[name] = (key, outcome)
-        arrays: dict[str, Any] = {}
-        for row, (known, one) in self.outcomes.items():
-            arrays |= {f"{row}/key": np.array(known), **{f"{row}/{f.name}": getattr(one, f.name) for f in fields(one)}}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomic(self.path, buffer.getvalue())

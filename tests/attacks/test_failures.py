@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from isce import attacks
 from isce.attacks import gradient, matched
-from isce.evaluation import evaluate, outcome_flags
+from isce.evaluation import evaluate, job, outcome_flags
 from isce.losses import build
 from isce.suites import AttackParameters, AttackSpec, Suite
 
@@ -95,6 +97,82 @@ def test_want_of_memory_names_the_remedy(target, monkeypatch):
 
     with pytest.raises(RuntimeError, match="out of memory with batch_size 15: lower it and run again"):
         figures(target, monkeypatch, hungry)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory",
+        "[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory",
+    ],
+)
+def test_want_of_memory_on_a_cpu_is_no_failed_row(target, monkeypatch, text):
+    def hungry(spec, problem, restart):
+        raise RuntimeError(text)
+
+    with pytest.raises(RuntimeError, match="out of memory with batch_size 15: lower it and run again"):
+        figures(target, monkeypatch, hungry)
+
+
+def test_what_this_machine_says_when_it_has_no_memory_is_known():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert job._out_of_memory(raised.value)
+
+
+def test_want_of_memory_on_the_clean_images_names_the_remedy(target):
+    class Hungry(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            raise torch.OutOfMemoryError("no room")
+
+    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=[AttackSpec(**PGD)]), eps=[0.15])
+    with pytest.raises(RuntimeError, match="out of memory with batch_size 256: lower it and run again"):
+        evaluate(Hungry(), build("sce"), target.x, target.y, parameters, progress=False)
+
+
+def test_the_time_limit_holds_for_the_network_that_is_attacked_in_anothers_stead(target):
+    class Slow(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.calls = target.classifier, 0
+
+        def forward(self, x, **options):
+            self.calls += 1
+            if self.calls > 3:
+                time.sleep(0.3)
+            return self.inner(x, **options)
+
+    slow = Slow()
+    spec = AttackSpec(attack="transfer", steps=1000, source="other")
+    with pytest.raises(attacks.TimeLimitError):
+        attacks.run(
+            spec,
+            target.classifier,
+            build("sce"),
+            target.x,
+            target.y,
+            attacks.Threat("linf", 0.1),
+            seed=0,
+            source=(slow, build("sce")),
+            deadline=time.monotonic() + 0.2,
+        )
+    assert slow.calls < 1000
+
+
+def test_points_that_an_attack_brings_in_time_are_judged_without_a_limit(target, monkeypatch):
+    def ends_late(spec, problem, restart):
+        point = gradient.Found.only(problem.x + 0)
+        time.sleep(0.3)
+        return point
+
+    monkeypatch.setattr(gradient, "pgd", ends_late)
+    threat = attacks.Threat("linf", 0.1)
+    args = (AttackSpec(**PGD), target.classifier, build("sce"), target.x, target.y, threat)
+    assert not attacks.run(*args, seed=0, deadline=time.monotonic() + 0.2).rejected.any()
 
 
 def test_what_looks_for_the_smallest_change_is_run_once_and_judged_at_each_eps(target, monkeypatch):

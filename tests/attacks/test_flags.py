@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from isce.evaluation import Evaluation, Outcome, curve_flags, curves, evaluate, outcome_flags, red_flags
+from isce.evaluation import flags as flags_module
 from isce.losses import build
 from isce.suites import AttackParameters, AttackSpec, Suite
 
@@ -116,9 +117,52 @@ def test_queries_that_find_more_than_gradients_in_a_threat_model_of_their_own(ta
         AttackSpec(attack="pgd", steps=1, step_size=0.01, **own),
     ]
     found = flags(target, rows=rows)
-    assert found["black-box-beats-white-box"].startswith("l2@2: simba200-margin leaves ")
+    assert found["black-box-beats-white-box"].startswith("l2@2: simba200-margin breaks ")
     rows[-1] = AttackSpec(attack="pgd", steps=20, objective="matched", **own)
     assert flags(target, rows=rows) == {}
+
+
+def _two_rows(black: np.ndarray, white: np.ndarray, asked: np.ndarray, **more) -> dict[str, Outcome]:
+    """A query row on some images and a gradient row on all, with what each broke."""
+    rows = {"simba200-margin": (asked, black, {}), "pgd1-training": (np.ones_like(asked), white, more)}
+    plain = np.zeros_like(asked)
+    return {
+        name: Outcome(a, attacked=a, broken=b, rejected=plain, last_broken=b, hit=plain, first_success=plain - 1, **m)
+        for name, (a, b, m) in rows.items()
+    }
+
+
+@pytest.mark.parametrize(("too", "flagged"), [(6, False), (4, False), (3, True), (0, True)])
+def test_rows_are_compared_on_the_images_that_both_are_about(target, too, flagged):
+    """Queries broke six of their ten images; gradients some of those, and 25 of the thirty that queries never saw."""
+    place = np.arange(40)
+    asked, black, white = place < 10, place < 6, (place < too) | (place >= 15)
+    own = {"norm": "l2", "eps": 2.0}
+    rows = [AttackSpec(attack="simba", steps=200, images=10, **own), AttackSpec(attack="pgd", steps=1, **own), *ROWS]
+    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=rows), eps=[0.1])
+    args = (target.classifier, build("sce"), target.x, target.y, parameters)
+    found = evaluate(*args, progress=False)
+    found.outcomes["l2@2"] = _two_rows(black, white, asked)
+    assert ("black-box-beats-white-box" in red_flags(found, *args)) == flagged
+
+
+def test_a_gradient_row_that_failed_is_no_rival_to_queries(target):
+    asked, none = np.ones(40, dtype=bool), np.zeros(40, dtype=bool)
+    own = {"norm": "l2", "eps": 2.0}
+    rows = [AttackSpec(attack="simba", steps=200, **own), AttackSpec(attack="pgd", steps=1, **own), *ROWS]
+    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=rows), eps=[0.1])
+    args = (target.classifier, build("sce"), target.x, target.y, parameters)
+    found = evaluate(*args, progress=False)
+    found.outcomes["l2@2"] = _two_rows(asked, none, asked, error="ValueError: no")
+    assert "black-box-beats-white-box" not in red_flags(found, *args)
+
+
+def test_a_row_with_restarts_is_prolonged_with_restarts():
+    """The first start of the matched attack pushes no squares, so one start alone would be blind to what they find."""
+    row = AttackSpec(attack="matched", objective="margin", steps=100, restarts=9)
+    longer = flags_module._longer(row)
+    assert (longer.steps, longer.restarts) == (400, 2)
+    assert flags_module._longer(AttackSpec(attack="pgd", steps=10)).restarts == 1
 
 
 @pytest.mark.parametrize("steps", [[2, 50], [50, 100]])

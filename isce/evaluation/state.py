@@ -1,0 +1,194 @@
+"""The state file of an evaluation: finished rows, each under a key of what decides it: nothing stale is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import time
+import zipfile
+import zlib
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isce.attacks import Threat
+from isce.attacks.registry import about
+from isce.evaluation.outcome import Mask, Outcome
+from isce.records import canonical, sha256, versions, write_atomic
+from isce.sources import PASSIVE, closure, essence, module_files
+
+if TYPE_CHECKING:
+    from isce.evaluation.job import Job
+    from isce.suites import AttackSpec
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+#: What an evaluation does with finished rows, and how it keeps them, decides no row.
+AROUND = {"isce.evaluation"} | {
+    f"isce.evaluation.{name}"
+    for name in ("curves", "examples", "flags", "intervals", "memory", "outcome", "run", "saved", "state")
+}
+
+
+_PLUMBING = frozenset(vars(nn.Module()))  # parameters, submodules and hooks of a module, and whether it is in training
+
+
+class RowKeys:
+    """Hashes of what decides a row's outcome: network, images, the row and what it attacks, code, packages.
+
+    The batch size is none of it, but for a batch-dependent network and for AutoAttack, which draws for a batch at once:
+    it moves other outcomes by float rounding only, and is what has to change when memory runs out.
+
+    Args:
+        job: of the evaluation.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._codes: dict[tuple[str, ...], str] = {}
+        data = [_digest(tensor) for tensor in (job.images, job.labels, job.index)]
+        chosen = {"seed": job.parameters.seed, "keep_points": job.parameters.keep_points}
+        self._nets = [_described(job.classifier), _described(job.objective)]
+        self._common = sha256(canonical([self._nets, data, chosen, versions()]))
+
+    def key(self, spec: AttackSpec, threat: Threat, standing: Mask) -> str:
+        """Key of one row.
+
+        Args:
+            spec: the row.
+            threat: norm and eps.
+            standing: the images that it attacks, bool (N,).
+        """
+        job, family = self.job, about(spec.attack).family
+        nets: list[Any] = [job.classifier, job.objective]
+        source: list[Any] = []
+        if spec.source:
+            network = job.sources[spec.source]
+            nets += [network.classifier, network.objective]
+            source = [_described(network.classifier), _described(network.objective)]
+        batch = job.batch_size if job.whole or family == "ensemble" else None
+        row = spec.model_dump(mode="json", exclude={"source"})
+        stands = [len(standing), sha256(np.packbits(standing).tobytes())]
+        code = self._code(f"isce.attacks.{family}", *nets)
+        return sha256(canonical([self._common, code, row, source, threat.norm, threat.eps, stands, batch]))
+
+    def _code(self, family: str, *nets: nn.Module) -> str:
+        """Hash of the project's modules that run a row of this family on these networks."""
+        kinds = {type(part).__module__ for net in nets for part in net.modules()}
+        roots = tuple(sorted({"isce.evaluation.job", "isce.attacks.driver", family, *kinds}))
+        if roots not in self._codes:
+            files = module_files(closure(roots, ROOT, skip=PASSIVE | AROUND), ROOT)
+            parts = {name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in files}
+            self._codes[roots] = sha256(canonical(parts))
+        return self._codes[roots]
+
+
+def _described(net: nn.Module) -> str:
+    """Hash of a network: of each part its class (its source too, where neither torch's nor ours) and its values."""
+    parts: dict[str, Any] = {}
+    for name, part in net.named_modules():
+        kind, text = type(part), ""
+        if kind.__module__.split(".")[0] not in ("torch", "isce"):
+            with contextlib.suppress(OSError, TypeError):
+                text = inspect.getsource(kind)
+        own = {n: v for n, v in vars(part).items() if n not in _PLUMBING}
+        tensors = dict(part.named_parameters(recurse=False)) | dict(part.named_buffers(recurse=False))
+        values = {n: _value(v) for n, v in sorted((own | tensors).items())}
+        parts[name] = [f"{kind.__module__}.{kind.__qualname__}", text, values]
+    return sha256(canonical(parts))
+
+
+def _value(value: Any) -> Any:
+    """A plain value as it is, an array by its digest; of anything else only the class."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return _digest(value)
+    if isinstance(value, np.ndarray):
+        return _digest(torch.from_numpy(value))
+    if isinstance(value, list | tuple):
+        return [_value(one) for one in value]
+    if isinstance(value, dict):
+        return {str(name): _value(one) for name, one in value.items()}
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _digest(tensor: Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous()
+    return sha256(
+        f"{plain.dtype} {tuple(plain.shape)}".encode() + plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+    )
+
+
+class State:
+    """Finished rows with their keys, in a file if there is one. A file that can't be read holds none.
+
+    Args:
+        path: the file; None: rows are kept nowhere.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._rows = _read(path) if path is not None else {}
+        self._used: set[str] = set()
+
+    def get(self, name: str, key: str) -> Outcome | None:
+        """A row's outcome, if it is there under this key. One that failed, or was cut short, is tried again."""
+        self._used.add(name)
+        row = self._rows.get(name)
+        return row.outcome if row is not None and row.key == key and not row.outcome.error else None
+
+    def add(self, name: str, key: str, outcome: Outcome, seconds: float) -> None:
+        """Keep a finished row, and how long it took."""
+        if self.path is not None:
+            self._rows[name] = _Row(key, seconds, time.time(), outcome)
+            self._write(self.path)
+
+    def close(self) -> None:
+        """Forget rows that the evaluation no longer has."""
+        if self.path is not None and not self._used.issuperset(self._rows):
+            self._rows = {name: row for name, row in self._rows.items() if name in self._used}
+            self._write(self.path)
+
+    def _write(self, path: Path) -> None:
+        arrays: dict[str, Any] = {}
+        for name, row in self._rows.items():
+            arrays |= {f"{name}/key": np.array(row.key), f"{name}/seconds": row.seconds, f"{name}/made": row.made}
+            arrays |= {f"{name}/{f.name}": getattr(row.outcome, f.name) for f in fields(Outcome)}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_atomic(path, buffer.getvalue())
+
+
+class _Row(NamedTuple):
+    key: str
+    seconds: float
+    made: float
+    outcome: Outcome
+
+
+def _read(path: Path) -> dict[str, _Row]:
+    rows: dict[str, _Row] = {}
+    unreadable = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+    with contextlib.suppress(*unreadable), np.load(io.BytesIO(path.read_bytes())) as arrays:
+        for name in sorted({stored.rpartition("/")[0] for stored in arrays.files}):
+            values = {f.name: arrays[f"{name}/{f.name}"] for f in fields(Outcome)}
+            plain = {n: value if value.ndim else value.item() for n, value in values.items()}
+            seconds, made = (float(arrays[f"{name}/{what}"]) for what in ("seconds", "made"))
+            rows[name] = _Row(str(arrays[f"{name}/key"]), seconds, made, Outcome(**plain))
+    return rows
+
+
+def spent_before(folder: Path, moment: float) -> float:
+    """Seconds of the rows in a run's state files that were finished before a moment: what a resumed run was spared.
+
+    Args:
+        folder: of the run.
+        moment: in seconds of ``time.time``.
+    """
+    rows = [row for path in sorted(folder.glob("*.npz")) for row in _read(path).values()]
+    return sum(row.seconds for row in rows if row.made < moment)

@@ -1,0 +1,294 @@
+"""The state file: an evaluation goes on where it was, and takes nothing that would come out otherwise today."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
+from torch import nn
+
+from isce import attacks
+from isce.attacks import Threat, gradient
+from isce.evaluation import evaluate, state
+from isce.evaluation.job import Job
+from isce.losses import build
+from isce.models import Classifier
+from isce.suites import AttackParameters, AttackSpec, Suite
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    state = tmp_path / "state.npz"
+    expected = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    real, calls = attacks.run, []
+
+    def dies_at_fourth(spec, *args, **named):
+        calls.append(spec.label)
+        if len(calls) == 4:
+            raise KilledError
+        return real(spec, *args, **named)
+
+    monkeypatch.setattr(attacks, "run", dies_at_fourth)
+    with pytest.raises(KilledError):
+        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state)
+    calls.clear()
+    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
+    assert evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state).figures() == expected
+    assert calls == [spec.label for spec in ROWS]  # the three rows of the first eps were kept
+    calls.clear()
+    assert evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state).figures() == expected
+    assert calls == []
+
+
+@pytest.mark.parametrize("changed", ["weights", "images", "labels", "parameters", "objective", "damaged", "code"])
+def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed):
+    x, y = flat(VALUES)
+    model, objective, chosen, state = Mean(), build("isce"), parameters(), tmp_path / "state.npz"
+    evaluate(model, objective, x, y, chosen, progress=False, state=state)
+    if changed == "weights":
+        model.gain.data.mul_(2)
+    elif changed == "images":
+        x = x + 0.001
+    elif changed == "labels":
+        y = 1 - y
+    elif changed == "parameters":
+        chosen = parameters(seed=1)
+    elif changed == "objective":
+        objective = build("isce", inference=3.0)
+    elif changed == "damaged":
+        state.write_bytes(state.read_bytes()[:-200])
+    else:
+        monkeypatch.setattr("isce.evaluation.state.essence", lambda source: source + "changed")
+    calls, real = [], attacks.run
+    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
+    evaluate(model, objective, x, y, chosen, progress=False, state=state)
+    assert len(calls) == 6
+
+
+def rows_run(monkeypatch) -> list[str]:
+    """The rows that are really run from here on, one entry for each batch."""
+    calls, real = [], attacks.run
+    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
+    return calls
+
+
+def test_a_suite_that_gains_a_row_runs_that_row_alone(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    state, last = tmp_path / "state.npz", AttackSpec(attack="pgd", steps=2, survivors=True)
+    evaluate(Mean(), build("sce"), x, y, parameters(rows=[*ROWS, last]), progress=False, state=state)
+    calls = rows_run(monkeypatch)
+    more = parameters(rows=[ROWS[0], AttackSpec(attack="bim", steps=3), *ROWS[1:], last])
+    found = evaluate(Mean(), build("sce"), x, y, more, progress=False, state=state)
+    assert calls == ["bim3-training"] * 2
+    assert found.figures() == evaluate(Mean(), build("sce"), x, y, more, progress=False).figures()
+
+
+def test_a_row_on_survivors_is_run_again_when_others_survive(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    state, last = tmp_path / "state.npz", AttackSpec(attack="bim", steps=3, survivors=True)
+    weak = AttackSpec(attack="bim", steps=1, step_size=0.01)
+    evaluate(Mean(), build("sce"), x, y, parameters(rows=[ROWS[0], last]), progress=False, state=state)
+    calls = rows_run(monkeypatch)
+    evaluate(Mean(), build("sce"), x, y, parameters(rows=[weak, last]), progress=False, state=state)
+    assert calls == [weak.label, last.label] * 2
+
+
+def test_lowering_the_batch_size_as_the_error_says_keeps_finished_rows(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    state, real, calls = tmp_path / "state.npz", attacks.run, []
+
+    def little_memory(spec, classifier, objective, images, *args, **named):
+        calls.append(spec.label)
+        if len(calls) > 3 and len(images) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return real(spec, classifier, objective, images, *args, **named)
+
+    monkeypatch.setattr(attacks, "run", little_memory)
+    with pytest.raises(RuntimeError, match="out of memory with batch_size 8: lower it and run again"):
+        evaluate(Mean(), build("sce"), x, y, parameters(batch_size=8), progress=False, state=state)
+    calls.clear()
+    found = evaluate(Mean(), build("sce"), x, y, parameters(batch_size=2), progress=False, state=state)
+    assert calls == [spec.label for spec in ROWS for _ in range(3)]  # those of the second eps; six images
+    monkeypatch.setattr(attacks, "run", real)
+    assert found.figures() == evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+
+
+def test_the_batch_size_of_a_batch_dependent_network_is_part_of_it(tmp_path, monkeypatch):
+    x, _ = flat([0.1, 0.2, 0.3, 0.4])
+    y = torch.tensor([0, 1, 0, 1])
+    state, rows = tmp_path / "state.npz", ROWS[:1]
+    for batch_size in (4, 2):
+        calls = rows_run(monkeypatch)
+        chosen = parameters(rows=rows, eps=[0.2], batch_size=batch_size)
+        evaluate(BatchMean(), build("sce"), x, y, chosen, progress=False, state=state)
+        assert len(calls) == 4 // batch_size
+
+
+@settings(max_examples=25, deadline=None)
+@given(at=st.integers(1, 40))
+def test_killed_at_any_batch_it_ends_in_the_same_figures(tmp_path_factory, at):
+    """Also between two eps of an attack that looks for the smallest change, which is run for the first alone."""
+    x, y = flat(VALUES)
+    path = tmp_path_factory.mktemp("killed") / "state.npz"
+    rows = [*ROWS, AttackSpec(attack="deepfool", steps=5), AttackSpec(attack="matched", steps=3, survivors=True)]
+    chosen = parameters(rows=rows, batch_size=2)
+    calls, real = [0], attacks.run
+
+    def dies(*args, **named):
+        calls[0] += 1
+        if calls[0] == at:
+            raise KilledError
+        return real(*args, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attacks, "run", dies)
+        try:
+            evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+        except KilledError:
+            evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+        resumed = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+    assert resumed.figures() == evaluate(Mean(), build("sce"), x, y, chosen, progress=False).figures()
+
+
+class Rounded(Mean):
+    """What it is lies in an attribute, an array and a buffer that no checkpoint holds."""
+
+    def __init__(self, levels=6, shift=0.0, scale=1.0, shapes=(1, 2)) -> None:
+        super().__init__()
+        self.levels, self.shift, self.shapes = levels, np.array([shift]), {"of": [shapes]}
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.bfloat16), persistent=False)
+
+    def forward(self, x):
+        return super().forward((self.levels * x).round() / self.levels + float(self.shift[0])) * self.scale.double()
+
+
+def key_of(model, objective="sce", row=ROWS[0], eps=0.1, standing=8, **changes) -> str:
+    x, y = flat(VALUES)
+    job = Job(model, build(objective), x, y, torch.arange(8), parameters(rows=[row], **changes))
+    return state.RowKeys(job).key(row, Threat("linf", eps), np.arange(8) < standing)
+
+
+CHANGES = {
+    "attribute": (Rounded(levels=5), {}),
+    "array": (Rounded(shift=0.01), {}),
+    "buffer": (Rounded(scale=2.0), {}),
+    "nested": (Rounded(shapes=(1, 3)), {}),
+    "class": (Mean(), {}),
+    "objective": (Rounded(), {"objective": "lgm"}),
+    "row": (Rounded(), {"row": ROWS[1]}),
+    "eps beyond six digits": (Rounded(), {"eps": 0.1 + 1e-9}),
+    "standing": (Rounded(), {"standing": 7}),
+    "seed": (Rounded(), {"seed": 1}),
+    "points": (Rounded(), {"keep_points": True}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_decides_a_row_is_in_its_key(name):
+    model, changes = CHANGES[name]
+    assert key_of(model, **changes) != key_of(Rounded())
+
+
+@pytest.mark.parametrize("name", ["again", "training", "batch_size", "other rows"])
+def test_what_does_not_decide_a_row_is_not(name):
+    model, changes = Rounded(), {}
+    if name == "training":
+        model = model.train()
+    elif name == "batch_size":
+        changes = {"batch_size": 3}
+    elif name == "other rows":
+        changes = {"eps": 0.1}
+    assert key_of(model, **changes) == key_of(Rounded())
+
+
+def test_the_source_of_a_class_from_elsewhere_is_in_the_key(monkeypatch):
+    before = key_of(Rounded())
+    real = state.inspect.getsource
+    monkeypatch.setattr(state.inspect, "getsource", lambda kind: real(kind) + "#" * (kind is Rounded))
+    assert key_of(Rounded()) != before
+
+
+def test_autoattack_draws_for_a_batch_at_once():
+    row = AttackSpec(attack="autoattack")
+    assert key_of(Mean(), row=row, batch_size=2) != key_of(Mean(), row=row, batch_size=3)
+
+
+def modules_of(monkeypatch, row: AttackSpec, source: str = "") -> set[str]:
+    """Names of the modules whose code is in a row's key."""
+    seen: set[str] = set()
+    real = state.module_files
+
+    def files(modules, root):
+        seen.update(modules)
+        return real(modules, root)
+
+    monkeypatch.setattr(state, "module_files", files)
+    x, y = flat(VALUES)
+    job = Job(Mean(), build("isce-released"), x, y, torch.arange(8), parameters(rows=ROWS))
+    if source:
+        network = Classifier(nn.Identity(), nn.Identity())
+        job.sources["other"] = SimpleNamespace(classifier=network, objective=build(source))
+    state.RowKeys(job).key(row, Threat("linf", 0.1), np.ones(8, dtype=bool))
+    return seen
+
+
+def test_code_that_decides_a_row_is_in_its_key_and_what_only_counts_is_not(monkeypatch):
+    found = modules_of(monkeypatch, ROWS[0])
+    assert {"isce.attacks.driver", "isce.attacks.base", "isce.attacks.gradient", "isce.attacks.threat"} <= found
+    assert {"isce.losses.released", "isce.losses.base", "isce.evaluation.job", "isce.data"} <= found
+    assert not found & {"isce.attacks.matched", "isce.evaluation.flags", "isce.evaluation.outcome", "isce.config"}
+    assert not found & {"isce.losses.gaussian"}
+
+
+def test_the_network_that_an_attack_is_transferred_from_counts_with_its_code(monkeypatch):
+    row = AttackSpec(attack="transfer", steps=3, source="other")
+    assert {"isce.losses.gaussian", "isce.models.base"} <= modules_of(monkeypatch, row, source="mmc")
+
+
+def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    path, real, calls = tmp_path / "state.npz", gradient.pgd, []
+
+    def fails_at_first(*args):
+        calls.append(1)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return real(*args)
+
+    monkeypatch.setattr(gradient, "pgd", fails_at_first)
+    chosen = parameters(rows=ROWS[1:2], eps=[0.1])
+    first = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+    assert first.figures()["threats"]["linf@0.1"]["attacks"]["pgd4-training"]["error"]
+    again = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+    assert "error" not in again.figures()["threats"]["linf@0.1"]["attacks"]["pgd4-training"]
+    evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+    assert len(calls) == 2
+
+
+def test_time_spared_is_that_of_rows_finished_before_and_still_in_the_suite(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    real = attacks.run
+    monkeypatch.setattr(attacks, "run", lambda *a, **n: time.sleep(0.05) or real(*a, **n))
+    path = tmp_path / "state.npz"
+    evaluate(Mean(), build("sce"), x, y, parameters(rows=ROWS[:2], eps=[0.1]), progress=False, state=path)
+    between = time.time()
+    evaluate(Mean(), build("sce"), x, y, parameters(rows=ROWS[1:], eps=[0.1]), progress=False, state=path)
+    assert 0.05 <= state.spent_before(tmp_path, between) < state.spent_before(tmp_path, time.time() + 1)
+    assert state.spent_before(tmp_path, between - 3600) == 0
+    both = [state.spent_before(tmp_path, moment) for moment in (between, time.time() + 1)]
+    assert both[1] >= both[0] + 0.05
+
+
+def test_eps_that_records_would_call_the_same_are_refused():
+    with pytest.raises(ValueError, match="by six digits, which must tell them apart"):
+        AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS), eps=[0.0313725, 8 / 255])
