@@ -23,7 +23,7 @@ _SUMMARY = {
 _REGION = {
     "margin_drop": "margin drop",
     "logit_shift": "logit shift",
-    "covered": "covered (%)",
+    "covered": "safe by its margin (%)",
     "kl_clean_adversarial": "KL(p(x), p(x'))",
     "kl_truth_clean": "KL(truth, p(x))",
     "kl_truth_adversarial": "KL(truth, p(x'))",

@@ -87,7 +87,7 @@ def inference_region_sketch() -> Figure:
     ax.plot(u, attacked, color=RED, linestyle="--", label="after every logit moved by r against them")
     ax.fill_between(u, attacked, where=list(u < 0), color=RED, alpha=0.25, linewidth=0, label="lost")
     hatched: dict[str, Any] = {"facecolor": "none", "edgecolor": BLUE, "hatch": "///", "linewidth": 0}
-    ax.fill_between(u, clean, where=list(u < 2 * shift), label="not covered", **hatched)
+    ax.fill_between(u, clean, where=list(u < 2 * shift), label="not safe by its margin", **hatched)
     ax.axvline(0, color=BLACK, linewidth=0.8)
     ax.axvline(2 * shift, color=BLACK, linewidth=0.8, linestyle=":")
     ax.annotate("2r", (2 * shift, 0.27), (2 * shift + 0.15, 0.27), fontsize=9)

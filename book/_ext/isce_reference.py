@@ -15,8 +15,10 @@ from isce_report import NOT_RUN, plain_table, read_json, report_folder
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from isce import models
 from isce.experiments import Experiment, load_experiment
 
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}  # channels, height, width
 Table = tuple[str, list[str], list[list[str]]]
 EXTRAS = {
     "": "losses and networks alone",
@@ -62,6 +64,70 @@ def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table
     return caption, ["experiment", "what it is", "networks", "runs", "records", "hours", "whole"], rows
 
 
+def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
+    """How every experiment trains: one row for its common settings, one for each objective that has others."""
+    del report
+    rows: list[list[str]] = []
+    for path in sorted((root / "experiments").glob("*.yaml")):
+        note(path)
+        experiment = load_experiment(path.stem)
+        for place in ("", *experiment.overrides):
+            label = place or next(o.label for o in experiment.objectives if o.label not in experiment.overrides)
+            run = next(run for name, run in experiment.runs() if name.startswith(f"{label}-s"))
+            rate = f"{run.optimizer.name} {run.optimizer.lr:g}, {run.schedule.name}"
+            kind = f"{run.adversarial.kind}, eps {run.adversarial.eps:g}" if run.adversarial else "ordinary"
+            row = [path.stem, place or "all others" if experiment.overrides else "all", run.dataset, run.model]
+            rows.append([*row, str(run.epochs), str(run.passes), str(run.batch_size), rate, run.augment, kind])
+    caption = (
+        "How each experiment trains. Rates are those of the first step, before the schedule that is named; passes are "
+        "forward and backward passes over the training data, of which adversarial training has more than epochs."
+    )
+    columns = ["experiment", "objectives", "data", "network", "epochs", "passes", "batch"]
+    columns += ["optimiser", "augmentation", "training"]
+    return caption, columns, rows
+
+
+def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
+    """How every experiment attacks: one row for each of its plans."""
+    del report
+    rows: list[list[str]] = []
+    for path in sorted((root / "experiments").glob("*.yaml")):
+        note(path)
+        experiment = load_experiment(path.stem)
+        for plan in experiment.plans:
+            whom = ", ".join(plan.objectives or ["all" if len(experiment.plans) == 1 else "all others"])
+            seeds = ", ".join(map(str, plan.seeds or experiment.seeds))
+            grid = ", ".join(f"{eps:g}" for eps in plan.eps)
+            images = f"{plan.images:,}" if plan.images else "all"
+            rows.append([path.stem, whom, seeds, plan.suite, plan.norm, grid, f"{plan.main_eps:g}", images])
+    caption = (
+        "How each experiment attacks: suite, sizes of the ball, the one that verdicts are about, images."
+    )
+    return caption, ["experiment", "objectives", "seeds", "suite", "norm", "eps", "main eps", "test images"], rows
+
+
+def networks(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
+    """The networks of the experiments, with their weights counted on the data they are used for."""
+    del report
+    seen: dict[tuple[str, str], list[str]] = {}
+    for path in sorted((root / "experiments").glob("*.yaml")):
+        note(path)
+        experiment = load_experiment(path.stem)
+        _, run = next(experiment.runs())
+        seen.setdefault((run.model, run.dataset), []).append(path.stem)
+    rows: list[list[str]] = []
+    for (model, dataset), used in seen.items():
+        shape = SHAPES[dataset]
+        backbone = models.build(model, input_shape=shape, mean=(0.0,) * shape[0], std=(1.0,) * shape[0])
+        count = sum(weight.numel() for weight in backbone.parameters())
+        about = (type(backbone).__doc__ or "").strip().splitlines()[0]
+        rows.append([model, dataset, about, f"{backbone.embedding_dim}", f"{count:,}", ", ".join(used)])
+    caption = (
+        "Networks, without the last layer, which is the objective's own; weights as counted for these data."
+    )
+    return caption, ["network", "data", "what it is", "embedding", "weights", "experiments"], rows
+
+
 def packages(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
     """Every package that the project asks for by name, pinned, with its licence as its own metadata state it."""
     del report
@@ -98,8 +164,11 @@ def licence(package: str) -> str:
 
 
 TABLES: dict[str, Callable[[Path, Path, Callable[[Path], None]], Table]] = {
+    "evaluations": evaluations,
     "experiments": experiments,
+    "networks": networks,
     "packages": packages,
+    "protocols": protocols,
 }
 
 
