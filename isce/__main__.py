@@ -257,9 +257,11 @@ def _copy_record(source: Path, target: Path) -> None:
 
 def _copy_notebook(source: Path, target: Path, kind: str) -> None:
     """Copy an executed notebook without what belongs to the machine that ran it."""
-    from isce import executed, records
+    from isce import executed, records, workflow
 
-    records.write_atomic(target / records.NOTEBOOK, executed.clean(source / records.NOTEBOOK, kind))
+    cleaned = executed.clean(source / records.NOTEBOOK, kind)
+    records.write_atomic(target / records.NOTEBOOK, cleaned)
+    records.write_atomic(target / workflow.NOTEBOOK_HASH, records.sha256(cleaned))
 
 
 def _verify(options: argparse.Namespace) -> int:

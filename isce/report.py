@@ -25,7 +25,7 @@ from isce import attack_report, claims, executed, figures, minmax_report, status
 from isce.cells import Cell, Cells, cells, label_of, mean
 from isce.experiments import Experiment, load_experiment
 from isce.explain_report import Explained
-from isce.records import EXAMPLES, EXPLAIN, MASKS, NOTEBOOK, Record, read_all, write_atomic
+from isce.records import EXAMPLES, EXPLAIN, MASKS, NOTEBOOK, Record, RecordError, read_all, write_atomic
 
 
 def write(name: str, folder: Path, out: Path) -> bool:
@@ -137,6 +137,8 @@ class Report:
             path = (self.folder / name).with_name(NOTEBOOK)
             if record.run != self.experiment.shown or not path.is_file():
                 continue
+            if damage := workflow.notebook_damage(path.parent):
+                raise RecordError(f"{damage}: `make results` makes it anew, or take it from version control")
             if record.key in path.read_text(encoding="utf-8"):
                 place = target / "notebooks" / f"{record.kind}.ipynb"
                 write_atomic(place, executed.clean(path, record.kind))

@@ -184,7 +184,7 @@ def _is_done(folder: Path, run: Run) -> bool:
     if not path.exists():
         return False
     try:
-        problem = damage(path) or _notebook_damage(folder)
+        problem = damage(path) or notebook_damage(folder)
         current = problem is None and records.read(path).key == run.key
     except records.RecordError as error:
         problem, current = str(error), False
@@ -209,7 +209,7 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def _notebook_damage(folder: Path) -> str | None:
+def notebook_damage(folder: Path) -> str | None:
     """What is wrong with the executed notebook, or None. No record can hold its hash: it holds the record's making."""
     notebook, digest = folder / NOTEBOOK, folder / NOTEBOOK_HASH
     if not digest.is_file():

@@ -3,12 +3,14 @@
 import copy
 import json
 import re
+import shutil
 
 import pytest
 
-from isce import executed
+from isce import executed, report
 from isce.config import ROOT
-from isce.records import RecordError
+from isce.experiments import load_experiment
+from isce.records import RecordError, sha256
 
 COMMITTED = sorted((ROOT / "results").glob("*/*/*/notebook.ipynb"))
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -134,3 +136,17 @@ def test_a_page_for_each_notebook_and_a_committed_run_behind_each():
     for page in pages:
         stub = json.loads(page.read_text())
         assert f"{{executed-notebook}} digits/{page.stem}\n" in "".join(stub["cells"][1]["source"])
+
+
+def test_a_flipped_byte_in_a_committed_notebook_is_named(tmp_path):
+    run = "digits/train/isce-m2-s0"
+    shutil.copytree(ROOT / "results" / "digits", tmp_path / "digits")
+    notebook = tmp_path / run / "notebook.ipynb"
+    notebook.with_suffix(".sha256").write_text(sha256(notebook))
+    found = report.Report(load_experiment("digits"), tmp_path, {("train", "isce-m2-s0"): ""})
+    found._write_notebooks(tmp_path / "out")
+    blob = bytearray(notebook.read_bytes())
+    blob[len(blob) // 2] ^= 0x10
+    notebook.write_bytes(bytes(blob))
+    with pytest.raises(RecordError, match=r"notebook\.ipynb is damaged"):
+        found._write_notebooks(tmp_path / "out")

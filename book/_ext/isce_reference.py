@@ -100,9 +100,7 @@ def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table
             grid = ", ".join(f"{eps:g}" for eps in plan.eps)
             images = f"{plan.images:,}" if plan.images else "all"
             rows.append([path.stem, whom, seeds, plan.suite, plan.norm, grid, f"{plan.main_eps:g}", images])
-    caption = (
-        "How each experiment attacks: suite, sizes of the ball, the one that verdicts are about, images."
-    )
+    caption = "How each experiment attacks: suite, sizes of the ball, the one that verdicts are about, images."
     return caption, ["experiment", "objectives", "seeds", "suite", "norm", "eps", "main eps", "test images"], rows
 
 
@@ -122,9 +120,7 @@ def networks(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
         count = sum(weight.numel() for weight in backbone.parameters())
         about = (type(backbone).__doc__ or "").strip().splitlines()[0]
         rows.append([model, dataset, about, f"{backbone.embedding_dim}", f"{count:,}", ", ".join(used)])
-    caption = (
-        "Networks, without the last layer, which is the objective's own; weights as counted for these data."
-    )
+    caption = "Networks, without the last layer, which is the objective's own; weights as counted for these data."
     return caption, ["network", "data", "what it is", "embedding", "weights", "experiments"], rows
 
 

@@ -19,9 +19,12 @@ import pytest
 import yaml
 
 from isce import records
+from isce.config import ROOT
 
 RUNS = ["sce-s0", "isce-released-s0"]
 TWO_KILLS, TWENTY_KILLS = 2, 20
+WITH_BOOK = ("reproduce", "--experiment", "tiny", "--jobs", "2")
+WITHOUT_BOOK = (*WITH_BOOK, "--no-book")
 DISK = 16 * 2**20
 
 
@@ -48,7 +51,36 @@ def test_killed_at_random_moments_it_ends_in_the_same_records(project, kills):
     assert whole < kills
 
 
-def _killed(project, changes, pause):
+@pytest.mark.full
+def test_killed_at_random_moments_with_the_book_it_ends_in_the_same_records_and_pages(project):
+    left_out = shutil.ignore_patterns(".*", "build", "_build", "__pycache__", "runs", "data")
+    shutil.copytree(ROOT, project.root, ignore=left_out, dirs_exist_ok=True)
+    before, moments = project.contents(), random.Random(1)
+    code, out, err = project.isce(*WITH_BOOK)
+    assert code == 0, out + err
+    pages = _pages(project)
+    shutil.rmtree(project.root / "build")
+    whole = 0
+    for _ in range(TWENTY_KILLS):
+        if _killed(project, changes=moments.randint(1, 900), pause=moments.uniform(0, 0.2), command=WITH_BOOK):
+            whole += 1
+            shutil.rmtree(project.root / "build")
+    code, out, err = project.isce(*WITH_BOOK)
+    assert code == 0, out + err
+    assert project.contents() == before
+    assert _pages(project) == pages
+    assert whole < TWENTY_KILLS
+
+
+def _pages(project):
+    """The pages of the book, each of which ends as a page ends."""
+    html = project.root / "build" / "book" / "_build" / "html"
+    found = {path.relative_to(html).as_posix() for path in html.rglob("*.html")}
+    assert all((html / page).read_text().rstrip().endswith("</html>") for page in found)
+    return found
+
+
+def _killed(project, changes, pause, command=WITHOUT_BOOK):
     """Kill `make reproduce` with all its children once so many files below build/ are new or changed.
 
     The moment hangs on the progress of the work and not on a clock, so that it is spread over all of it on any machine.
@@ -56,7 +88,7 @@ def _killed(project, changes, pause):
     Returns:
         Whether it was done before.
     """
-    process = project.command("reproduce", "--experiment", "tiny", "--no-book", "--jobs", "2", start_new_session=True)
+    process = project.command(*command, start_new_session=True)
     try:
         seen, number = _stamps(project.root / "build"), 0
         while number < changes and process.poll() is None:
@@ -257,6 +289,8 @@ def test_results_that_cannot_be_written_stay_as_they_were(project):
     (line,) = err.strip().splitlines()
     assert str(results) in line
     assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
+    assert project.isce("adopt", "--experiment", "tiny")[0] == 0  # it can be written again
+    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize("kind", ["train", pytest.param("attack", marks=pytest.mark.full)])
@@ -296,6 +330,7 @@ def _flip(path):
         ("train", "notebook.ipynb"),
         ("attack", "record.json"),
         ("attack", "examples.safetensors"),
+        ("attack", "robust.safetensors"),
         ("attack", "notebook.ipynb"),
         ("minmax", "record.json"),
         ("minmax", "notebook.ipynb"),

@@ -120,6 +120,7 @@ def test_executed_notebooks_of_the_run_that_is_shown_are_reported_and_adopted(pr
     kept = sorted((project.root / "results" / "tiny").glob("*/*/notebook.ipynb"))
     assert [path.parent.name for path in kept] == ["sce-s0"] * len(KINDS)
     assert not any(str(project.root) in path.read_text() for path in kept)
+    assert all(path.with_suffix(".sha256").read_text() == records.sha256(path) for path in kept)
 
 
 def test_change_that_is_taken_back_costs_no_run(project):
