@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from isce import models
+from isce.config import TrainParameters
 from isce.experiments import Experiment, load_experiment
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}  # channels, height, width
@@ -65,26 +66,34 @@ def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table
 
 
 def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
-    """How every experiment trains: one row for its common settings, one for each objective that has others."""
+    """How every experiment trains: one row for each set of objectives that are trained alike."""
     del report
     rows: list[list[str]] = []
     for path in sorted((root / "experiments").glob("*.yaml")):
         note(path)
         experiment = load_experiment(path.stem)
-        for place in ("", *experiment.overrides):
-            label = place or next(o.label for o in experiment.objectives if o.label not in experiment.overrides)
-            run = next(run for name, run in experiment.runs() if name.startswith(f"{label}-s"))
-            rate = f"{run.optimizer.name} {run.optimizer.lr:g}, {run.schedule.name}"
-            kind = f"{run.adversarial.kind}, eps {run.adversarial.eps:g}" if run.adversarial else "ordinary"
-            row = [path.stem, place or "all others" if experiment.overrides else "all", run.dataset, run.model]
-            rows.append([*row, str(run.epochs), str(run.passes), str(run.batch_size), rate, run.augment, kind])
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for _, run in experiment.runs():
+            labels = alike.setdefault(_protocol(run), [])
+            if run.objective.label not in labels:
+                labels.append(run.objective.label)
+        most = max(alike.values(), key=len)
+        for values, labels in alike.items():
+            whom = "all" if len(alike) == 1 else "all others" if labels is most else ", ".join(labels)
+            rows.append([path.stem, whom, *values])
     caption = (
         "How each experiment trains. Rates are those of the first step, before the schedule that is named; passes are "
         "forward and backward passes over the training data, of which adversarial training has more than epochs."
     )
-    columns = ["experiment", "objectives", "data", "network", "epochs", "passes", "batch"]
-    columns += ["optimiser", "augmentation", "training"]
+    columns = ["experiment", "objectives", "network", "epochs", "batch", "optimiser", "augmentation", "training"]
     return caption, columns, rows
+
+
+def _protocol(run: TrainParameters) -> tuple[str, ...]:
+    epochs = f"{run.epochs} ({run.passes} passes)" if run.passes != run.epochs else f"{run.epochs}"
+    rate = f"{run.optimizer.name} {run.optimizer.lr:g}, {run.schedule.name}"
+    kind = f"{run.adversarial.kind}, eps {run.adversarial.eps:.3g}" if run.adversarial else "ordinary"
+    return run.model, epochs, str(run.batch_size), rate, run.augment, kind
 
 
 def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
@@ -95,7 +104,7 @@ def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table
         note(path)
         experiment = load_experiment(path.stem)
         for plan in experiment.plans:
-            whom = ", ".join(plan.objectives or ["all" if len(experiment.plans) == 1 else "all others"])
+            whom = ", ".join(plan.objectives or ["all" if len(experiment.plans) == 1 else "all other runs"])
             seeds = ", ".join(map(str, plan.seeds or experiment.seeds))
             grid = ", ".join(f"{eps:g}" for eps in plan.eps)
             images = f"{plan.images:,}" if plan.images else "all"
