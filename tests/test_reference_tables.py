@@ -10,7 +10,7 @@ from isce.config import ROOT
 from isce.experiments import load_experiment
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import isce_reference  # noqa: E402
+import isce_reference
 
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 
