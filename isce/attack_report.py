@@ -9,13 +9,26 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from isce import figures
-from isce.cells import Cells, label_of, mean, wilson_of
+from isce.cells import Cell, Cells, label_of, mean, wilson_of
 from isce.evaluation import mcnemar, paired_seeds
 from isce.experiments import Experiment
 from isce.records import Record
 
 Table = tuple[list[str], list[list[str]], str]
 Drawn = tuple[Figure, str, str]
+#: Kinds of figures in the book's interactive figure: the heading that the attack stands under, and what is said of it.
+KINDS = {
+    "worst": (
+        "Over several attacks",
+        "An image is robust if it is classified right and no attack, at this eps or a smaller one, changes that.",
+    ),
+    "own": ("Over several attacks", "The lowest of the attacks on the objective's own loss, for each network."),
+    "attack": ("By itself", "The attack's own figure, whatever the others find."),
+    "left": (
+        "On what was left",
+        "It attacked only what the attacks before it in the suite had left; its figure is what remains after them all.",
+    ),
+}
 FLAGS_HEADER = ["run", "flag", "detail"]
 
 
@@ -59,8 +72,8 @@ def attacks(experiment: Experiment, found: Cells, evidence: str) -> Table:
         if kind not in ("attack", "hit") or not (key.endswith(where) or _elsewhere(threat)):
             continue
         row = f"{name} (target hit)" if kind == "hit" else name
-        shown = threat if _elsewhere(threat) else f"{plan.norm}@{threat}"
-        rows.append([row, shown, _images(found, key), *(found.text(label, key) for label in found.labels)])
+        accuracies = [found.text(label, key) for label in found.labels]
+        rows.append([row, _full(threat, plan.norm), _images(found, key), *accuracies])
     worst = [found.text(label, f"worst{where}") for label in found.labels]
     rows.append(["worst case", f"{plan.norm}{where}", _images(found, f"worst{where}"), *worst])
     caption = (
@@ -74,10 +87,23 @@ def attacks(experiment: Experiment, found: Cells, evidence: str) -> Table:
 
 def _images(found: Cells, key: str) -> str:
     """On how many images a row was run, and whether it attacked survivors alone."""
-    cells = [cell for label in found.labels for cell in found.get(label, key)]
-    counts = sorted({cell.n for cell in cells})
-    numbers = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    return numbers + (", left" if any(cell.left for cell in cells) else "")
+    cells = _of_all(found, key)
+    return _range(cell.n for cell in cells) + (", left" if any(cell.left for cell in cells) else "")
+
+
+def _of_all(found: Cells, key: str) -> list[Cell]:
+    return [cell for label in found.labels for cell in found.get(label, key)]
+
+
+def _range(counts: Iterable[int]) -> str:
+    """One number, or the lowest and the highest."""
+    every = sorted(set(counts))
+    return f"{every[0]:,}" if len(every) == 1 else f"{every[0]:,} to {every[-1]:,}"
+
+
+def _full(threat: str, norm: str) -> str:
+    """A key's threat with its norm."""
+    return threat if _elsewhere(threat) else f"{norm}@{threat}"
 
 
 def _elsewhere(threat: str) -> bool:
@@ -118,6 +144,56 @@ def robust(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
         for label, part in frame.groupby("label", sort=False)
     )
     return figures.robust_accuracy(frame, norm), caption, f"Line plot of accuracy by eps. Worst case: {ends}."
+
+
+def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, Any]:
+    """What the book's interactive figure draws: every accuracy, by attack and threat model; see ``isce-chooser.js``.
+
+    Returns:
+        ``caption``; ``start``, the threat that is shown first; ``objectives`` with their colour and marker in the
+        figures; ``kinds`` of attacks, what is said of them; ``attacks``: for each the threats it was run in, with the
+        figures of each objective as :meth:`Cells.percents` returns them, of one decimal.
+    """
+    plan = experiment.plans[0]
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("worst case", "own loss")}
+    for key in found.keys:
+        row, _, threat = key.partition("@")
+        if not threat or row.startswith("hit:"):
+            continue
+        cells = _of_all(found, key)
+        kind = "left" if any(cell.left for cell in cells) else row.partition(":")[0]
+        about = {"threat": _in_words(threat, plan.norm), "kind": kind, "on": _counts(cells)}
+        figures_of = [[round(value, 1) for value in found.percents(label, key)] for label in found.labels]
+        name = {"worst": "worst case", "own": "own loss"}.get(row, row.removeprefix("attack:"))
+        rows.setdefault(name, []).append(about | {"figures": figures_of})
+    caption = (
+        f"Accuracy in per cent under one attack of {suites(experiment)}, or in the worst case over them, in one threat "
+        "model at one eps: mean (marker) and Wilson 95% interval (bar); the upright line is clean accuracy. Images and "
+        f"seeds of what is chosen stand above; they are at most {evidence}"
+    )
+    objectives = [
+        {"label": label, "clean": round(found.percents(label, "clean")[0], 1), **look}
+        for label, look in zip(found.labels, figures.looks(len(found.labels)), strict=True)
+    ]
+    attacks = [{"name": name, "at": at} for name, at in rows.items() if at]
+    start = _in_words(f"{plan.main_eps:g}", plan.norm)
+    return {"caption": caption, "start": start, "kinds": KINDS, "objectives": objectives, "attacks": attacks}
+
+
+def _in_words(threat: str, norm: str) -> str:
+    """A key's threat as readers choose it; an eps that is no short decimal but a number of 255ths is given as that."""
+    name, _, eps = _full(threat, norm).partition("@")
+    levels = 255 * float(eps or 0)
+    if len(eps) > 6 and abs(levels - round(levels)) < 1e-3:
+        eps = f"{levels:.0f}/255 ({float(eps):.3g})"
+    return f"{name}, eps {eps}" if eps else name
+
+
+def _counts(cells: list[Cell]) -> str:
+    """How many images and training seeds are behind the cells of one key."""
+    seeds = [sum(cell.label == label for cell in cells) for label in dict.fromkeys(cell.label for cell in cells)]
+    ending = "s" if max(seeds) > 1 else ""
+    return f"{_range(cell.n for cell in cells)} test images, {_range(seeds)} training seed{ending}"
 
 
 def readings(experiment: Experiment, found: Cells, evidence: str) -> Drawn:

@@ -99,17 +99,27 @@ class Cells:
         """All keys, in the order of the records."""
         return list(dict.fromkeys(key for _, key in self._by_place))
 
-    def text(self, label: str, key: str) -> str:
-        """Mean over seeds, the Wilson interval over images, and the half-width of the interval over seeds; per cent."""
+    def percents(self, label: str, key: str) -> list[float]:
+        """Mean over seeds, the Wilson interval over images, and the half-width of the interval over several seeds.
+
+        Returns:
+            Three or four figures in per cent; none if there are no cells.
+        """
         several = self.get(label, key)
         if not several:
-            return "not run"
-        low, high = wilson_of(several)
-        text = f"{100 * mean(several):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            return []
+        found = [100 * mean(several), *(100 * bound for bound in wilson_of(several))]
         if len(several) > 1:
             lower, upper = mean_interval([cell.accuracy for cell in several])
-            text += f" ±{50 * (upper - lower):.1f}"
-        return text
+            found.append(50 * (upper - lower))
+        return found
+
+    def text(self, label: str, key: str) -> str:
+        """What :meth:`percents` returns, in words."""
+        if not (found := self.percents(label, key)):
+            return "not run"
+        value, low, high, *half = found
+        return f"{value:.1f} [{low:.1f}, {high:.1f}]" + "".join(f" ±{width:.1f}" for width in half)
 
     @property
     def images(self) -> int:

@@ -172,6 +172,11 @@ def coverage(rows: pd.DataFrame, norm: str) -> Figure:
     return figure
 
 
+def looks(count: int) -> list[dict[str, Any]]:
+    """``color`` and ``marker`` of so many lines, in their order: for what shows the same objectives elsewhere."""
+    return [_style(number) for number in range(count)]
+
+
 def as_bytes(figure: Figure, kind: str) -> bytes:
     """The figure as SVG, PDF or PNG; the same figure gives the same bytes.
 

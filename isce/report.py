@@ -1,7 +1,7 @@
 """From records to what the book shows: numbers, tables and figures of one experiment, each naming its records.
 
 The report folder of an experiment holds ``numbers.json`` (written last), ``tables/*.json`` and ``*.csv``,
-``figures/*.svg``, ``*.pdf`` and ``*.json``. The book reads nothing else.
+``figures/*.svg``, ``*.pdf`` and ``*.json``, ``charts/chooser.json``. The book reads nothing else.
 """
 
 from __future__ import annotations
@@ -92,6 +92,9 @@ class Report:
         self._table(target, "results", *attack_report.results(*common))
         self._table(target, "attacks", *attack_report.attacks(*common))
         self._table(target, "sweep", *attack_report.sweep(*common))
+        chosen = attack_report.chooser(*common) | self._origin("attack")
+        compact = json.dumps(chosen, allow_nan=False, separators=(",", ":"))
+        write_atomic(target / "charts" / "chooser.json", f"{compact}\n")
         old = {(self.records[name].kind, self.records[name].run) for name in self.stale}
         every = status_report.status(self.keys, self.records.values(), old)
         self._table(target, "status", *every, kinds=tuple(sorted({record.kind for record in self.records.values()})))

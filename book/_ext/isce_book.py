@@ -2,8 +2,9 @@
 
 The folder is named by the environment variable ``ISCE_REPORT`` (default: ``generated`` beside the book's sources) and
 holds one folder per experiment: ``numbers.json``, ``tables/<name>.json`` and ``.csv``, ``figures/<name>.json``,
-``.svg`` and ``.pdf``. An experiment without ``numbers.json`` has not been run, and shows as such. The records that a
-report names are looked up below ``ISCE_RECORDS``; those found there can be downloaded from the page.
+``.svg`` and ``.pdf``, ``charts/chooser.json``. An experiment without ``numbers.json`` has not been run, and shows as
+such. The records that a report names are looked up below ``ISCE_RECORDS``; those found there can be downloaded from the
+page.
 """
 
 from __future__ import annotations

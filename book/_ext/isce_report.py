@@ -66,7 +66,7 @@ def command_for(experiment: str) -> str:
 
 
 class ReportDirective(SphinxDirective):
-    """Common part of ``records-table`` and ``records-figure``.
+    """Common part of ``records-table``, ``records-figure`` and what else shows a file of a report.
 
     With the flag ``optional`` a report may lack the item; without it that is a warning.
     """
@@ -74,6 +74,7 @@ class ReportDirective(SphinxDirective):
     required_arguments = 1
     option_spec: ClassVar = {"optional": directives.flag}
     folder = ""
+    classes: ClassVar = ["isce-record"]
 
     def run(self) -> list[nodes.Node]:
         try:
@@ -100,7 +101,7 @@ class ReportDirective(SphinxDirective):
                 f"experiment {experiment!r} has been run, but its report has no {self.folder}/{name}.json"
             )
         about = read_json(path)
-        box = nodes.container(classes=["isce-record"])
+        box = nodes.container(classes=list(self.classes))
         box += self.content_nodes(path, about)
         box += self.evidence(path, about)
         return [box]

@@ -1,0 +1,132 @@
+"""The figures that a reader can move: by mouse or by keyboard, and away without scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from page_checks import violations
+from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.full
+ATTACK, THREAT = "pgd50-training", "linf, eps 0.1"
+
+
+@pytest.fixture
+def page(context):
+    opened = context.new_page()
+    yield opened
+    opened.close()
+
+
+def chooser(page: Page, book: Path, name: str = "mnist") -> Locator:
+    page.goto((book / "experiments" / f"{name}.html").as_uri())
+    return page.locator(".isce-chooser")
+
+
+def accuracies(box: Locator) -> dict[str, str]:
+    """What stands in words beside the marks, by objective."""
+    rows = [
+        item.locator("span").all_inner_texts()
+        for item in box.locator(".isce-chooser-rows > li:not([aria-hidden])").all()
+    ]
+    return dict(rows)
+
+
+def table_row(page: Page, attack: str, threat: str) -> dict[str, str]:
+    """A row of the page's table of all attacks: texts by column."""
+    table = page.locator("table", has=page.locator("thead th", has_text="threat")).first
+    columns = table.locator("thead th").all_inner_texts()
+    rows = [row.locator("th, td").all_text_contents() for row in table.locator("tbody tr").all()]
+    (found,) = (row for row in rows if [cell.strip() for cell in row[:2]] == [attack, threat])
+    return {column.strip(): " ".join(cell.split()) for column, cell in zip(columns, found, strict=True)}
+
+
+def test_a_chosen_attack_shows_the_figures_of_the_table(book: Path, page: Page):
+    box = chooser(page, book)
+    before, said = accuracies(box), box.locator("[aria-live]").inner_text()
+    assert said.startswith(f"worst case, {THREAT}: ")
+    box.get_by_label("Attack").select_option(ATTACK)
+    after = accuracies(box)
+    assert box.locator("[aria-live]").inner_text().startswith(f"{ATTACK}, {THREAT}: ")
+    assert after != before
+    row = table_row(page, ATTACK, THREAT.replace(", eps ", "@"))
+    assert after == {label: row[label] for label in after}
+    assert len(after) == len(row) - 3
+
+
+def test_eps_and_what_was_left_are_said(book: Path, page: Page):
+    box = chooser(page, book)
+    at_first = accuracies(box)
+    box.get_by_label("Threat model and eps").select_option("linf, eps 0.3")
+    assert accuracies(box) != at_first
+    assert "had left" not in box.locator("[aria-live]").inner_text()
+    box.get_by_label("Attack").select_option("autoattack")
+    assert box.get_by_label("Threat model and eps").input_value() == "linf, eps 0.3", "kept where it was run"
+    assert "had left" in box.locator("[aria-live]").inner_text()
+    box.get_by_label("Attack").select_option("cw100")
+    assert box.get_by_label("Threat model and eps").input_value() == "l2, eps 2"
+    assert violations(page) == []
+
+
+def test_objectives_are_chosen_and_sorted(book: Path, page: Page):
+    box = chooser(page, book)
+    every = accuracies(box)
+    box.get_by_label("center").uncheck()
+    assert accuracies(box) == {label: text for label, text in every.items() if label != "center"}
+    box.get_by_label("highest first").check()
+    heights = [float(text.split()[0]) for text in accuracies(box).values()]
+    assert heights == sorted(heights, reverse=True)
+    assert list(accuracies(box)) != [label for label in every if label != "center"]
+
+
+def test_a_mark_stands_where_its_figure_says(book: Path, page: Page):
+    box = chooser(page, book)
+    for item in box.locator(".isce-chooser-rows > li:not([aria-hidden])").all():
+        track, mark = (item.locator(part).bounding_box() for part in (".isce-chooser-track", ".isce-chooser-mark"))
+        middle = (mark["x"] + mark["width"] / 2 - track["x"]) / track["width"]
+        assert 100 * middle == pytest.approx(float(item.locator("b").inner_text()), abs=1)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10"])
+def test_the_keyboard_suffices(book: Path, page: Page, name: str):
+    box = chooser(page, book, name)
+    said = box.locator("[aria-live]").inner_text()
+    box.get_by_label("Attack").focus()
+    page.keyboard.press("ArrowDown")
+    assert box.locator("[aria-live]").inner_text() != said
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    before = accuracies(box)
+    page.keyboard.press("Space")
+    assert len(accuracies(box)) == len(before) - 1
+
+
+def test_without_scripts_tables_and_pictures_stay(book: Path, context):
+    plain = context.browser.new_context(java_script_enabled=False, offline=True)
+    page = plain.new_page()
+    assert not chooser(page, book).is_visible()
+    assert page.locator("table", has_text=ATTACK).first.is_visible()
+    page.goto((book / "theory" / "explorer.html").as_uri())
+    assert page.locator(".isce-explorer img").is_visible()
+    plain.close()
+
+
+def test_m_moves_the_explorer(book: Path, page: Page):
+    page.goto((book / "theory" / "explorer.html").as_uri())
+    box = page.locator(".isce-explorer")
+    assert not box.locator("img").is_visible()
+
+    def looks() -> tuple[str, str, bytes]:
+        page.wait_for_timeout(200)  # it draws with the next frame
+        picture = box.locator("canvas")
+        said = picture.get_attribute("aria-label")
+        assert said is not None
+        return box.locator("[aria-live]").inner_text(), said, picture.screenshot()
+
+    seen = [looks()]
+    for key in ("ArrowRight", "End"):
+        box.locator("input[name=isce-m]").press(key)
+        seen.append(looks())
+    assert all(len({look[part] for look in seen}) == len(seen) for part in range(3))
+    assert ["m = 2." in seen[0][1], "m = 2.1." in seen[1][1], "m = 5." in seen[2][1]] == [True] * 3

@@ -1,0 +1,120 @@
+"""The interactive figure's JSON: the same figures as the tables, and what is said of them is true."""
+
+import json
+
+import pytest
+
+from isce import attack_report, figures
+from isce.cells import Cell, Cells, cells
+from isce.config import ROOT
+from isce.experiments import Experiment, load_experiment
+from isce.records import read_all
+
+COMMITTED = sorted(folder.name for folder in (ROOT / "results").iterdir() if (folder / "attack").is_dir())
+
+
+def experiment(**attack):
+    values = {
+        "name": "made-up",
+        "title": "Made up",
+        "objectives": [{"name": "sce"}, {"name": "center"}],
+        "seeds": [0, 1],
+        "training": {"dataset": "mnist"},
+        "attack": {"suite": "full", "eps": [0.1, 0.2], "main_eps": 0.1} | attack,
+    }
+    return Experiment.model_validate(values)
+
+
+def made_up(**changes):
+    """Two objectives and two seeds; one attack was run on one network alone, and on fewer images."""
+    every = [
+        Cell(label, key, seed, accuracy, 1000, "record", left="matched" in key)
+        for label in ("sce", "center")
+        for seed, shift in (("0", 0.0), ("1", 0.02))
+        for key, accuracy in (
+            ("clean", 0.97 + shift),
+            ("attack:pgd@0.1", 0.5 + shift),
+            ("attack:matched@0.1", 0.4 + shift),
+            ("hit:pgd@0.1", 0.1),
+            ("own@0.1", 0.5 + shift),
+            ("worst@0.1", 0.4 + shift),
+            ("worst@0.2", 0.0),
+        )
+    ]
+    every.append(Cell("sce", "attack:jsma@l0@20", "0", 0.25, 100, "record"))
+    return attack_report.chooser(experiment(**changes), Cells(every, ["sce", "center"]), "evidence")
+
+
+def at(chosen, name, threat):
+    (attack,) = (row for row in chosen["attacks"] if row["name"] == name)
+    (found,) = (row for row in attack["at"] if row["threat"] == threat)
+    return found
+
+
+def test_attacks_come_as_in_the_records_after_those_over_several():
+    names = [attack["name"] for attack in made_up()["attacks"]]
+    assert names == ["worst case", "own loss", "pgd", "matched", "jsma"], "the share of targets hit is no accuracy"
+
+
+def test_figures_are_mean_wilson_interval_and_spread_over_seeds():
+    (mean, low, high, half), other = at(made_up(), "pgd", "linf, eps 0.1")["figures"]
+    assert (mean, low, high) == (51.0, 47.9, 54.1)
+    assert half == pytest.approx(12.7062 * 1.0, abs=0.05), "t of 1 degree of freedom times the standard error"
+    assert other == [mean, low, high, half]
+
+
+def test_what_was_not_run_is_empty_and_counts_are_its_own():
+    found = at(made_up(), "jsma", "l0, eps 20")
+    assert found["figures"] == [[25.0, 17.5, 34.3], []]
+    assert found["on"] == "100 test images, 1 training seed"
+    assert at(made_up(), "worst case", "linf, eps 0.2")["on"] == "1,000 test images, 2 training seeds"
+
+
+def test_it_says_which_attack_had_only_what_was_left():
+    chosen = made_up()
+    kinds = {attack["name"]: {one["kind"] for one in attack["at"]} for attack in chosen["attacks"]}
+    own = {"pgd": {"attack"}, "jsma": {"attack"}, "matched": {"left"}}
+    assert kinds == own | {"worst case": {"worst"}, "own loss": {"own"}}
+    assert "had left" in chosen["kinds"]["left"][1]
+    assert set(chosen["kinds"]) == set().union(*kinds.values())
+
+
+def test_looks_are_those_of_the_figures():
+    looks = [{name: one[name] for name in ("color", "marker")} for one in made_up()["objectives"]]
+    assert looks == figures.looks(2)
+
+
+@pytest.mark.parametrize(
+    ("eps", "words"),
+    [(0.1, "linf, eps 0.1"), (8 / 255, "linf, eps 8/255 (0.0314)"), (0.0123456, "linf, eps 0.0123456")],
+)
+def test_the_first_threat_is_the_main_one(eps, words):
+    assert made_up(eps=[eps], main_eps=eps)["start"] == words
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_figures_are_those_of_the_tables(name):
+    asked = load_experiment(name)
+    every = [cell for path, record in read_all(ROOT / "results" / name).items() for cell in cells(str(path), record)]
+    found = Cells(every, [objective.label for objective in asked.objectives])
+    chosen = attack_report.chooser(asked, found, "evidence")
+    assert len(json.dumps(chosen, allow_nan=False, separators=(",", ":"))) < 60_000
+    assert chosen["start"] in [one["threat"] for one in chosen["attacks"][0]["at"]]
+    shown = {(attack["name"], one["threat"]): one["figures"] for attack in chosen["attacks"] for one in attack["at"]}
+    assert len(shown) == len([key for key in found.keys if "@" in key and not key.startswith("hit:")])
+    columns, rows, _ = attack_report.attacks(asked, found, "")
+    assert columns[3:] == [one["label"] for one in chosen["objectives"]]
+    table = {
+        (attack, attack_report._in_words(threat, "")): texts
+        for attack, threat, _, *texts in rows
+        if not attack.endswith("(target hit)")
+    }
+    assert table
+    assert {place: [*map(in_words, shown[place])] for place in table} == table
+
+
+def in_words(value):
+    if not value:
+        return "not run"
+    mean, low, high, *half = value
+    return f"{mean} [{low}, {high}]" + "".join(f" ±{width}" for width in half)
