@@ -12,6 +12,7 @@ from isce import figures
 from isce.cells import Cell, Cells, label_of, mean, wilson_of
 from isce.evaluation import mcnemar, paired_seeds
 from isce.experiments import Experiment
+from isce.figures import eps_text
 from isce.records import Record
 
 Table = tuple[list[str], list[list[str]], str]
@@ -56,7 +57,7 @@ def results(experiment: Experiment, found: Cells, evidence: str) -> Table:
     rows = [[label, *(found.text(label, key) for key in names)] for label in found.labels]
     caption = (
         f"Accuracy in per cent: clean, under the strongest single attack on the objective's own training loss, and in "
-        f"the worst case over {suites(experiment)}; {plan.norm}, eps {plan.main_eps:g}."
+        f"the worst case over {suites(experiment)}; {plan.norm}, eps {eps_text(plan.main_eps)}."
     )
     return ["objective", *names.values()], rows, f"{caption} {evidence}"
 
@@ -77,11 +78,12 @@ def attacks(experiment: Experiment, found: Cells, evidence: str) -> Table:
     worst = [found.text(label, f"worst{where}") for label in found.labels]
     rows.append(["worst case", f"{plan.norm}{where}", _images(found, f"worst{where}"), *worst])
     caption = (
-        f"Every attack of {suites(experiment)}: accuracy in per cent at {plan.norm} eps {plan.main_eps:g}, or in the "
-        "threat model that is named. Where 'left' stands beside the number of images the row attacked what the rows "
-        "above had left, and its figure is what remains of all images after them all; elsewhere it is the row's own. "
-        "'target hit' is the share of images brought to the random wrong class that was asked for."
+        f"Every attack of {suites(experiment)}: accuracy in per cent at {plan.norm} eps {eps_text(plan.main_eps)}, or "
+        "in the threat model that is named. Where 'left' stands beside the number of images the row attacked what the "
+        "rows above had left, and its figure is what remains of all images after them all; elsewhere it is the row's "
+        "own. 'target hit' is the share of images brought to the random wrong class that was asked for."
     )
+    caption += " A figure without ± is of one training seed." if found.seeds > 1 else ""
     return ["attack", "threat", "images", *found.labels], rows, f"{caption} {evidence}"
 
 
@@ -117,7 +119,7 @@ def sweep(experiment: Experiment, found: Cells, evidence: str) -> Table:
     keys = ["clean", *(f"worst@{eps:g}" for eps in grid)]
     rows = [[label, *(found.text(label, key) for key in keys)] for label in found.labels]
     caption = f"Worst-case robust accuracy in per cent over {suites(experiment)}, {experiment.plans[0].norm}, by eps."
-    return ["objective", "clean", *(f"eps {eps:g}" for eps in grid)], rows, f"{caption} {evidence}"
+    return ["objective", "clean", *(f"eps {eps_text(eps)}" for eps in grid)], rows, f"{caption} {evidence}"
 
 
 def robust(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
@@ -140,7 +142,7 @@ def robust(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
     )
     frame = pd.DataFrame(rows)
     ends = "; ".join(
-        f"{label}: {part['worst'].iloc[0]:.0f}% at eps 0, {part['worst'].iloc[-1]:.0f}% at eps {grid[-1]:g}"
+        f"{label}: {part['worst'].iloc[0]:.0f}% at eps 0, {part['worst'].iloc[-1]:.0f}% at eps {eps_text(grid[-1])}"
         for label, part in frame.groupby("label", sort=False)
     )
     return figures.robust_accuracy(frame, norm), caption, f"Line plot of accuracy by eps. Worst case: {ends}."
@@ -216,7 +218,7 @@ def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) ->
         return None
     by_eps, by_steps = (pd.DataFrame(found).assign(percent=lambda f: 100 * f["accuracy"]) for found in rows.values())
     text = f"{n} test images, {over_seeds({row['run'].rsplit('-s', 1)[1] for row in rows['sweep']})}."
-    norm = experiment.plans[0].norm
+    norm, steps = experiment.plans[0].norm, ", ".join(f"{s:,}" for s in sorted(set(by_steps["steps"])))
     labels = ", ".join(label for label in order if label in set(by_eps["label"]))
     ends = ", ".join(f"{part['percent'].iloc[-1]:.0f}%" for _, part in by_eps.groupby("label", sort=False))
     swept = (
@@ -224,8 +226,8 @@ def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) ->
         f"none is left: if a curve does not reach 0, attacks fail rather than the network holds. {text}"
     )
     converged = (
-        f"Accuracy under the same attack at {norm} eps {plan.convergence_eps:g} with more and more steps, each budget "
-        f"alone: a curve that still falls has not converged. {text}"
+        f"Accuracy under the matched attack on the margin at {norm} eps {eps_text(plan.convergence_eps)} with more and "
+        f"more steps ({steps}), each budget alone: a curve that still falls has not converged. {text}"
     )
     eps_axis = figures.lines(by_eps, "eps", f"eps ({norm}, images in [0, 1])", order)
     step_axis = figures.lines(by_steps, "steps", "steps of the attack", order, log=True)
@@ -279,7 +281,7 @@ def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells
         return None
     caption = (
         f"Each objective against {base} in the worst case over {suites(experiment)} at {plan.norm} eps "
-        f"{plan.main_eps:g}: images robust under it alone, and under {base} alone (sum over seeds); exact McNemar p "
-        "value for each seed; mean difference in percentage points with its 95% t interval over seeds."
+        f"{eps_text(plan.main_eps)}: images robust under it alone, and under {base} alone (sum over seeds); exact "
+        "McNemar p value for each seed; mean difference in percentage points with its 95% t interval over seeds."
     )
     return ["objective", f"robust alone : {base} alone", "p by seed", "difference"], rows, f"{caption} {evidence}"

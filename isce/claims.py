@@ -6,13 +6,14 @@ SCE was the only other loss, which is C4 once more.
 Every rule compares accuracies over the same images and training seeds. A difference counts only where both of its 95%
 intervals, over images (Newcombe's, which is cautious here: it doesn't know that the images are the same) and over
 seeds where there are several (paired t), leave out 0. ``RULES`` says each in words; the book shows them beside the
-verdicts. Derived here; the claims are the paper's (title, abstract and introduction).
+verdicts. Derived here; the claims are the paper's (title, abstract and introduction). :mod:`isce.claims_report` makes
+the tables.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from isce.cells import Cells, mean, wilson_of
 from isce.config import ROOT, ObjectiveSpec, TrainParameters
 from isce.evaluation import paired_seeds, wilson
 from isce.experiments import Experiment
+from isce.figures import eps_text
 from isce.records import Record
 
 HOLDS, ONLY, NOT = "holds", "holds only under the paper's attack", "does not hold"
 CANT = "can't be tested here"
+ONE = "one network"
 PAPER = "pgd50-training"  # untargeted PGD with 50 steps on the model's own training loss
 REPORTED = 0.63  # the journal version's abstract: I-SCE over SCE on MNIST under untargeted PGD-50
 COSTS = ROOT / "benchmarks" / "results" / "losses-eager.json"
@@ -50,26 +53,6 @@ RULES = {
     "C7": f"A training step costs at most {COST:g} times that of SCE (upper end of the 95% interval).",
     "C8": "At some eps the 95% interval of the difference to SCE under untargeted PGD-50 on the own training loss "
     f"reaches +{100 * REPORTED:g} points.",
-}
-CLAIMS = {
-    "C1": "SCE fits but is vulnerable: clean and adversarial features are misaligned",
-    "C2": "losses that only separate the classes are limited in robustness",
-    "C3": "inference information gives inter-class separability",
-    "C4": "I-SCE generalises better to adversarial examples",
-    "C5": "I-SCE is robust in the min-max framework",
-    "C6": "I-SCE is superior to the state of the art under strong adaptive attacks",
-    "C7": "I-SCE is extremely easy to implement",
-    "C8": "on MNIST 63 points over SCE under untargeted PGD-50",
-}
-DIFFERS = {
-    "C1": "which features and distance the paper means is not known",
-    "C2": "the paper's versions of these losses were not at hand",
-    "C3": "a measure of ours, on one network of each",
-    "C4": "the paper's network and budgets were not at hand",
-    "C5": "attacked by ascent: the true maximum is at least as large",
-    "C6": "worst case over every attack here, not the paper's choice",
-    "C7": "the cost of a step is our addition to the claim",
-    "C8": "its eps and network are not stated where we could read it; where SCE keeps over 37% no loss can reach it",
 }
 
 
@@ -97,7 +80,7 @@ class Difference:
     Attributes:
         value: mean over the seeds.
         images: Newcombe's 95% interval over images.
-        seeds: 95% t interval over seeds, where there are several that differ.
+        seeds: 95% t interval over seeds, of no width where all seeds give the same; None: of one seed.
     """
 
     value: float
@@ -112,7 +95,7 @@ class Difference:
     def __str__(self) -> str:
         low, high = (100 * bound for bound in self.images)
         text = f"{100 * self.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
-        return text if self.seeds is None else f"{text} ± {50 * (self.seeds[1] - self.seeds[0]):.1f}"
+        return text if self.seeds is None else f"{text} ±{50 * (self.seeds[1] - self.seeds[0]):.1f}"
 
 
 def difference(found: Cells, label: str, base: str, key: str) -> Difference | None:
@@ -128,7 +111,7 @@ def difference(found: Cells, label: str, base: str, key: str) -> Difference | No
     seeds = None
     if len(shared) > 1:
         test = paired_seeds([cell.accuracy for cell in first], [cell.accuracy for cell in second])
-        seeds = None if test.low is None or test.high is None else (test.low, test.high)
+        seeds = (a - b, a - b) if test.low is None or test.high is None else (test.low, test.high)
     return Difference(a - b, (float(low), float(high)), seeds)
 
 
@@ -153,7 +136,8 @@ class Judge:
         self.objectives: dict[str, ObjectiveSpec] = {o.label: o for o in experiment.objectives}
         self.ours = [label for label in found.labels if self.objectives[label].name.startswith("isce")]
         self.others = [label for label in found.labels if label not in self.ours]
-        self.main = f"@{experiment.plans[0].main_eps:g}"
+        self.data = training.dataset
+        self.main, self.eps = f"@{experiment.plans[0].main_eps:g}", eps_text(experiment.plans[0].main_eps)
         self.grid = sorted({eps for plan in experiment.plans for eps in plan.eps})
         self.minmax: dict[str, list[dict[str, Any]]] = {}
         for label, record in minmax:
@@ -170,6 +154,12 @@ class Judge:
         found += [rule(label) for rule in each for label in self.ours]
         found.append(self._c7())
         return sorted((v for v in found if v is not None), key=lambda verdict: verdict.claim)
+
+    def _single(self, *labels: str) -> str:
+        """Said of accuracies that have no interval over seeds."""
+        if any(len(self.found.get(label, "clean")) > 1 for label in labels):
+            return ""
+        return f"; {ONE}" + (" of each" if len(labels) > 1 else "")
 
     def _halved(self, label: str) -> tuple[bool, str]:
         """Whether at the largest eps at most half of the clean accuracy is left, and how much is."""
@@ -190,18 +180,17 @@ class Judge:
             return None
         low, text = self._halved("sce")
         clean, attacked, eps = scatter
-        ours = (
-            f"clean {self.found.text('sce', 'clean')}, worst case at eps {self.grid[-1]:g}: {text}; scatter "
-            f"{clean:.2f} clean, {attacked:.2f} adversarial at eps {eps:g}"
-        )
-        return Verdict("C1", "sce", ours, HOLDS if low and attacked < clean else NOT)
+        ours = f"clean {self.found.text('sce', 'clean')}, worst case at eps {eps_text(self.grid[-1])}: {text}"
+        ours += f"{self._single('sce')}; scatter ({ONE}) {clean:.2f} clean, {attacked:.2f} adversarial at eps "
+        return Verdict("C1", "sce", ours + eps_text(eps), HOLDS if low and attacked < clean else NOT)
 
     def _c2(self) -> Verdict | None:
         some = [label for label in self.found.labels if self.objectives[label].name in SEPARATING]
         if not some:
             return None
         halves = [self._halved(label) for label in some]
-        ours = f"worst case at eps {self.grid[-1]:g}: " + ", ".join(text for _, text in halves)
+        ours = f"worst case at eps {eps_text(self.grid[-1])}: " + ", ".join(text for _, text in halves)
+        ours += self._single(*some)
         return Verdict("C2", ", ".join(some), ours, HOLDS if all(low for low, _ in halves) else NOT)
 
     def _c3(self, label: str) -> Verdict | None:
@@ -210,8 +199,8 @@ class Judge:
             return None
         (own, attacked, eps), (base, base_attacked, _) = mine, theirs
         ours = (
-            f"scatter {own:.2f}, of SCE {base:.2f}; of adversarial images at eps {eps:g} {attacked:.2f}, of SCE "
-            f"{base_attacked:.2f}; one network"
+            f"scatter {own:.2f}, of SCE {base:.2f}; of adversarial images at eps {eps_text(eps)} {attacked:.2f}, of "
+            f"SCE {base_attacked:.2f}; {ONE} of each"
         )
         return Verdict("C3", label, ours, HOLDS if own > base else NOT)
 
@@ -220,7 +209,8 @@ class Judge:
         worst = difference(self.found, label, "sce", f"worst{self.main}")
         if paper is None or worst is None:
             return None
-        ours = f"against SCE at eps {self.main[1:]}: {paper} under PGD-50, {worst} in the worst case"
+        ours = f"against SCE at eps {self.eps}: {paper} under PGD-50, {worst} in the worst case"
+        ours += _alone(paper, worst)
         verdict = NOT if not paper.positive else HOLDS if worst.positive else ONLY
         return Verdict("C4", label, ours, verdict)
 
@@ -237,7 +227,7 @@ class Judge:
         n = threat["n"]
         low, high = wilson(row["covered"] * n, n)
         share = f"{100 * row['covered']:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
-        ours = f"at eps {threat['eps']:g} m = {m:g} covers {share} of {n} images; one network"
+        ours = f"at eps {eps_text(threat['eps'])} m = {m:g} covers {share} of {n} images; {ONE}"
         return Verdict("C5", label, ours, HOLDS if row["covered"] >= 1 - MISSED else NOT)
 
     def _c6(self, label: str) -> Verdict | None:
@@ -249,8 +239,8 @@ class Judge:
         worst, paper = least(f"worst{self.main}"), least(f"attack:{PAPER}{self.main}")
         if worst is None or paper is None:
             return None
-        ours = f"worst case at eps {self.main[1:]}: {self.found.text(label, f'worst{self.main}')}; "
-        ours += f"against the best other, {worst[0]}: {worst[1]}"
+        ours = f"worst case at eps {self.eps}: {self.found.text(label, f'worst{self.main}')}; "
+        ours += f"against the best other, {worst[0]}: {worst[1]}{_alone(worst[1])}"
         if not any(self.objectives[other].name in SEPARATING for other in self.others):
             return Verdict("C6", label, ours, CANT)
         return Verdict("C6", label, ours, HOLDS if worst[1].positive else ONLY if paper[1].positive else NOT)
@@ -272,37 +262,11 @@ class Judge:
         known = {eps: found for eps, found in keys.items() if found is not None}
         if not known:
             return None
-        ours = "; ".join(f"eps {eps:g}: {found}" for eps, found in known.items())
+        ours = "; ".join(f"eps {eps_text(eps)}: {found}" for eps, found in known.items()) + _alone(*known.values())
         reached = any(found.images[1] >= REPORTED for found in known.values())
         return Verdict("C8", label, ours, HOLDS if reached else NOT)
 
 
-def table(judge: Judge, evidence: str) -> tuple[list[str], list[list[str]], str] | None:
-    """Columns, rows and caption for the report; None where nothing can be judged."""
-    found = judge.verdicts()
-    if not found:
-        return None
-    rows = [list(row) for row in _rows(found)]
-    caption = (
-        f"The claims by the records of '{judge.experiment.name}': main eps {judge.main[1:]}; ours in per cent and in "
-        "percentage points, with the 95% interval over images in brackets and, where there are several seeds, the "
-        f"half-width of that over seeds after ±. {evidence}"
-    )
-    return ["claim", "of", "verdict", "ours", "reported; what differs"], rows, caption
-
-
-def rules() -> tuple[list[str], list[list[str]], str]:
-    """Columns, rows and caption of the rules, for the report."""
-    rows = [[f"{claim} {CLAIMS[claim]}", rule, DIFFERS[claim]] for claim, rule in RULES.items()]
-    caption = (
-        "How each claim is judged. An inequality between accuracies counts only where both 95% intervals bear it out; "
-        "scatter is measured on one network of each loss and compared as a number."
-    )
-    return ["claim", "holds if", "what differs from the paper"], rows, caption
-
-
-def _rows(found: list[Verdict]) -> Iterator[tuple[str, ...]]:
-    for verdict in found:
-        claim = f"{verdict.claim} {CLAIMS[verdict.claim]}"
-        reported = f"+{100 * REPORTED:g} points" if verdict.claim == "C8" else "no figure at hand"
-        yield claim, verdict.label, verdict.verdict, verdict.ours, f"{reported}; {DIFFERS[verdict.claim]}"
+def _alone(*pairs: Difference) -> str:
+    """Said of differences that have no interval over seeds."""
+    return f"; {ONE} of each" if any(pair.seeds is None for pair in pairs) else ""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import NullFormatter
 
-from isce.figures import COLOURS, MARKERS
+from isce.figures import COLOURS, MARKERS, eps_text
 
 Arrays = Mapping[str, np.ndarray]
 TRAINING, MATCHED = COLOURS[1], COLOURS[0]
@@ -180,7 +180,7 @@ def promise(found: Mapping[str, Arrays], eps: float, standing: Mapping[str, tupl
         right.plot([middle], [one], color=colour, marker=marker, markersize=6, fillstyle="none")
         right.errorbar([middle], [all_steps], [half], color=colour, marker=marker, markersize=7, label=label)
     left.axvline(eps, color="black", linewidth=1, linestyle=":")
-    left.annotate(f" eps {eps:g}", (eps, -0.7), fontsize=9, va="center")
+    left.annotate(f" eps {eps_text(eps)}", (eps, -0.7), fontsize=9, va="center")
     left.set(yticks=range(len(found)), yticklabels=list(found), ylim=(len(found) - 0.4, -1), xlim=(0, None))
     left.set(xlabel=r"promised distance ($\ell_\infty$)")
     right.set(xlabel="median promised distance", ylabel="still right (%)", ylim=(-2, 102))

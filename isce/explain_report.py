@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
 from isce import explain_figures
+from isce.figures import eps_text
 from isce.records import EXPLAIN, Record
 
 Table = tuple[list[str], list[list[str]], str]
@@ -55,7 +56,7 @@ class Explained:
     def evidence(self) -> str:
         """Images, seed and ball, for captions."""
         seeds = sorted({record.run.rsplit("-s", 1)[1] for record in self.first.values()})
-        return f"{self.n:,} test images, training seed {', '.join(seeds)}; linf, eps {self.eps:.3g}."
+        return f"{self.n:,} test images, training seed {', '.join(seeds)}; linf, eps {eps_text(self.eps)}."
 
     def tables(self) -> Iterator[tuple[str, Table]]:
         """Every table with its name."""

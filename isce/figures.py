@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,14 @@ from matplotlib.figure import Figure
 # Okabe and Ito's palette: told apart with every common kind of colour blindness. Marker and line differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00", "#6A3D9A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+
+
+def eps_text(eps: float) -> str:
+    """An eps as tables and captions say it: ``0.1``, or ``8/255 (0.0314)`` where it is k/255 and no short decimal."""
+    levels = round(eps * 255)
+    if float(f"{eps:g}") == eps or not math.isclose(levels / 255, eps):
+        return f"{eps:g}"
+    return f"{levels}/255 ({eps:.3g})"
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -166,7 +175,7 @@ def coverage(rows: pd.DataFrame, norm: str) -> Figure:
         part = rows[rows["eps"] == eps]
         for number, (label, line) in enumerate(part.groupby("label", sort=False)):
             ax.plot(line["m"], line["covered"], label=label, **_style(number))
-        ax.set(title=f"eps {eps:g} ({norm})", xlabel="m", ylim=(-2, 102))
+        ax.set(title=f"{norm}, eps {eps_text(eps)}", xlabel="m", ylim=(-2, 102))
     axes[0].set_ylabel("covered (%)")
     axes[-1].legend(frameon=False)
     return figure

@@ -48,7 +48,7 @@ def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[st
 def bounds(records: list[tuple[str, Record]]) -> Table:
     """Softmax cross-entropy at the images, the inner maximum that ascent reached, and its proved bound, by eps."""
     rows = [
-        [label, f"{found['eps']:g}", *(_text(name, found[name]) for name in _SUMMARY)]
+        [label, figures.eps_text(found["eps"]), *(_text(name, found[name]) for name in _SUMMARY)]
         for label, _, found in _rows(records)
     ]
     caption = (
@@ -62,7 +62,7 @@ def bounds(records: list[tuple[str, Record]]) -> Table:
 def region(records: list[tuple[str, Record]]) -> Table:
     """The inference region over all images, at each eps."""
     rows = [
-        [label, f"{found['eps']:g}", *(_text(name, found["region"]["all"].get(name)) for name in _REGION)]
+        [label, figures.eps_text(found["eps"]), *(_text(name, found["region"]["all"].get(name)) for name in _REGION)]
         for label, _, found in _rows(records)
     ]
     caption = (

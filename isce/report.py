@@ -21,7 +21,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from isce import attack_report, claims, executed, figures, minmax_report, status_report, workflow
+from isce import attack_report, claims, claims_report, executed, figures, minmax_report, status_report, workflow
 from isce.cells import Cell, Cells, cells, label_of, mean
 from isce.experiments import Experiment, load_experiment
 from isce.explain_report import Explained
@@ -122,10 +122,10 @@ class Report:
             self._table(target, "region", *minmax_report.region(analysed), kinds=("minmax",))
             self._figure(target, "coverage", lambda: minmax_report.coverage(analysed), "minmax")
         evidence = f"Worst case over {attack_report.suites(self.experiment)}. {self._evidence()}"
-        judged = claims.table(claims.Judge(self.experiment, self.cells, analysed), evidence)
+        judged = claims_report.table(claims.Judge(self.experiment, self.cells, analysed), evidence)
         if judged:
             self._table(target, "verdicts", *judged, kinds=("attack", "minmax"))
-            self._table(target, "rules", *claims.rules(), kinds=("attack", "minmax"))
+            self._table(target, "rules", *claims_report.rules(), kinds=("attack", "minmax"))
         if any(EXAMPLES in record.files for record in self.records.values()):
             self._figure(target, "examples", self._examples, "attack")
         if self._explained:
@@ -177,7 +177,7 @@ class Report:
         for name, count in (("n_images", self.cells.images), ("n_seeds", self.cells.seeds)):
             found[name] = self._number(count, f"{count:,}", _sources(self.cells.all))
         main = self.experiment.plans[0].main_eps
-        found["eps_main"] = self._number(main, f"{main:g}", _sources(self.cells.all))
+        found["eps_main"] = self._number(main, figures.eps_text(main), _sources(self.cells.all))
         explained = self._explained.numbers(self._number) if self._explained else {}
         return found | self._effort() | explained
 
@@ -223,10 +223,12 @@ class Report:
             if record.kind == "train":
                 histories.setdefault(label_of(record), []).extend(record.figures["history"])
         ordered = {label: histories[label] for label in self.cells.labels if label in histories}
-        seeds = {record.run.rsplit("-s", 1)[1] for record in self.records.values() if record.kind == "train"}
+        trained = [record for record in self.records.values() if record.kind == "train"]
+        seeds = {record.run.rsplit("-s", 1)[1] for record in trained}
+        images, held = (max(r.figures[name] for r in trained) for name in ("train_images", "validation_images"))
         caption = (
-            "Training loss (each objective's own, so heights don't compare) and validation accuracy by epoch; "
-            f"{attack_report.over_seeds(seeds)}."
+            f"Training loss on {images:,} images (each objective's own, so heights don't compare) and accuracy on "
+            f"{held:,} validation images by epoch; {attack_report.over_seeds(seeds)}."
         )
         alt = "Two line plots by epoch, of training loss and of validation accuracy, for " + ", ".join(ordered) + "."
         return figures.training_curves(ordered), caption, alt
@@ -234,7 +236,7 @@ class Report:
     def _examples(self) -> tuple[Figure, str, str]:
         parts: dict[str, list[np.ndarray]] = {"clean": [], "adversarial": [], "predictions": []}
         titles: list[str] = []
-        each = max(1, 6 // len(self.cells.labels))
+        each, named = max(1, 6 // len(self.cells.labels)), dict[str, None]()
         for label in self.cells.labels:
             first = next(
                 name
@@ -242,13 +244,14 @@ class Report:
                 if EXAMPLES in record.files and label_of(record) == label and record.run not in self.broken
             )
             arrays = load_file((self.folder / first).parent / EXAMPLES)
+            named[f"'{self.records[first].figures['examples']}'"] = None
             for name, part in parts.items():
                 part.append(arrays[name][:each])
             titles += [label] * len(arrays["clean"][:each])
         plan = self.experiment.plans[0]
         caption = (
-            "Test images of the first training seed that were classified right and fell to the attack of "
-            f"{attack_report.suites(self.experiment)} that the record names, at {plan.norm} eps {plan.eps[-1]:g}; "
+            f"Test images of the first training seed that were classified right and fell to {', '.join(named)}, an "
+            f"attack of {attack_report.suites(self.experiment)}, at {plan.norm} eps {figures.eps_text(plan.eps[-1])}; "
             "under each the predicted class and its softmax probability on the raw logits."
         )
         alt = "Three rows: images, their adversarial versions, and the amplified difference."

@@ -1,4 +1,4 @@
-"""No result is typed in: digits in the prose of results stand in a role that reads records, or are facts named here."""
+"""No result is typed in: digits and fractions in words stand in a role that reads records, or are facts named here."""
 
 import re
 
@@ -22,6 +22,7 @@ FACTS = [
     r"float(32|64)\b",
     r"m = [25]\b",
     r"\b0\b(?![.,]\d)",
+    r"[Aa]t (half|a quarter)( of (it|the customary)|, )",  # of an eps
     r"28 by 28|32 by 32|8 by 8|8x8|\b(60|50|10),000( images| for testing)?|1,797( real)?",
 ]
 #: Facts of single pages: what a source says, or a setting.
@@ -32,7 +33,8 @@ OWN = {
     "adversarial_training.md": [r"steps of 0\.01 for each update"],
     "cifar10.md": [r"20,000 iterations"],
     "gallery.md": [r"scores of norm 1\b", r"nearly 1 for everything", r"255 levels"],
-    "region_seen.md": [r"where 1 would be half way"],
+    "region_seen.md": [r"where 1 would be half way", r"of half the distance to the nearest other class mean"],
+    "discussion.md": [r"be a third thing"],
     "why.md": [r"stop at 0 and 1\.", r"a gap of about 17\b", r"a margin of about 37\b", r"rises to 1 again"],
     "variations.md": [r"to 0\.3, with its clip"],
     "released.md": [  # the settings of the authors' script
@@ -40,7 +42,8 @@ OWN = {
         r"batches of (256\.|128)",
         r"momentum 0\.9",
         r"20,000 iterations",
-        r"rate 0\.1, 0\.01 from half and 0\.001",
+        r"rate 0\.1, 0\.01 from half and 0\.001 from three quarters of them",
+        r"Shifts of a tenth of the side",
         r"steps of 0\.01 or 0\.04 on",
         r"5 or 50 of them",
         r"at most 6\.4/255, 25\.5/255, 64/255",
@@ -48,6 +51,13 @@ OWN = {
         r"epochs are of 45,000\.",
     ],
 }
+
+
+#: Half of something, a third, two fifths; not the third of a row.
+FRACTION = (
+    r"\b(?:half|halves|(?:an?|one|two|three|four|five|six|seven|eight|nine)\s+"
+    r"(?:third|quarter|fifth|sixth|seventh|eighth|ninth|tenth)s?)\b"
+)
 
 
 def prose(text):
@@ -60,10 +70,13 @@ def prose(text):
 
 
 def typed(page, text):
-    """Digits of the prose that no fact explains, each with what stands around it."""
+    """Digits and fractions of the prose that no fact explains, each with what stands around it."""
     for fact in [*OWN.get(page, []), *FACTS]:
         text = re.sub(fact.replace(" ", r"\s+"), "", text)
-    return [text[max(0, found.start() - 30) : found.end() + 20] for found in re.finditer(r"\d[\d.,]*", text)]
+    return [
+        text[max(0, found.start() - 30) : found.end() + 20]
+        for found in re.finditer(rf"\d[\d.,]*|{FRACTION}", text, re.IGNORECASE)
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -72,7 +85,16 @@ def test_no_number_of_the_results_is_typed_in(page):
 
 
 @pytest.mark.parametrize(
-    "sentence", ["It keeps 73.4% of them.", "It fell by 12 points.", "Three of 200 images", "| sce | 42.8 |"]
+    "sentence",
+    [
+        "It keeps 73.4% of them.",
+        "It fell by 12 points.",
+        "Three of 200 images",
+        "| sce | 42.8 |",
+        "It keeps a fifth.",
+        "Two\nthirds fall.",
+        "More than half of the images stand.",
+    ],
 )
 def test_a_typed_result_is_found(sentence):
     assert typed("mnist.md", prose(f"# Title\n\n{sentence}\n"))
@@ -80,7 +102,7 @@ def test_a_typed_result_is_found(sentence):
 
 def test_what_comes_from_records_or_stands_in_code_is_not_a_typed_result():
     text = (
-        "It keeps {record}`mnist/sce.worst@0.1` of $m = 2$ [there](page2.md).\n\n"
+        "It keeps {record}`mnist/sce.worst@0.1` of $m = 2$ [there](page2.md), at a quarter of it, in the third row.\n\n"
         "```{records-table} a/b2\n:optional:\n```\n"
     )
     assert typed("mnist.md", prose(text)) == []

@@ -1,5 +1,6 @@
 """What a link to a theorem leads to is copied into the page, once, without ids, and only from inside the book."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 from isce.config import ROOT
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from isce_previews import add_previews
+from isce_previews import LINK, add_previews
 
 THEOREM = '<div class="proof" id="thm-one"><p>It <a href="other.html">holds</a>.<a class="headerlink">#</a></p></div>'
 
@@ -60,3 +61,10 @@ def test_nothing_outside_the_book_is_read(book):
 def test_a_failed_build_and_another_format_are_left_alone(book):
     assert "<template" not in build(book, error=RuntimeError())
     assert "<template" not in build(book, builder="singlehtml")
+
+
+def test_every_numbered_statement_of_the_book_has_a_preview():
+    pages = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "book" / "theory").glob("*.md"))
+    labels = re.findall(r"\{prf:[a-z]+\}[^\n]*\n:label: (\S+)", pages)
+    assert len(labels) > 20
+    assert [label for label in labels if not LINK.search(f'href="page.html#{label}"')] == []

@@ -5,7 +5,7 @@ import json
 import pytest
 from scipy.stats import norm
 
-from isce import claims
+from isce import claims, claims_report
 from isce.cells import Cell, Cells
 from isce.config import ROOT
 from isce.experiments import Experiment, load_experiment
@@ -215,10 +215,52 @@ def test_the_book_knows_every_verdict():
     assert all(f'"{verdict}": ' in written for verdict in (claims.HOLDS, claims.ONLY, claims.NOT, claims.CANT))
 
 
+def table(found, name="mnist"):
+    """Rows of the verdicts' table, as mappings from column to cell, and its caption."""
+    columns, rows, caption = claims_report.table(claims.Judge(load_experiment(name), found, []), "evidence.")
+    return [dict(zip(columns, row, strict=True)) for row in rows], caption
+
+
 def test_every_claim_is_explained_and_the_table_names_each_row():
-    assert set(claims.RULES) == set(claims.CLAIMS) == set(claims.DIFFERS) == {f"C{i}" for i in range(1, 9)}
-    judge = claims.Judge(load_experiment("mnist"), accuracies(sce=network(), isce_m2=network(), center=network()), [])
-    columns, rows, caption = claims.table(judge, "evidence.")
-    assert all(len(row) == len(columns) for row in rows)
-    assert all(row[0][:2] in claims.RULES and row[2] for row in rows)
+    numbers = {f"C{i}" for i in range(1, 9)}
+    assert set(claims.RULES) == set(claims_report.CLAIMS) == set(claims_report.DIFFERS) == numbers
+    rows, caption = table(accuracies(sce=network(), isce_m2=network(), center=network()))
+    assert rows
+    assert all(row["claim"][:2] in claims.RULES and all(row.values()) for row in rows)
     assert caption.endswith("evidence.")
+
+
+def test_the_table_says_where_a_verdict_is_from_what_it_is_about_and_what_was_reported():
+    rows, _ = table(accuracies(sce=network(), isce_m2=network(), center=network()))
+    found = {row["claim"][:2]: row for row in rows}
+    assert found["C4"]["experiment (data)"] == "mnist (MNIST)"
+    assert found["C7"]["experiment (data)"].startswith("benchmarks/losses.py")
+    assert found["C4"]["of (reading)"] == "isce-m2 (text reading)"
+    assert found["C2"]["of (reading)"] == "center"
+    assert {name: row["reported by the paper"].split(" (")[0] for name, row in found.items()} == {
+        name: "+63 points" if name == "C8" else "no figure at hand" for name in found
+    }
+    assert found["C4"]["deviation"] == claims_report.DIFFERS["C4"]
+
+
+def test_rows_come_in_the_order_of_the_claims_whatever_the_order_of_the_records():
+    every = accuracies(sce=network(), isce_m2=network(paper=0.7), center=network()).all
+    first, _ = table(Cells(every, ["sce", "isce-m2", "center"]))
+    second, _ = table(Cells(reversed(every), ["sce", "isce-m2", "center"]))
+    assert first == second
+    assert [row["claim"] for row in first] == sorted(row["claim"] for row in first)
+
+
+def test_figures_have_an_interval_over_seeds_or_say_that_there_is_one_network():
+    """Also where all seeds give the same."""
+    several = accuracies(sce=network(), isce_m2=network(paper=[0.6, 0.7, 0.8]), center=network())
+    single = Cells([cell for cell in several.all if cell.seed == "0"], several.labels)
+    for found in (several, single):
+        for row in table(found)[0]:
+            if row["claim"][:2] in ("C2", "C4", "C6", "C8"):
+                assert (claims.ONE in row["ours"]) == (found is single)
+                assert ("±" in row["ours"]) == (found is several)
+                assert row["ours"].count("±") == (row["ours"].count("[") if found is several else 0)
+    (ours,) = (row["ours"] for row in table(several)[0] if row["claim"].startswith("C4"))
+    assert "±24.8 under PGD-50" in ours  # t quantile with 2 degrees of freedom, 4.30, times 10 / sqrt(3)
+    assert ours.endswith("±0.0 in the worst case")

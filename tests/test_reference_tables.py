@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +17,13 @@ import isce_reference
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 
 
-def table(name: str) -> list[dict[str, str]]:
-    _, columns, rows = isce_reference.TABLES[name](ROOT, ROOT / "nowhere", lambda path: None)
+def table(name: str, report: Path = ROOT / "nowhere") -> list[dict[str, str]]:
+    _, columns, rows = isce_reference.TABLES[name](ROOT, report, lambda path: None)
     assert all(len(row) == len(columns) for row in rows)
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-@pytest.mark.parametrize("name", ["protocols", "evaluations", "experiments"])
+@pytest.mark.parametrize("name", ["protocols", "evaluations", "experiments", "effort"])
 def test_every_experiment_has_its_rows(name):
     assert sorted({row["experiment"] for row in table(name)}) == NAMES
 
@@ -43,3 +45,17 @@ def test_weights_by_hand():
     convolutions = sum(9 * a * b + b for a, b in ((1, 16), (16, 32), (32, 64)))
     found = {(row["network"], row["data"]): row["weights"] for row in table("networks")}
     assert found["small-cnn", "digits"] == f"{convolutions + 64 * 16 * 128 + 128:,}"
+
+
+def test_effort_is_what_the_reports_say_and_else_nothing(tmp_path: Path):
+    numbers = {"runs": {"text": "7 of 9"}, "hours": {"text": "1.5"}, "machines": {"text": "x86_64"}}
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "numbers.json").write_text(json.dumps(numbers))
+    found = {row["experiment"]: (row["runs done"], row["hours"], row["on"]) for row in table("effort", tmp_path)}
+    assert found["digits"] == ("7 of 9", "1.5", "x86_64")
+    others = {name: cells for name, cells in found.items() if name != "digits"}
+    assert all(cells[0].startswith("0 of ") and cells[1:] == ("not run yet", "") for cells in others.values())
+    wanted = {row["experiment"]: int(row["runs"]) for row in table("experiments")}
+    assert {name: int(cells[0].removeprefix("0 of ")) for name, cells in others.items()} == {
+        name: count for name, count in wanted.items() if name != "digits"
+    }

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from isce_report import ReportError, plain_table, read_json
-from sphinx.addnodes import download_reference
+from isce_made import evidence, plain_table, save_csv
+from isce_report import ReportError, read_json
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -100,15 +100,10 @@ class BenchmarkTable(SphinxDirective):
         except (ReportError, KeyError) as error:
             logger.warning("benchmark-table: %s lacks %s", file, error, location=self.get_location())
             return []
-        line = nodes.paragraph(classes=["isce-links"])
-        for name in (path, root / script):
-            relative = Path("..", *[".."] * self.env.docname.count("/"), name.relative_to(root)).as_posix()
-            text = name.relative_to(root).as_posix()
-            line += [download_reference("", "", nodes.inline(text, text), reftarget=relative), nodes.Text(" · ")]
-        line += [nodes.Text("run again with "), nodes.literal(command, command)]
-        box = nodes.container(classes=["isce-record"])
-        box += [plain_table(caption, columns, rows), nodes.container("", line, classes=["isce-evidence"])]
-        return [box]
+        files = [("CSV", save_csv(self.env, f"benchmark-{self.arguments[0]}", columns, rows))]
+        files += [(name.relative_to(root).as_posix(), name) for name in (path, root / script)]
+        line = evidence(self.env, files, nodes.Text("run again with "), nodes.literal(command, command))
+        return [nodes.container("", plain_table(caption, columns, rows), line, classes=["isce-record"])]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -34,7 +34,9 @@ logger = logging.getLogger(__name__)
 
 
 class RecordRole(SphinxRole):
-    """``{record}`digits/sce.clean` ``: one number of a report, with its records as hover title.
+    """``{record}`digits/sce.clean` ``: one number of a report, with its records as title.
+
+    ``isce-previews.js`` shows the title to a pointer, a finger and the keyboard alike.
 
     ``@main`` at the end of a key stands for ``@`` and the experiment's main eps.
     """
@@ -56,7 +58,7 @@ class RecordRole(SphinxRole):
             return nodes.abbreviation(NOT_RUN, NOT_RUN, explanation=hint, classes=["isce-not-run"])
         numbers = read_json(path)
         if key.endswith("@main") and "eps_main" in numbers:
-            key = key.removesuffix("main") + str(numbers["eps_main"]["text"])
+            key = key.removesuffix("main") + f"{numbers['eps_main']['value']:g}"
         if key not in numbers:
             close = ", ".join(sorted(numbers)[:12])
             raise ReportError(f"no number {key!r} in experiment {experiment!r}; the first that exist: {close}")

@@ -1,4 +1,4 @@
-"""Sphinx extension: the built book loads nothing from elsewhere, draws its theory figures itself, is valid HTML.
+"""Sphinx extension: the built book loads nothing from elsewhere and is valid HTML.
 
 MathJax comes from the installed package ``sphinx-mathjax-offline``; only the one bundle and the fonts that it needs
 are copied into the book (the package's own extension would copy all 24 MB).
@@ -83,16 +83,8 @@ def mend_pages(app: Sphinx, error: Exception | None) -> None:
             page.write_text(cleaned, encoding="utf-8")
 
 
-def draw_figures(app: Sphinx) -> None:
-    """Draw the theory figures; files whose content stays the same are left alone."""
-    from isce import theory_figures
-
-    theory_figures.write_all(Path(app.srcdir) / "figures")
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the steps."""
-    app.connect("builder-inited", draw_figures)
     app.connect("doctree-read", number_ids)
     app.connect("doctree-resolved", drop_thebe_settings, priority=900)
     app.connect("html-page-context", drop_thebe_scripts, priority=900)

@@ -14,7 +14,7 @@ from typing import Any
 from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 
-LINK = re.compile(r'href="(?P<page>[\w./-]*)#(?P<id>(?:thm|def|rem|cor|equation)-[\w-]+)"')
+LINK = re.compile(r'href="(?P<page>[\w./-]*)#(?P<id>(?:thm|def|rem|cor|conj|equation)-[\w-]+)"')
 START, END = "<!-- previews -->", "<!-- end of previews -->"
 OLD = re.compile(f"{START}.*?{END}", re.DOTALL)
 

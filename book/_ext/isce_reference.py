@@ -11,13 +11,15 @@ from typing import Any
 
 import yaml
 from docutils import nodes
-from isce_report import NOT_RUN, plain_table, read_json, report_folder
+from isce_made import evidence, made_by, plain_table, save_csv
+from isce_report import NOT_RUN, read_json, report_folder
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from isce import models
 from isce.config import TrainParameters
 from isce.experiments import Experiment, load_experiment
+from isce.figures import eps_text
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}  # channels, height, width
 Table = tuple[str, list[str], list[list[str]]]
@@ -65,6 +67,26 @@ def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table
     return caption, ["experiment", "what it is", "networks", "runs", "records", "hours", "whole"], rows
 
 
+def effort(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
+    """What the records at hand took: one row for every experiment file, those that have not been run among them."""
+    rows: list[list[str]] = []
+    for path in sorted((root / "experiments").glob("*.yaml")):
+        note(path)
+        experiment, numbers = load_experiment(path.stem), report / path.stem / "numbers.json"
+        note(numbers)
+        if numbers.is_file():
+            found = read_json(numbers)
+            row = [found[name]["text"] for name in ("runs", "hours", "machines")]
+        else:
+            row = [f"0 of {sum(runs_of(experiment).values())}", NOT_RUN, ""]
+        rows.append([path.stem, experiment.title, *row])
+    caption = (
+        "Effort, by experiment file: runs whose records are at hand, of those that it asks for; the sum of their "
+        "hours; the processors that they ran on."
+    )
+    return caption, ["experiment", "what it is", "runs done", "hours", "on"], rows
+
+
 def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
     """How every experiment trains: one row for each set of objectives that are trained alike."""
     del report
@@ -92,7 +114,7 @@ def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
 def _protocol(run: TrainParameters) -> tuple[str, ...]:
     epochs = f"{run.epochs} ({run.passes} passes)" if run.passes != run.epochs else f"{run.epochs}"
     rate = f"{run.optimizer.name} {run.optimizer.lr:g}, {run.schedule.name}"
-    kind = f"{run.adversarial.kind}, eps {run.adversarial.eps:.3g}" if run.adversarial else "ordinary"
+    kind = f"{run.adversarial.kind}, eps {eps_text(run.adversarial.eps)}" if run.adversarial else "ordinary"
     return run.model, epochs, str(run.batch_size), rate, run.augment, kind
 
 
@@ -106,9 +128,9 @@ def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table
         for plan in experiment.plans:
             whom = ", ".join(plan.objectives or ["all" if len(experiment.plans) == 1 else "all other runs"])
             seeds = ", ".join(map(str, plan.seeds or experiment.seeds))
-            grid = ", ".join(f"{eps:g}" for eps in plan.eps)
+            grid = ", ".join(eps_text(eps) for eps in plan.eps)
             images = f"{plan.images:,}" if plan.images else "all"
-            rows.append([path.stem, whom, seeds, plan.suite, plan.norm, grid, f"{plan.main_eps:g}", images])
+            rows.append([path.stem, whom, seeds, plan.suite, plan.norm, grid, eps_text(plan.main_eps), images])
     caption = "How each experiment attacks: suite, sizes of the ball, the one that verdicts are about, images."
     return caption, ["experiment", "objectives", "seeds", "suite", "norm", "eps", "main eps", "test images"], rows
 
@@ -169,6 +191,7 @@ def licence(package: str) -> str:
 
 
 TABLES: dict[str, Callable[[Path, Path, Callable[[Path], None]], Table]] = {
+    "effort": effort,
     "evaluations": evaluations,
     "experiments": experiments,
     "networks": networks,
@@ -183,12 +206,13 @@ class ReferenceTable(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        root = Path(self.env.srcdir).parent
-        make = TABLES[self.arguments[0]]
-        caption, columns, rows = make(
+        root, name = Path(self.env.srcdir).parent, self.arguments[0]
+        caption, columns, rows = TABLES[name](
             root, report_folder(self.config), lambda path: self.env.note_dependency(str(path))
         )
-        return [plain_table(caption, columns, rows)]
+        how = made_by(self.env, name, "book/_ext/isce_reference.py")
+        file = save_csv(self.env, name, columns, rows)
+        return [plain_table(caption, columns, rows), evidence(self.env, [("CSV", file)], *how)]
 
 
 class ExperimentFiles(SphinxDirective):

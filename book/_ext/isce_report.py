@@ -24,6 +24,7 @@ STALE = "The code or the parameters have changed since this was computed; the co
 NONE = "The records at hand hold nothing to show here."
 NOT_RUN = "not run yet"
 LONG = 48
+Spans = dict[tuple[int, int], int]
 VERDICTS = {
     "holds": "isce-holds",
     "holds only under the paper's attack": "isce-only",
@@ -171,7 +172,8 @@ class ReportDirective(SphinxDirective):
 class RecordsTable(ReportDirective):
     """``records-table``: a table of a report, in a box that scrolls sideways on a small screen.
 
-    With the flag ``wrap`` its cells are sentences: they wrap, and what repeats from row to row stands once.
+    With the flag ``wrap`` its cells are sentences: they wrap, and what repeats from row to row stands once. On a small
+    screen each row is a card then, whose cells say their column.
     """
 
     folder = "tables"
@@ -191,11 +193,14 @@ class RecordsTable(ReportDirective):
         group += [nodes.colspec(colwidth=1, stub=stub and number == 0) for number in range(len(columns))]
         group += nodes.thead("", self.row(columns))
         spans = _spans(rows, len(columns)) if "wrap" in self.options else {}
-        group += nodes.tbody("", *(self.row(row, spans, number) for number, row in enumerate(rows)))
+        labels = columns if "wrap" in self.options else []
+        group += nodes.tbody("", *(self.row(row, labels, spans, number) for number, row in enumerate(rows)))
         table += group
         return table
 
-    def row(self, cells: list[Any], spans: dict[tuple[int, int], int] | None = None, number: int = 0) -> nodes.row:
+    def row(
+        self, cells: list[Any], labels: list[str] | None = None, spans: Spans | None = None, number: int = 0
+    ) -> nodes.row:
         """One row; what comes from the file is text, never markup."""
         row = nodes.row()
         for column, cell in enumerate(cells):
@@ -204,6 +209,8 @@ class RecordsTable(ReportDirective):
                 text = str(cell)  # a sentence may wrap, a figure may not
                 classes = ["isce-head"] * (column == 0) + ["isce-long"] * (len(text) > LONG)
                 row += nodes.entry("", self.cell(text), classes=classes)
+                if column and labels:
+                    row[-1][0].insert(0, nodes.inline(labels[column], labels[column], classes=["isce-label"]))
                 if rows > 1:
                     row[-1]["morerows"] = rows - 1
         return row
@@ -221,33 +228,20 @@ class RecordsTable(ReportDirective):
         return nodes.paragraph("", "", *parts)
 
 
-def _spans(rows: list[list[Any]], columns: int) -> dict[tuple[int, int], int]:
-    """How many rows the first and the last cell of each row span; 0: a cell above spans this one too."""
-    spans: dict[tuple[int, int], int] = {}
-    for column in (0, columns - 1):
+def _spans(rows: list[list[Any]], columns: int) -> Spans:
+    """How many rows a cell spans that repeats while the first does, too, but for verdicts; 0: a cell above spans it."""
+    spans: Spans = {}
+    for column in range(columns):
         first = 0
         for number, row in enumerate(rows):
-            if number and (row[0], row[column]) == (rows[first][0], rows[first][column]):
+            same = (row[0], row[column]) == (rows[first][0], rows[first][column])
+            if number and same and row[column] not in VERDICTS:
                 spans[first, column] += 1
                 spans[number, column] = 0
             else:
                 first = number
                 spans[number, column] = 1
     return spans
-
-
-def plain_table(caption: str, columns: list[str], rows: list[list[str]]) -> nodes.table:
-    """A table of texts; the first column names the rows."""
-    table = nodes.table("", nodes.title(caption, caption), classes=["isce-table"])
-    group = nodes.tgroup(cols=len(columns))
-    group += [nodes.colspec(colwidth=1, stub=(number == 0)) for number in range(len(columns))]
-    for kind, lines in ((nodes.thead, [columns]), (nodes.tbody, rows)):
-        part = kind()
-        for cells in lines:
-            part += nodes.row("", *(nodes.entry("", nodes.paragraph(cell, cell)) for cell in cells))
-        group += part
-    table += group
-    return table
 
 
 class RecordsFigure(ReportDirective):

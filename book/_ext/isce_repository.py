@@ -1,7 +1,8 @@
 """Sphinx extension: all that needs the repository's address: ``repository.url`` in _config.yml, its one place.
 
 Without it there are no buttons. With it every page has repository, issue and download buttons, and one to launch the
-notebooks on Binder or Colab; each table and figure has launch links for the notebook that made it.
+notebooks on Binder or Colab; each table and figure has launch links for the notebook that made it. Binder installs
+``environment.yml`` and runs ``postBuild``; on Colab the reader installs the package, as ``notebooks.md`` says.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sphinx.errors import ConfigError
 ADDRESS = re.compile(r"https://(?P<host>[\w.-]+)/(?P<owner>[\w.-]+)/(?P<name>[\w.-]+?)(?:\.git)?/?")
 BUTTONS = ("use_repository_button", "use_issues_button", "use_download_button")
 FIRST = "notebooks/train.ipynb"
+TOOLTIPS = {"Binder": "Open on Binder", "Colab": "Open on Colab; first install the package (page Executed notebooks)"}
 
 
 def launches(url: str, branch: str, notebook: str) -> list[tuple[str, str]]:
@@ -50,7 +52,7 @@ def add_launch_button(app: Sphinx, page: str, template: str, context: dict[str, 
     """The theme has one for pages that are notebooks; here it opens the repository's notebooks from every page."""
     found = launches(*app.config.isce_repository, FIRST)
     if found:
-        buttons = [{"type": "link", "text": name, "url": url, "tooltip": f"Open on {name}"} for name, url in found]
+        buttons = [{"type": "link", "text": name, "url": url, "tooltip": TOOLTIPS[name]} for name, url in found]
         group = {"type": "group", "tooltip": "Run the notebooks", "icon": "fas fa-rocket", "label": "launch-buttons"}
         context["header_buttons"].insert(0, group | {"buttons": buttons})
 

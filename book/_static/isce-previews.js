@@ -1,10 +1,10 @@
-// Shows what a link to a theorem, a definition or an equation leads to, while the link is pointed at or has the focus.
+// Shows what a link to a theorem, a definition or an equation leads to, and where a number comes from, while either is
+// pointed at, tapped or has the focus.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const known = new Map();
   for (const template of document.querySelectorAll("template.isce-preview-of"))
     known.set(template.dataset.href, template);
-  if (known.size === 0) return;
   let box = null, owner = null, timer = 0;
 
   function hide() {
@@ -22,14 +22,14 @@ document.addEventListener("DOMContentLoaded", () => {
     box.style.top = `${(below ? at.bottom + gap : at.top - gap - size.height) + window.scrollY}px`;
   }
 
-  async function show(link, template) {
+  async function show(link, content) {
     hide();
     owner = link;
     box = document.createElement("div");
     box.className = "isce-preview";
     box.id = "isce-preview";
     box.setAttribute("role", "tooltip");
-    box.append(template.content.cloneNode(true));
+    box.append(content());
     box.addEventListener("mouseenter", () => clearTimeout(timer));
     box.addEventListener("mouseleave", hide);
     document.body.append(box);
@@ -40,14 +40,26 @@ document.addEventListener("DOMContentLoaded", () => {
     if (box === shown) place(link);
   }
 
-  for (const link of document.querySelectorAll("article a.reference")) {
-    const template = known.get(link.getAttribute("href"));
-    if (!template) continue;
-    const soon = () => { clearTimeout(timer); timer = setTimeout(() => show(link, template), 150); };
-    link.addEventListener("mouseenter", soon);
-    link.addEventListener("focus", soon);
+  function attach(link, content) {
+    const soon = () => {
+      clearTimeout(timer);
+      if (owner !== link) timer = setTimeout(() => show(link, content), 150);
+    };
+    for (const event of ["mouseenter", "focus", "click"]) link.addEventListener(event, soon);
     link.addEventListener("blur", hide);
     link.addEventListener("mouseleave", () => { clearTimeout(timer); timer = setTimeout(hide, 250); });
+  }
+
+  for (const link of document.querySelectorAll("article a.reference")) {
+    const template = known.get(link.getAttribute("href"));
+    if (template) attach(link, () => template.content.cloneNode(true));
+  }
+  // Without scripts a number's title is all there is; with them it must not show twice.
+  for (const number of document.querySelectorAll("article abbr:is(.isce-number, .isce-not-run)")) {
+    const text = number.title;
+    number.removeAttribute("title");
+    number.tabIndex = 0;
+    attach(number, () => document.createTextNode(text));
   }
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 });

@@ -61,6 +61,17 @@ def test_page_is_whole_on_a_phone(book: Path, watch: Watch, page: str):
     assert found == {"light": [], "dark": [], "axe": []}
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(("width", "cards"), [(DESKTOP, False), (PHONE, True)])
+def test_tables_of_sentences_are_read_without_scrolling_sideways(book: Path, watch: Watch, width: int, cards: bool):
+    watch.open((book / "verdict.html").as_uri(), width, "light")
+    boxes = watch.page.locator(".pst-scrollable-table-container:has(table.isce-wrap)")
+    assert boxes.count() > 1
+    assert boxes.evaluate_all("boxes => boxes.filter(b => b.scrollWidth > b.clientWidth + 1).length") == 0
+    label = watch.page.locator("table.isce-wrap .isce-label").first
+    assert label.is_visible() == cards
+
+
 GOOD = '<!doctype html><html lang="en"><title>t</title><main><h1>t</h1><article><p>text</p>{}</article></main></html>'
 FAULTS = {
     '<img src="none.png" alt="x">': "image does not load",

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 from bs4 import BeautifulSoup, Tag
 
+from isce import theory_figures
 from isce.config import ROOT
 
 pytestmark = pytest.mark.full
@@ -53,6 +54,31 @@ def test_each_can_be_downloaded_as_data_or_vector_graphic(book: Path):
         assert len(rows) == len(table.select("tbody tr"))
 
 
+def test_what_the_build_makes_itself_can_be_downloaded_beside_the_code_that_made_it(book: Path):
+    """Theory figures, tables of the benchmarks and of the project's own files."""
+    found: set[str] = set()
+    for page in sorted(book.rglob("*.html")):
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        for line in soup.select(".isce-evidence"):
+            if line.select_one(".isce-sources"):
+                continue
+            files, shown = linked(page, line), line.find_previous_sibling()
+            assert any((ROOT / name).is_file() and name.endswith(".py") for name in files)
+            file = files.get("SVG") or files["CSV"]
+            found.add(file.name)
+            if file.suffix == ".svg":
+                assert shown.name == "figure"
+                assert Path(shown.img["src"]).name == file.name
+                continue
+            with file.open(encoding="utf-8", newline="") as opened:
+                rows = list(csv.reader(opened))
+            assert len(rows) == len(shown.select("tr"))
+            assert [len(row) for row in rows] == [len(row.select("th, td")) for row in shown.select("tr")]
+    drawn = {f"{draw.__name__}.svg" for draw in theory_figures.FIGURES}
+    made = {"effort.csv", "experiments.csv", "packages.csv", "benchmark-steps.csv", "benchmark-autoattack.csv"}
+    assert drawn | made <= found
+
+
 def test_each_names_its_records_notebook_and_command(book: Path):
     for page, box in boxes(book):
         line = box.select_one(".isce-links")
@@ -72,8 +98,8 @@ def test_each_names_its_records_notebook_and_command(book: Path):
 
 
 NEEDED = {
-    "train": (r"\d+ training seed",),
-    "attack": (r"\d test images|^Test images", r"training seed", r"suites? '|matched attack|same attack", r"eps"),
+    "train": (r"\d training seed", r"\d images", r"\d validation images"),
+    "attack": (r"\d test images|^Test images .* fell to '", r"training seed", r"suites? '|matched attack", r"eps"),
     "minmax": (r"\d test images", r"training seed", r"\d+ x \d+ steps", r"(linf|l2) ball"),
     "explain": (r"\d test images|test images of some classes", r"[Tt]raining seed", r"eps|threat model"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from sphinx.errors import ConfigError
 from isce.config import ROOT
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from isce_repository import BUTTONS, configure, launches
+from isce_repository import BUTTONS, TOOLTIPS, configure, launches
 
 REPOSITORY = {"branch": "stable", "path_to_book": "book"}
 ADDRESS = "https://github.com/someone/isce"
@@ -44,6 +45,18 @@ def test_with_an_address_all_are_there(tmp_path: Path):
         ("Binder", "https://mybinder.org/v2/gh/someone/isce/stable?urlpath=lab/tree/notebooks/attack.ipynb"),
         ("Colab", "https://colab.research.google.com/github/someone/isce/blob/stable/notebooks/attack.ipynb"),
     ]
+
+
+def test_every_launch_button_has_a_tooltip():
+    assert {name for name, _ in launches(ADDRESS, "main", "a.ipynb")} == set(TOOLTIPS)
+
+
+def test_binder_makes_the_pinned_environment_and_installs_the_package():
+    """It reads both files from the root as long as there is no folder of its own."""
+    assert not any((ROOT / name).exists() for name in ("binder", ".binder"))
+    assert (ROOT / "environment.yml").is_file()
+    assert os.access(ROOT / "postBuild", os.X_OK)
+    assert "pip install --no-deps --editable ." in (ROOT / "postBuild").read_text(encoding="utf-8")
 
 
 def test_other_hosts_have_no_launch_links():

@@ -1,0 +1,71 @@
+"""What opens where one points, taps or tabs: the records behind a number, and the statement that a link leads to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from page_checks import Watch, violations
+from playwright.sync_api import Locator
+
+from isce.config import ROOT
+
+pytestmark = pytest.mark.full
+DESKTOP, PHONE = 1280, 390  # pixels
+
+
+@pytest.fixture(scope="module")
+def watch(context):
+    return Watch(context.new_page())
+
+
+def opened(watch: Watch) -> Locator:
+    """The box, once it is there."""
+    box = watch.page.locator("#isce-preview[role=tooltip]")
+    box.wait_for(state="visible")
+    return box
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_number_with_the_focus_says_its_records(book: Path, watch: Watch, scheme: str):
+    watch.open((book / "experiments" / "digits.html").as_uri(), DESKTOP, scheme)
+    number = watch.page.locator("article abbr.isce-number", has_text="%").first
+    assert number.evaluate("e => e.tabIndex") == 0, "the Tab key reaches it"
+    number.focus()
+    box = opened(watch)
+    assert number.get_attribute("aria-describedby") == box.get_attribute("id")
+    sources = re.findall(r"digits/\S+record\.json", box.inner_text())
+    assert sources
+    assert all((ROOT / "results" / source).is_file() for source in sources)
+    assert watch.look(scheme) + violations(watch.page) == []
+    watch.page.keyboard.press("Escape")
+    box.wait_for(state="detached")
+
+
+def test_a_number_that_is_tapped_says_its_records_within_the_screen(book: Path, watch: Watch):
+    watch.open((book / "experiments" / "digits.html").as_uri(), PHONE, "light")
+    for number in watch.page.locator("article abbr.isce-number", has_text="%").all()[:4]:
+        number.click()
+        box = opened(watch)
+        assert "record.json" in box.inner_text()
+        place = box.bounding_box()
+        assert place is not None
+        assert place["x"] >= 0
+        assert place["x"] + place["width"] <= PHONE
+        number.blur()
+        box.wait_for(state="detached")
+
+
+@pytest.mark.parametrize("kind", ["thm", "def", "conj"])
+def test_a_link_with_the_focus_shows_the_statement_that_it_leads_to(book: Path, watch: Watch, kind: str):
+    watch.open((book / "theory" / "notation.html").as_uri(), DESKTOP, "light")
+    link = watch.page.locator(f"article a.reference[href*='#{kind}-']").first
+    where, name = str(link.get_attribute("href")).split("#")
+    link.focus()
+    box = opened(watch)
+    box.locator("mjx-container").first.wait_for()
+    shown = box.locator("p.admonition-title").inner_text()
+    assert watch.faults == []
+    watch.open((book / "theory" / where).as_uri(), DESKTOP, "light")
+    assert watch.page.locator(f"#{name} p.admonition-title").first.inner_text() == shown
