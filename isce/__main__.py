@@ -13,11 +13,15 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isce.book import Build
 from isce.config import ROOT, ConfigError, read_yaml
-from isce.experiments import Experiment, load_experiment
+from isce.experiments import TIERS, Experiment, load_experiment
 from isce.records import RecordError
+
+if TYPE_CHECKING:
+    from isce.workflow import Run
 
 #: Above these sizes glibc would hand freed memory back to the system.
 KEPT_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
@@ -63,11 +67,10 @@ def _reproduce(options: argparse.Namespace) -> int:
     command += ["without_book"] if options.no_book or options.until else []
     command += ["--until", options.until] if options.until else []
     command += ["--nolock", "--config", f"experiment={experiment.name}", "build=build", f"device={options.device}"]
-    command += [f"minutes={experiment.minutes or 0:g}"]
     with _only_one(build) as lock:
-        workflow.plan(experiment.name, build)
+        planned = workflow.plan(experiment.name, build, device=options.device)
         if options.dry_run:
-            return _dry_run(experiment, [*command, "--dry-run", "--quiet", "host", "reason"])
+            return _dry_run(experiment, planned, options.device, [*command, "--dry-run", "--quiet", "host", "reason"])
         # Snakemake holds the lock as well: it goes on if this process alone is killed.
         code = subprocess.call(command, env=_environment(), pass_fds=[lock])  # noqa: S603
     if code:
@@ -85,8 +88,10 @@ def _reproduce(options: argparse.Namespace) -> int:
     return 0
 
 
-def _dry_run(experiment: Experiment, command: list[str]) -> int:
-    """Print the runs that Snakemake would start, and the experiment's measured cost."""
+def _dry_run(experiment: Experiment, planned: list[Run], device: str, command: list[str]) -> int:
+    """Print the runs that Snakemake would start, how long they should take, and the experiment's tier."""
+    from isce import cost
+
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         sys.stderr.write(done.stdout + done.stderr)
@@ -101,10 +106,13 @@ def _dry_run(experiment: Experiment, command: list[str]) -> int:
     order = ("train", "attack", "minmax", "explain", "tables", "book")
     for kind, run in sorted(todo, key=lambda job: (order.index(job[0]), job[1])):
         print(f"would run: {kind} {run}".rstrip())
-    whole = "what the whole experiment takes has not been measured"
+    tier = f" (tier {experiment.tier}: {TIERS[experiment.tier]})" if experiment.tier else ""
+    print(f"{experiment.title}{tier}: {f'{len(todo)} steps to do' if todo else 'everything is up to date'}")
+    if due := [run for run in planned if (run.kind, run.name) in todo]:
+        expected = cost.estimates(planned, device)
+        print(f"time: {cost.summary(due, expected, 'GPU' if cost.on_gpu(device) else 'core')}")
     if experiment.minutes:
-        whole = f"the whole experiment took {experiment.minutes:g} minutes ({experiment.measured_on})"
-    print(f"{experiment.title}: {len(todo)} steps to do; {whole}" if todo else "everything is up to date")
+        print(f"the whole experiment took {experiment.minutes:g} minutes ({experiment.measured_on})")
     return 0
 
 

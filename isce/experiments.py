@@ -12,6 +12,13 @@ from pydantic import Field, model_validator
 from isce.config import ROOT, ObjectiveSpec, Strict, TrainParameters, check_eps, load_named, validate
 from isce.suites import AttackParameters, CurvePlan, ExplainParameters, Suite
 
+#: Tiers of experiments, by what they are meant for.
+TIERS = {
+    "A": "two CPU cores, hours",
+    "B": "one GPU, about 20 minutes",
+    "C": "the rest, when there is time",
+}
+
 
 class AttackPlan(Strict):
     """The attacks on some training runs of an experiment; ``suite`` names a file of ``experiments/suites``."""
@@ -87,6 +94,7 @@ class Experiment(Strict):
 
     name: str
     title: str
+    tier: Literal["A", "B", "C"] | None = Field(default=None, description="what it is meant for; see TIERS")
     minutes: float | None = Field(default=None, gt=0, description="wall time, measured as `measured_on` says")
     measured_on: str | None = None
     objectives: list[ObjectiveSpec] = Field(min_length=1)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
-from isce import attacks, losses, models, records
+from isce import attacks, cost, losses, models, records
 from isce.config import ROOT, ConfigError, MinmaxParameters, TrainParameters
 from isce.experiments import Experiment, load_experiment
 from isce.records import NOTEBOOK, canonical, sha256
@@ -121,16 +121,18 @@ def _with_sources(suite: Suite, target: Run, trained: Mapping[str, Run]) -> tupl
     return Suite(name=suite.name, rows=rows, survivors_only=suite.survivors_only), list(sources.values())
 
 
-def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
+def plan(name: str, build: Path, root: Path = ROOT, device: str = "cpu") -> list[Run]:
     """Write ``params.yaml`` of every run of an experiment where it changed, and put damaged records aside.
 
     Afterwards a run is due exactly if its record is missing or older than its ``params.yaml``. The names of the runs
-    stand in ``keys/<experiment>.json``, with those of the training runs that each needs; the Snakefile reads it.
+    stand in ``keys/<experiment>.json``, with those of the training runs that each needs and the minutes that a cluster
+    is asked for (:func:`isce.cost.minutes`); the Snakefile reads it.
 
     Args:
         name: experiment file of ``experiments/``.
         build: the build folder.
         root: the project's folder.
+        device: where the runs are to go, which decides the minutes and nothing else.
 
     Returns:
         All runs of the experiment.
@@ -151,8 +153,12 @@ def plan(name: str, build: Path, root: Path = ROOT) -> list[Run]:
             if params.stat().st_mtime_ns > oldest:  # a change that was taken back
                 os.utime(params, ns=(oldest, oldest))
     _plan_report(name, build, root)
-    needs = {f"{run.kind}/{run.name}": run.needs for run in planned}
-    records.write_atomic(build / "keys" / f"{name}.json", json.dumps(needs) + "\n")
+    expected = cost.estimates(planned, device, root)
+    jobs = {
+        f"{run.kind}/{run.name}": {"needs": run.needs, "minutes": cost.minutes(expected[run.kind, run.name])}
+        for run in planned
+    }
+    records.write_atomic(build / "keys" / f"{name}.json", json.dumps(jobs) + "\n")
     return planned
 
 

@@ -58,13 +58,14 @@ def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table
         hand, hours = (found[name]["text"] if found else "" for name in ("runs", "hours"))
         networks = f"{len(experiment.objectives)} x {len(experiment.seeds)}"
         whole = f"{experiment.minutes:g} min: {experiment.measured_on}" if experiment.minutes else ""
+        tier = experiment.tier or ""
         counts = [networks, str(sum(runs_of(experiment).values())), hand.split(" ")[0] or NOT_RUN, hours]
-        rows.append([path.stem, experiment.title, *counts, whole])
+        rows.append([path.stem, experiment.title, tier, *counts, whole])
     caption = (
         "Every experiment file; networks are objectives times seeds. Hours are the sum over the records at hand, by "
         "the clock, with whatever else ran beside them; what the whole takes stands where it was measured in one go."
     )
-    return caption, ["experiment", "what it is", "networks", "runs", "records", "hours", "whole"], rows
+    return caption, ["experiment", "what it is", "tier", "networks", "runs", "records", "hours", "whole"], rows
 
 
 def effort(root: Path, report: Path, note: Callable[[Path], None]) -> Table:

@@ -16,6 +16,7 @@ from isce.experiments import load_experiment
 TINY = {
     "name": "tiny",
     "title": "Tiny",
+    "tier": "A",
     "minutes": 1,
     "measured_on": "no machine",
     "objectives": [{"name": "sce"}, {"name": "isce-released"}],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -43,6 +44,24 @@ def test_records_hold_parameters_outcome_and_hashes(built):
 
 def test_nothing_is_due_afterwards(built):
     assert built[0].due() == []
+
+
+def test_dry_run_says_the_tier_and_how_long_what_is_due_should_take(project):
+    def said():
+        code, out, err = project.reproduce("--dry-run", "--device", "cpu")
+        assert code == 0, out + err
+        return [line for line in out.splitlines() if not line.startswith("would run")]
+
+    tier, whole = "Tiny (tier A: two CPU cores, hours)", "the whole experiment took 1 minutes (no machine)"
+    assert said() == [f"{tier}: everything is up to date", whole]
+    project.change("isce/losses/released.py", "", CODE)
+    first, time, last = said()
+    assert (first, last) == (f"{tier}: {len(RELEASED)} steps to do", whole)
+    assert time.startswith("time: what they take is unknown")
+    assert project.isce("adopt", "--experiment", "tiny", "--partial")[0] == 0
+    assert re.fullmatch(
+        r"time: about [\d.]+ seconds on one core, [\d.]+ on two \(measured: 3 runs on .*\)", said()[1]
+    ), "another objective of the experiment was"
 
 
 CODE = "\nEXTRA = 1\n"
