@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,18 @@ def runs_of(experiment: Experiment) -> dict[str, int]:
     }
 
 
+def each(root: Path, note: Callable[[Path], None]) -> Iterator[Experiment]:
+    """Every experiment file in the order of the names; the page depends on it."""
+    for path in sorted((root / "experiments").glob("*.yaml")):
+        note(path)
+        yield load_experiment(path.stem)
+
+
 def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
     """Every experiment file: its runs, those at hand, what they took."""
     rows: list[list[str]] = []
-    for path in sorted((root / "experiments").glob("*.yaml")):
-        note(path)
-        experiment, numbers = load_experiment(path.stem), report / path.stem / "numbers.json"
+    for experiment in each(root, note):
+        numbers = report / experiment.name / "numbers.json"
         note(numbers)
         found = read_json(numbers) if numbers.is_file() else None
         hand, hours = (found[name]["text"] if found else "" for name in ("runs", "hours"))
@@ -60,7 +66,7 @@ def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table
         whole = f"{experiment.minutes:g} min: {experiment.measured_on}" if experiment.minutes else ""
         tier = experiment.tier or ""
         counts = [networks, str(sum(runs_of(experiment).values())), hand.split(" ")[0] or NOT_RUN, hours]
-        rows.append([path.stem, experiment.title, tier, *counts, whole])
+        rows.append([experiment.name, experiment.title, tier, *counts, whole])
     caption = (
         "Every experiment file; networks are objectives times seeds. Hours are the sum over the records at hand, by "
         "the clock, with whatever else ran beside them; what the whole takes stands where it was measured in one go."
@@ -71,16 +77,15 @@ def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table
 def effort(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
     """What the records at hand took: one row for every experiment file, those that have not been run among them."""
     rows: list[list[str]] = []
-    for path in sorted((root / "experiments").glob("*.yaml")):
-        note(path)
-        experiment, numbers = load_experiment(path.stem), report / path.stem / "numbers.json"
+    for experiment in each(root, note):
+        numbers = report / experiment.name / "numbers.json"
         note(numbers)
         if numbers.is_file():
             found = read_json(numbers)
             row = [found[name]["text"] for name in ("runs", "hours", "machines")]
         else:
             row = [f"0 of {sum(runs_of(experiment).values())}", NOT_RUN, ""]
-        rows.append([path.stem, experiment.title, *row])
+        rows.append([experiment.name, experiment.title, *row])
     caption = (
         "Effort, by experiment file: runs whose records are at hand, of those that it asks for; the sum of their "
         "hours; the processors that they ran on."
@@ -92,9 +97,7 @@ def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
     """How every experiment trains: one row for each set of objectives that are trained alike."""
     del report
     rows: list[list[str]] = []
-    for path in sorted((root / "experiments").glob("*.yaml")):
-        note(path)
-        experiment = load_experiment(path.stem)
+    for experiment in each(root, note):
         alike: dict[tuple[str, ...], list[str]] = {}
         for _, run in experiment.runs():
             labels = alike.setdefault(_protocol(run), [])
@@ -103,7 +106,7 @@ def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
         most = max(alike.values(), key=len)
         for values, labels in alike.items():
             whom = "all" if len(alike) == 1 else "all others" if labels is most else ", ".join(labels)
-            rows.append([path.stem, whom, *values])
+            rows.append([experiment.name, whom, *values])
     caption = (
         "How each experiment trains. Rates are those of the first step, before the schedule that is named; passes are "
         "forward and backward passes over the training data, of which adversarial training has more than epochs."
@@ -123,15 +126,13 @@ def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table
     """How every experiment attacks: one row for each of its plans."""
     del report
     rows: list[list[str]] = []
-    for path in sorted((root / "experiments").glob("*.yaml")):
-        note(path)
-        experiment = load_experiment(path.stem)
+    for experiment in each(root, note):
         for plan in experiment.plans:
             whom = ", ".join(plan.objectives or ["all" if len(experiment.plans) == 1 else "all other runs"])
             seeds = ", ".join(map(str, plan.seeds or experiment.seeds))
             grid = ", ".join(eps_text(eps) for eps in plan.eps)
             images = f"{plan.images:,}" if plan.images else "all"
-            rows.append([path.stem, whom, seeds, plan.suite, plan.norm, grid, eps_text(plan.main_eps), images])
+            rows.append([experiment.name, whom, seeds, plan.suite, plan.norm, grid, eps_text(plan.main_eps), images])
     caption = "How each experiment attacks: suite, sizes of the ball, the one that verdicts are about, images."
     return caption, ["experiment", "objectives", "seeds", "suite", "norm", "eps", "main eps", "test images"], rows
 
@@ -140,11 +141,9 @@ def networks(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
     """The networks of the experiments, with their weights counted on the data they are used for."""
     del report
     seen: dict[tuple[str, str], list[str]] = {}
-    for path in sorted((root / "experiments").glob("*.yaml")):
-        note(path)
-        experiment = load_experiment(path.stem)
+    for experiment in each(root, note):
         _, run = next(experiment.runs())
-        seen.setdefault((run.model, run.dataset), []).append(path.stem)
+        seen.setdefault((run.model, run.dataset), []).append(experiment.name)
     rows: list[list[str]] = []
     for (model, dataset), used in seen.items():
         shape = SHAPES[dataset]
