@@ -127,9 +127,9 @@ def _environment() -> dict[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from isce import workflow
+    from isce.execution import execute
 
-    workflow.execute(options.kind, options.params, options.device)
+    execute(options.kind, options.params, options.device)
     return 0
 
 
@@ -206,70 +206,11 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _adopt(options: argparse.Namespace) -> int:
-    """Replace an experiment's committed records by own ones; refused unless every run is done, current and whole.
+    from isce.adoption import adopt
 
-    With ``--partial`` the runs that are so replace theirs, one by one, and the other committed records stay.
-    """
-    from isce import records, workflow
-
-    experiment = load_experiment(options.experiment)
-    runs = workflow.runs(experiment)
-    source, target = ROOT / "build" / "runs", options.results / options.experiment
-    finished: list[workflow.Run] = []
-    for run in runs:
-        path = source / run.folder / "record.json"
-        try:
-            problem = workflow.damage(path) or (None if records.read(path).key == run.key else "is stale")
-        except RecordError as error:
-            problem = str(error)
-        if problem and not options.partial:
-            advice = f"`make reproduce EXPERIMENT={run.experiment}` first"
-            raise ConfigError(f"{run.kind} {run.name}: {problem}; {advice}, or adopt what is done (--partial)")
-        finished += [] if problem else [run]
-    if not finished:
-        raise ConfigError(f"no finished run of {options.experiment}: `make reproduce` first")
-    fresh = options.results / f".{options.experiment}.new"  # whole before the former ones go: the disk may be full
-    if fresh.exists():
-        shutil.rmtree(fresh)
-    try:
-        for run in runs:
-            former, place = target / run.kind / run.name, fresh / run.kind / run.name
-            if run in finished:
-                _copy_record(source / run.folder, place)
-                if run.name == experiment.shown:
-                    _copy_notebook(source / run.folder, place, run.kind)
-            elif former.exists():
-                shutil.copytree(former, place)
-        picture = ROOT / "build" / "report" / options.experiment / "figures" / "robust.svg"
-        if picture.is_file():  # the README shows it
-            records.write_atomic(fresh / picture.name, picture.read_bytes())
-        if target.exists():
-            shutil.rmtree(target)
-        fresh.replace(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    print(f"{len(finished)} of {len(runs)} records of {options.experiment} are now in {options.results}; commit them")
+    done, every = adopt(options.experiment, ROOT / "build" / "runs", options.results, options.partial)
+    print(f"{done} of {every} records of {options.experiment} are now in {options.results}; commit them")
     return 0
-
-
-def _copy_record(source: Path, target: Path) -> None:
-    """Copy a record and its small side files: no checkpoints, nor every adversarial point."""
-    from isce import records
-
-    side = [
-        n for n in records.read(source / "record.json").files if n in (records.EXAMPLES, records.MASKS, records.EXPLAIN)
-    ]
-    for name in [*side, "record.json"]:
-        records.write_atomic(target / name, (source / name).read_bytes())
-
-
-def _copy_notebook(source: Path, target: Path, kind: str) -> None:
-    """Copy an executed notebook without what belongs to the machine that ran it."""
-    from isce import executed, records, workflow
-
-    cleaned = executed.clean(source / records.NOTEBOOK, kind)
-    records.write_atomic(target / records.NOTEBOOK, cleaned)
-    records.write_atomic(target / workflow.NOTEBOOK_HASH, records.sha256(cleaned))
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The path of one number: experiment file -> runs -> records. What to run, under which key, and one run of it.
+"""The path of one number: experiment file -> runs -> records. What to run, under which key, and what is done and whole.
 
 ``workflow/Snakefile`` calls :func:`plan` and then decides by files alone: a run whose ``params.yaml`` is newer than its
 record is run again. ``params.yaml`` is rewritten only when its content changes, and holds the run's key: the hash of
@@ -7,12 +7,10 @@ parameters, code and package versions.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,95 +225,11 @@ def notebook_damage(folder: Path) -> str | None:
     return None
 
 
-def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
-    """Run one notebook with papermill and print one line about it.
-
-    Args:
-        kind: which notebook.
-        params: the run's ``params.yaml``; the run's files go beside it.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        root: the project's folder.
-
-    Raises:
-        RuntimeError: the notebook failed; the message holds the error and names the executed notebook.
-        ConfigError: ``params`` can't be read.
-    """
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    values = _read_params(params)
-    folder = params.parent
-    experiment, run = folder.parent.parent.name, folder.name
-    context = {"experiment": experiment, "run": run, "folder": str(folder.resolve()), "device": device}
-    started = time.monotonic()
-    out = folder / NOTEBOOK
-    try:
-        (folder / NOTEBOOK_HASH).unlink(missing_ok=True)
-        with _quiet_kernel():
-            papermill.execute_notebook(
-                str(root / "notebooks" / f"{kind}.ipynb"),
-                str(out),
-                parameters=values | context,
-                cwd=str(root),
-                progress_bar=False,
-                kernel_name="python3",
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
-            )
-        records.write_atomic(folder / NOTEBOOK_HASH, sha256(out))
-    except PapermillExecutionError as error:
-        raise RuntimeError(f"{kind} {experiment} {run}: {error.ename}: {error.evalue} (see {out})") from None
-    except OSError as error:
-        raise RuntimeError(f"{kind} {experiment} {run}: {error}") from None
-    record = records.read(folder / "record.json")
-    done, total = _progress(folder)
-    took = time.monotonic() - started
-    print(f"[{done:>3}/{total}] {kind:<7} {experiment} {run:<20} {_headline(record)} ({took:.0f} s)", flush=True)  # noqa: T201
-
-
-def _headline(record: records.Record) -> str:
-    figures, flags = record.figures, "".join(f", FLAG {name}" for name in record.flags)
-    if record.kind == "train":
-        reached = figures["validation_accuracy"]
-        return (f"validation accuracy {reached:.1%}" if reached is not None else "no epoch finished") + flags
-    if record.kind == "minmax":
-        threats = figures["threats"].items()
-        bounded = [f"{name} {found['certified']:.1%}" for name, found in threats if found["certified"] is not None]
-        return "certified " + (", ".join(bounded) or "none") + flags
-    if record.kind == "explain":
-        standing = figures["standing"]
-        own, best = (standing[f"adaptive-{name}"]["accuracy"] for name in ("training", "margin"))
-        return f"clean {standing['clean']['accuracy']:.1%}, attack on own loss {own:.1%}, on margin {best:.1%}{flags}"
-    worst = ", ".join(f"{threat} {outcome['worst']['accuracy']:.1%}" for threat, outcome in figures["threats"].items())
-    return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}{flags}"
-
-
-def _read_params(params: Path) -> dict[str, Any]:
+def read_params(params: Path) -> dict[str, Any]:
+    """A run's ``params.yaml``; raises ConfigError where it can't be read or holds no key."""
     from isce.config import read_yaml
 
     values = read_yaml(params)
     if "key" not in values:
         raise ConfigError(f"{params} has no key: it was not written by this workflow")
     return values
-
-
-@contextlib.contextmanager
-def _quiet_kernel() -> Any:
-    """Keep the kernel's threads to one and its debugger's warning silent; parallel runs share the cores."""
-    before = dict(os.environ)
-    os.environ |= {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _progress(run: Path) -> tuple[int, int]:
-    """How many runs of an experiment were done under their present key when this one was, and how many there are."""
-    planned = list(run.parent.parent.glob("*/*/params.yaml"))
-    own, done = records.read(run / "record.json").provenance.created, 0
-    for params in planned:
-        with contextlib.suppress(records.RecordError):
-            other = records.read(params.parent / "record.json")
-            done += other.provenance.created <= own and other.key == _read_params(params)["key"]
-    return done, len(planned)

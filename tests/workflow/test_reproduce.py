@@ -321,6 +321,9 @@ def test_what_is_done_can_be_adopted_run_by_run(project):
     assert changed == {"sce-s0"}
     assert (results / "attack" / "isce-released-s0" / "record.json").exists(), "stale, but the only one there is"
     assert not (results / "attack" / "retired-s0").exists(), "of no run of the experiment"
+    assert project.isce("report", "tiny", "--records", "results", "--out", "out")[0] == 0
+    drawn = project.root / "out" / "tiny" / "figures" / "robust.svg"
+    assert (results / "robust.svg").read_bytes() == drawn.read_bytes(), "drawn from what is committed, not from build/"
 
 
 def test_flag_and_diverged_training_reach_the_tables(project):
