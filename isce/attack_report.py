@@ -183,12 +183,9 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
 
 
 def _in_words(threat: str, norm: str) -> str:
-    """A key's threat as readers choose it; an eps that is no short decimal but a number of 255ths is given as that."""
+    """A key's threat as readers choose it."""
     name, _, eps = _full(threat, norm).partition("@")
-    levels = 255 * float(eps or 0)
-    if len(eps) > 6 and abs(levels - round(levels)) < 1e-3:
-        eps = f"{levels:.0f}/255 ({float(eps):.3g})"
-    return f"{name}, eps {eps}" if eps else name
+    return f"{name}, eps {eps_text(float(eps))}" if eps else name
 
 
 def _counts(cells: list[Cell]) -> str:

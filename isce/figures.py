@@ -19,10 +19,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 
 def eps_text(eps: float) -> str:
-    """An eps as tables and captions say it: ``0.1``, or ``8/255 (0.0314)`` where it is k/255 and no short decimal."""
-    levels = round(eps * 255)
-    if float(f"{eps:g}") == eps or not math.isclose(levels / 255, eps):
-        return f"{eps:g}"
+    """An eps as tables and captions say it: ``0.1``, or ``8/255 (0.0314)`` where it is k/255 and no short decimal.
+
+    Six digits are enough to know it by: records name threat models so.
+    """
+    levels, text = round(eps * 255), f"{eps:g}"
+    if len(text) <= 6 or not math.isclose(levels / 255, eps, rel_tol=1e-5):
+        return text
     return f"{levels}/255 ({eps:.3g})"
 
 

@@ -68,7 +68,15 @@ def test_a_curve_that_reached_zero_stays_there_in_the_mean():
 
 @pytest.mark.parametrize(
     ("eps", "text"),
-    [(0.1, "0.1"), (0.2, "0.2"), (1.0, "1"), (8 / 255, "8/255 (0.0314)"), (0.00784313725490196, "2/255 (0.00784)")],
+    [
+        (0.1, "0.1"),
+        (0.2, "0.2"),
+        (1.0, "1"),
+        (8 / 255, "8/255 (0.0314)"),
+        (0.0313725, "8/255 (0.0314)"),
+        (0.00784314, "2/255 (0.00784)"),
+        (1e-4, "0.0001"),
+    ],
 )
 def test_an_eps_is_said_in_grey_levels_where_no_short_decimal_says_it(eps, text):
     assert figures.eps_text(eps) == text

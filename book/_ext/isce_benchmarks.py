@@ -110,6 +110,20 @@ def plan(found: dict[str, Any]) -> Table:
     return caption, columns, rows
 
 
+def threads(found: dict[str, Any]) -> Table:
+    """Images per second of one run with one thread, one with many, and many with one."""
+    settings = dict.fromkeys(row["setting"] for row in found["rows"])
+    ways = dict.fromkeys((row["runs"], row["threads"]) for row in found["rows"])
+    rates = {(row["setting"], row["runs"], row["threads"]): row["images_per_s"] for row in found["rows"]}
+    rows = [[setting, *(f"{rates[setting, *way]:,.0f}" for way in ways)] for setting in settings]
+    names = [f"{runs} run{'s' * (runs > 1)}, {threads} thread{'s' * (threads > 1)}" for runs, threads in ways]
+    caption = (
+        "Training images per second by the clock, of all runs together; medians of "
+        f"{found['rounds']} measurements of {found['seconds']:g} s. {_where(found)}"
+    )
+    return caption, ["data:network", *names], rows
+
+
 def _where(found: dict[str, Any]) -> str:
     return "Measured with " + ", ".join(f"{name} {value}" for name, value in found["where"].items()) + "."
 
@@ -120,6 +134,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Table]]] = {
     "autoattack": ("autoattack.json", "benchmarks/suites.py", autoattack),
     "training": ("training.json", "benchmarks/training.py", training),
     "plan": ("plan.json", "benchmarks/plan.py", plan),
+    "threads": ("threads.json", "benchmarks/threads.py", threads),
 }
 
 

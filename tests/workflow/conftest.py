@@ -48,9 +48,9 @@ class Project:
             **options,
         )
 
-    def isce(self, *arguments, **options):
+    def isce(self, *arguments, timeout=600, **options):
         process = self.command(*arguments, **options)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate(timeout=timeout)
         return process.returncode, out, err
 
     def reproduce(self, *arguments, **options):

@@ -16,6 +16,8 @@ import pytest
 from isce import records, workflow
 from isce.config import ROOT
 
+from .conftest import Project
+
 SCRIPT = ROOT / "workflow" / "one_node_slurm.py"
 spec = importlib.util.spec_from_file_location("one_node_slurm", SCRIPT)
 one_node_slurm = importlib.util.module_from_spec(spec)
@@ -115,6 +117,28 @@ def test_records_are_those_of_one_machine(cluster, built):
     for job in kinds["examine"]:
         assert "TresPerJob" not in job, "attacks take no GPU if only training asks for one"
         assert job["MinMemoryNode"] == "2000M"
+
+
+@needs_slurm
+@pytest.mark.full
+def test_digits_gives_the_records_of_one_machine(tmp_path):
+    project = Project(tmp_path)
+    for part in ("isce", "notebooks", "workflow", "experiments", "book", "results"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+    command = ("reproduce", "--experiment", "digits", "--no-book")
+
+    def contents(folder):
+        found = records.read_all(tmp_path / folder / "digits").values()
+        return {(record.kind, record.run): record.content() for record in found}
+
+    code, out, err = project.isce(*command, "--profile", "slurm", before=NODE, timeout=7200)
+    assert code == 0, out + err
+    made = contents("build/runs")
+    if made != contents("results"):  # those were made on one machine too, but perhaps on another kind of CPU
+        shutil.rmtree(tmp_path / "build")
+        code, out, err = project.isce(*command, timeout=7200)
+        assert code == 0, out + err
+        assert made == contents("build/runs")
 
 
 @needs_slurm
