@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar
+from typing import Any
 
 from docutils import nodes
-from docutils.parsers.rst import directives
 from isce_made import evidence, plain_table, save_csv
 from isce_report import ReportError, read_json
 from sphinx.application import Sphinx
@@ -124,6 +123,14 @@ def threads(found: dict[str, Any]) -> Table:
     return caption, ["data:network", *names], rows
 
 
+def reliability(found: dict[str, Any]) -> Table:
+    """Outcome of the tests that kill, fill and damage."""
+    rows = [[row["test"], row["outcome"], f"{row['seconds']:.0f}"] for row in found["tests"]]
+    passed = sum(row["outcome"] == "passed" for row in found["tests"])
+    caption = f"{passed} of {len(rows)} tests passed; each is named by the sentence that it proves. {_where(found)}"
+    return caption, ["test", "outcome", "seconds"], rows
+
+
 def _where(found: dict[str, Any]) -> str:
     return "Measured with " + ", ".join(f"{name} {value}" for name, value in found["where"].items()) + "."
 
@@ -134,6 +141,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Table]]] = {
     "autoattack": ("autoattack.json", "benchmarks/suites.py", autoattack),
     "training": ("training.json", "benchmarks/training.py", training),
     "plan": ("plan.json", "benchmarks/plan.py", plan),
+    "reliability": ("reliability.json", "benchmarks/reliability.py", reliability),
     "threads": ("threads.json", "benchmarks/threads.py", threads),
 }
 
@@ -142,7 +150,6 @@ class BenchmarkTable(SphinxDirective):
     """``benchmark-table steps``: one of ``TABLES``, or the command that makes it."""
 
     required_arguments = 1
-    option_spec: ClassVar = {"class": directives.class_option}
 
     def run(self) -> list[nodes.Node]:
         file, script, make = TABLES[self.arguments[0]]
