@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from isce import figures
+from isce.attack_rows import Table, count_range, in_full, of_all, suites
 from isce.cells import Cell, Cells, label_of, mean, wilson_of
 from isce.evaluation import mcnemar, paired_seeds
 from isce.experiments import Experiment
 from isce.figures import eps_text
 from isce.records import Record
 
-Table = tuple[list[str], list[list[str]], str]
 Drawn = tuple[Figure, str, str]
 #: Kinds of figures in the book's interactive figure: the heading that the attack stands under, and what is said of it.
 KINDS = {
@@ -31,12 +31,6 @@ KINDS = {
     ),
 }
 FLAGS_HEADER = ["run", "flag", "detail"]
-
-
-def suites(experiment: Experiment) -> str:
-    """The names of the experiment's suites, as a caption says them."""
-    names = list(dict.fromkeys(f"'{plan.suite}'" for plan in experiment.plans))
-    return f"suite {names[0]}" if len(names) == 1 else f"suites {', '.join(names)} (by run)"
 
 
 def eps_grid(experiment: Experiment) -> list[float]:
@@ -60,57 +54,6 @@ def results(experiment: Experiment, found: Cells, evidence: str) -> Table:
         f"the worst case over {suites(experiment)}; {plan.norm}, eps {eps_text(plan.main_eps)}."
     )
     return ["objective", *names.values()], rows, f"{caption} {evidence}"
-
-
-def attacks(experiment: Experiment, found: Cells, evidence: str) -> Table:
-    """One row for each attack and threat model, one column for each objective: all that was run at the main eps."""
-    plan = experiment.plans[0]
-    where = f"@{plan.main_eps:g}"
-    rows: list[list[str]] = []
-    for key in found.keys:
-        kind, _, rest = key.partition(":")
-        name, _, threat = rest.partition("@")
-        if kind not in ("attack", "hit") or not (key.endswith(where) or _elsewhere(threat)):
-            continue
-        row = f"{name} (target hit)" if kind == "hit" else name
-        accuracies = [found.text(label, key) for label in found.labels]
-        rows.append([row, _full(threat, plan.norm), _images(found, key), *accuracies])
-    worst = [found.text(label, f"worst{where}") for label in found.labels]
-    rows.append(["worst case", f"{plan.norm}{where}", _images(found, f"worst{where}"), *worst])
-    caption = (
-        f"Every attack of {suites(experiment)}: accuracy in per cent at {plan.norm} eps {eps_text(plan.main_eps)}, or "
-        "in the threat model that is named. Where 'left' stands beside the number of images the row attacked what the "
-        "rows above had left, and its figure is what remains of all images after them all; elsewhere it is the row's "
-        "own. 'target hit' is the share of images brought to the random wrong class that was asked for."
-    )
-    caption += " A figure without ± is of one training seed." if found.seeds > 1 else ""
-    return ["attack", "threat", "images", *found.labels], rows, f"{caption} {evidence}"
-
-
-def _images(found: Cells, key: str) -> str:
-    """On how many images a row was run, and whether it attacked survivors alone."""
-    cells = _of_all(found, key)
-    return _range(cell.n for cell in cells) + (", left" if any(cell.left for cell in cells) else "")
-
-
-def _of_all(found: Cells, key: str) -> list[Cell]:
-    return [cell for label in found.labels for cell in found.get(label, key)]
-
-
-def _range(counts: Iterable[int]) -> str:
-    """One number, or the lowest and the highest."""
-    every = sorted(set(counts))
-    return f"{every[0]:,}" if len(every) == 1 else f"{every[0]:,} to {every[-1]:,}"
-
-
-def _full(threat: str, norm: str) -> str:
-    """A key's threat with its norm."""
-    return threat if _elsewhere(threat) else f"{norm}@{threat}"
-
-
-def _elsewhere(threat: str) -> bool:
-    """Whether a key's threat is another model than the experiment's norm."""
-    return not threat.replace(".", "").replace("e-", "").isdigit()
 
 
 def sweep(experiment: Experiment, found: Cells, evidence: str) -> Table:
@@ -162,7 +105,7 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
         row, _, threat = key.partition("@")
         if not threat or row.startswith("hit:"):
             continue
-        cells = _of_all(found, key)
+        cells = of_all(found, key)
         kind = "left" if any(cell.left for cell in cells) else row.partition(":")[0]
         about = {"threat": _in_words(threat, plan.norm), "kind": kind, "on": _counts(cells)}
         figures_of = [[round(value, 1) for value in found.percents(label, key)] for label in found.labels]
@@ -184,7 +127,7 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
 
 def _in_words(threat: str, norm: str) -> str:
     """A key's threat as readers choose it."""
-    name, _, eps = _full(threat, norm).partition("@")
+    name, _, eps = in_full(threat, norm).partition("@")
     return f"{name}, eps {eps_text(float(eps))}" if eps else name
 
 
@@ -192,7 +135,7 @@ def _counts(cells: list[Cell]) -> str:
     """How many images and training seeds are behind the cells of one key."""
     seeds = [sum(cell.label == label for cell in cells) for label in dict.fromkeys(cell.label for cell in cells)]
     ending = "s" if max(seeds) > 1 else ""
-    return f"{_range(cell.n for cell in cells)} test images, {_range(seeds)} training seed{ending}"
+    return f"{count_range(cell.n for cell in cells)} test images, {count_range(seeds)} training seed{ending}"
 
 
 def readings(experiment: Experiment, found: Cells, evidence: str) -> Drawn:

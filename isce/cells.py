@@ -10,6 +10,8 @@ from isce.config import ObjectiveSpec
 from isce.evaluation import mean_interval, wilson
 from isce.records import Record
 
+NOT_RUN = "not run"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -117,7 +119,7 @@ class Cells:
     def text(self, label: str, key: str) -> str:
         """What :meth:`percents` returns, in words."""
         if not (found := self.percents(label, key)):
-            return "not run"
+            return NOT_RUN
         value, low, high, *half = found
         return f"{value:.1f} [{low:.1f}, {high:.1f}]" + "".join(f" ±{width:.1f}" for width in half)
 

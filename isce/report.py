@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
 from isce import attack_report, claims, claims_report, executed, figures, minmax_report, status_report, workflow
+from isce.attack_rows import attacks, by_attack
 from isce.cells import Cell, Cells, cells, label_of, mean
 from isce.experiments import Experiment, load_experiment
 from isce.explain_report import Explained
@@ -90,7 +91,9 @@ class Report:
             return False
         common = (self.experiment, self.cells, self._evidence())
         self._table(target, "results", *attack_report.results(*common))
-        self._table(target, "attacks", *attack_report.attacks(*common))
+        self._table(target, "attacks", *attacks(*common))
+        for name, table in by_attack(*common).items():
+            self._table(target, f"attack-{name}", *table)
         self._table(target, "sweep", *attack_report.sweep(*common))
         chosen = attack_report.chooser(*common) | self._origin("attack")
         compact = json.dumps(chosen, allow_nan=False, separators=(",", ":"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from isce import attack_report, figures
+from isce import attack_report, attack_rows, figures
 from isce.cells import Cell, Cells, cells
 from isce.config import ROOT
 from isce.experiments import Experiment, load_experiment
@@ -102,7 +102,7 @@ def test_committed_figures_are_those_of_the_tables(name):
     assert chosen["start"] in [one["threat"] for one in chosen["attacks"][0]["at"]]
     shown = {(attack["name"], one["threat"]): one["figures"] for attack in chosen["attacks"] for one in attack["at"]}
     assert len(shown) == len([key for key in found.keys if "@" in key and not key.startswith("hit:")])
-    columns, rows, _ = attack_report.attacks(asked, found, "")
+    columns, rows, _ = attack_rows.attacks(asked, found, "")
     assert columns[3:] == [one["label"] for one in chosen["objectives"]]
     table = {
         (attack, attack_report._in_words(threat, "")): texts

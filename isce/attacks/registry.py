@@ -23,7 +23,7 @@ class Attack(NamedTuple):
         targeted: whether it can, or can only, be sent after one wrong class.
         steps: it takes a number of steps.
         minimal: it looks for the smallest change, whatever eps is.
-        foreign: a package's own loop runs it: if it fails, its row is flagged and the evaluation goes on.
+        package: whose loop runs it; empty: ours.
         eps: the budget in a threat model of its own, where there is only one sensible value.
         params: further parameters, with their defaults.
     """
@@ -35,39 +35,50 @@ class Attack(NamedTuple):
     targeted: Literal["no", "may", "must"] = "no"
     steps: bool = True
     minimal: bool = False
-    foreign: bool = False
+    package: str = ""
     eps: float | None = None
     params: Mapping[str, float] = MappingProxyType({})
 
+    @property
+    def foreign(self) -> bool:
+        """Whether a package's own loop runs it: if it fails, its row is flagged and the evaluation goes on."""
+        return bool(self.package)
+
 
 def _gradient(*norms: str, random: bool = False, steps: bool = True) -> Attack:
-    return Attack("gradient", ("training", "matched"), norms, random, targeted="may", steps=steps, foreign=True)
+    return Attack("gradient", ("training", "matched"), norms, random, targeted="may", steps=steps, package="advertorch")
 
 
-def _minimal(*norms: str, targeted: Literal["no", "may", "must"] = "no", **params: float) -> Attack:
-    return Attack("minimum", norms=norms, targeted=targeted, minimal=True, foreign=True, params=params)
+def _minimal(
+    *norms: str, targeted: Literal["no", "may", "must"] = "no", package: str = "advertorch", **params: float
+) -> Attack:
+    return Attack("minimum", norms=norms, targeted=targeted, minimal=True, package=package, params=params)
 
 
 _ATTACKS = {
-    "autoattack": Attack("ensemble", steps=False, foreign=True),
+    "autoattack": Attack("ensemble", steps=False, package="pyautoattack"),
     "bim": _gradient("linf", "l2"),
     "cw": _minimal("l2", targeted="may", confidence=0, search_steps=5, lr=0.01, initial_const=0.01),
-    "deepfool": _minimal("linf", "l2", candidates=10, overshoot=0.02),
+    "deepfool": _minimal("linf", "l2", package="foolbox", candidates=10, overshoot=0.02),
     "fab": _minimal("linf", "l2"),
     "fgsm": _gradient("linf", "l2", steps=False),
-    "jsma": Attack("pixels", norms=("l0",), targeted="must", steps=False, foreign=True, params={"theta": 1}),
+    "jsma": Attack("pixels", norms=("l0",), targeted="must", steps=False, package="advertorch", params={"theta": 1}),
     "lbfgs": _minimal("l2", targeted="must", search_steps=5, initial_const=0.01),
-    "local-search": Attack("pixels", norms=("l0",), foreign=True, params={"seeds": 128}),
+    "local-search": Attack("pixels", norms=("l0",), package="advertorch", params={"seeds": 128}),
     "matched": Attack("matched", ("training", "matched", "ce", "margin", "dlr", "targeted"), random=True),
     "mim": _gradient("linf"),  # advertorch's l_2 form divides by the change of each pixel: NaN where there is none
     "pgd": _gradient("linf", "l2", random=True),
     "released": Attack("released", ("training",), norms=("released",), eps=1),
     "search": Attack("black_box", ("margin",), random=True),
     "simba": Attack("queries", ("margin",), norms=("l2",), random=True),
-    "single-pixel": Attack("pixels", norms=("l0",), foreign=True, eps=1),
-    "spatial": Attack("deform", norms=("spatial",), targeted="may", foreign=True, eps=1, params={"smoothness": 1}),
-    "spsa": Attack("queries", norms=("linf",), foreign=True, params={"samples": 128, "delta": 0.01, "lr": 0.01}),
-    "transfer": Attack("gradient", ("training", "matched"), ("linf",), foreign=True),
+    "single-pixel": Attack("pixels", norms=("l0",), package="advertorch", eps=1),
+    "spatial": Attack(
+        "deform", norms=("spatial",), targeted="may", package="advertorch", eps=1, params={"smoothness": 1}
+    ),
+    "spsa": Attack(
+        "queries", norms=("linf",), package="advertorch", params={"samples": 128, "delta": 0.01, "lr": 0.01}
+    ),
+    "transfer": Attack("gradient", ("training", "matched"), ("linf",), package="advertorch"),
 }
 
 
