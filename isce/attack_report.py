@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from isce import figures
-from isce.attack_rows import Table, count_range, in_full, of_all, suites
+from isce.attack_rows import Table, count_range, in_full, of_all, short, suites
 from isce.cells import Cell, Cells, label_of, mean, wilson_of
 from isce.evaluation import mcnemar, paired_seeds
 from isce.experiments import Experiment
@@ -180,7 +180,7 @@ def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) ->
 def flags(records: Iterable[Record]) -> Table:
     """Every red flag of the records."""
     rows = [
-        [f"{record.kind} {record.run}", name, detail]
+        [f"{record.kind} {record.run}", name, short(detail)]
         for record in records
         for name, detail in sorted(record.flags.items())
     ]
@@ -207,7 +207,7 @@ def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells
         if not tests:
             continue
         only = f"{sum(t.only_first for t in tests)} : {sum(t.only_second for t in tests)}"
-        p_values = ", ".join(f"{t.p_value:.2g}" for t in tests)
+        p_values = ", ".join(f"{t.p_value:#.2g}" for t in tests)
         one, two = ({c.seed: c.accuracy for c in found.get(name, f"worst{where}")} for name in (label, base))
         shared = sorted(set(one) & set(two))
         over_seeds = "one seed"

@@ -27,7 +27,7 @@ def attacks(experiment: Experiment, found: Cells, evidence: str) -> Table:
     where = f"@{plan.main_eps:g}"
     rows = _rows(experiment, found)
     worst = [found.text(label, f"worst{where}") for label in found.labels]
-    rows.append(["worst case", f"{plan.norm}{where}", _images(found, f"worst{where}"), *worst])
+    rows.append(["worst case", short(f"{plan.norm}{where}"), _images(found, f"worst{where}"), *worst])
     caption = f"{_caption('Every attack', experiment, found, rows)} {evidence}"
     return ["attack", "threat", "images", *found.labels], rows, caption
 
@@ -64,7 +64,7 @@ def _rows(experiment: Experiment, found: Cells) -> list[list[str]]:
             continue
         row = f"{name}{HIT}" if kind == "hit" else name
         accuracies = [found.text(label, key) for label in found.labels]
-        rows.append([row, in_full(threat, plan.norm), _images(found, key), *accuracies])
+        rows.append([row, short(in_full(threat, plan.norm)), _images(found, key), *accuracies])
     return rows
 
 
@@ -105,6 +105,11 @@ def count_range(counts: Iterable[int]) -> str:
 def in_full(threat: str, norm: str) -> str:
     """A key's threat with its norm."""
     return threat if _elsewhere(threat) else f"{norm}@{threat}"
+
+
+def short(text: str) -> str:
+    """A text that names threats, with an eps that is k/255 as that alone: ``linf@8/255``."""
+    return re.sub(r"@(0\.\d{5,})", lambda eps: f"@{eps_text(float(eps[1])).partition(' (')[0]}", text)
 
 
 def _elsewhere(threat: str) -> bool:

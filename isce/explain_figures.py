@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,7 +134,7 @@ def _trajectories(ax: Axes, ways: np.ndarray, kink: float, colour: str) -> None:
 
 def gradients(found: Mapping[str, Arrays]) -> Figure:
     """Of each image against its margin: size of the training loss's gradient, and what float32 and the loss keep."""
-    figure, (axes,) = _grid(1, 3, 11.4, 3.9)
+    figure, (axes,) = _grid(1, 3, 9.4, 3.9)
     smallest = min((a["gradients.size"][a["gradients.size"] > 0].min(initial=1) for a in found.values()), default=1)
     for number, (label, arrays) in enumerate(found.items()):
         right = arrays["gradients.margin"] > 0
@@ -151,7 +152,8 @@ def gradients(found: Mapping[str, Arrays]) -> Figure:
         ax.set_ylim(-1.05, 1.05)
         ax.axhline(0, color="black", linewidth=0.8)
     handles, labels = axes[0].get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    columns = min(5, len(labels))
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, markerscale=2)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
@@ -167,7 +169,7 @@ def promise(found: Mapping[str, Arrays], eps: float, standing: Mapping[str, tupl
         standing: by label: per cent right after one step, and after the adaptive attack on the margin, and of that the
             half-width of a Wilson interval.
     """
-    figure, axes = _grid(1, 2, 9.6, 0.32 * len(found) + 2.6)
+    figure, axes = _grid(1, 2, 9.0, 0.32 * len(found) + 2.6)
     left, right = axes[0]
     for number, (label, arrays) in enumerate(found.items()):
         distance = arrays["gradients.distance"].astype(float)
@@ -184,7 +186,7 @@ def promise(found: Mapping[str, Arrays], eps: float, standing: Mapping[str, tupl
     left.set(yticks=range(len(found)), yticklabels=list(found), ylim=(len(found) - 0.4, -1), xlim=(0, None))
     left.set(xlabel=r"promised distance ($\ell_\infty$)")
     right.set(xlabel="median promised distance", ylabel="still right (%)", ylim=(-2, 102))
-    right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    right.legend(frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -259,11 +261,13 @@ def gallery_sheet(arrays: Arrays, rows: Sequence[Sequence[str]], labels: Sequenc
         for number, difference in enumerate(change / largest / 2 + 0.5):
             _picture(ax, _NAMES + _PAIR * number + 1.06, line * _LINE + 0.1, difference, difference=True)
         text = f"x {127.5 / largest:.2g}" if change.any() else "no change"
-        ax.text(_NAMES + 1.56, line * _LINE + 1.13, text, fontsize=7, ha="center", va="top")
+        ax.text(_NAMES + 1.56, line * _LINE + 1.13, text, fontsize=_LETTERS, ha="center", va="top")
     return figure
 
 
 _NAMES, _PAIR, _LINE = 2.5, 2.2, 1.42  # width of the names, of an image with its change; height of a row: in pictures
+_LETTERS = 9  # points
+_NAME = 22  # letters of a name on one line
 
 
 def _row(
@@ -271,13 +275,14 @@ def _row(
 ) -> None:
     """The name of an attack, and its images with the predicted class and its probability; a wrong one bold, marked."""
     top = line * _LINE + 0.1
-    ax.text(_NAMES - 0.12, top + 0.5, "\n".join(filter(None, name)), fontsize=7.5, ha="right", va="center")
+    words = "\n".join(line for part in name for line in textwrap.wrap(part, _NAME))
+    ax.text(_NAMES - 0.12, top + 0.5, words, fontsize=_LETTERS, ha="right", va="center")
     for number, (image, (predicted, confidence), label) in enumerate(zip(images, found, labels, strict=True)):
         left, wrong = _NAMES + _PAIR * number, int(predicted) != label
         _picture(ax, left, top, image)
         text = f"{int(predicted)} ({confidence:.0%}){' ≠' if wrong else ''}"
         style: dict[str, Any] = {"fontweight": "bold", "color": TRAINING} if wrong else {}
-        ax.text(left + 0.5, top + 1.03, text, fontsize=7, ha="center", va="top", **style)
+        ax.text(left + 0.5, top + 1.03, text, fontsize=_LETTERS, ha="center", va="top", **style)
 
 
 def _picture(ax: Axes, left: float, top: float, image: np.ndarray, difference: bool = False) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
 from isce import explain_figures
-from isce.figures import eps_text
+from isce.figures import eps_text, three
 from isce.records import EXPLAIN, Record
 
 Table = tuple[list[str], list[list[str]], str]
@@ -85,7 +85,7 @@ class Explained:
         rows: list[list[str]] = []
         for label, record in self.first.items():
             of = record.figures["gradients"]
-            medians = [f"{of[name][_MEDIAN]:.3g}" for name in ("margin", "slope", "distance")]
+            medians = [three(of[name][_MEDIAN]) for name in ("margin", "slope", "distance")]
             shares = [f"{100 * of[name]:.1f}" for name in ("tiny", "zero", "matched_tiny")]
             kept = [_range(of[name]) for name in ("kept", "aim")]
             rows.append([label, *medians, *shares, *kept, f"{100 * self.backwards(label):.1f}"])
@@ -110,12 +110,10 @@ class Explained:
         rows: list[list[str]] = []
         for label, record in self.first.items():
             of = record.figures["features"]
-            ratios = [f"{of[name]:.3g}" for name in ("separation", "adversarial_separation")]
+            ratios = [three(of[name]) for name in ("separation", "adversarial_separation")]
             shares = [f"{100 * of[name]:.1f}" for name in ("nearest", "adversarial_nearest")]
             margins = [record.figures["gradients"]["margin"], of["adversarial_margin"]]
-            rows.append(
-                [label, *ratios, f"{of['moved'][_MEDIAN]:.2f}", *shares, *(f"{m[_MEDIAN]:.3g}" for m in margins)]
-            )
+            rows.append([label, *ratios, three(of["moved"][_MEDIAN]), *shares, *(three(m[_MEDIAN]) for m in margins)])
         caption = (
             "Embeddings and margins of the images and of the last points of the plain ascent on the margin. Scatter "
             "between classes over within. Moved: median distance from clean to adversarial, in halves of the distance "
@@ -131,11 +129,12 @@ class Explained:
             for name in ASCENTS if of else ():
                 shares = [_share(of[name][what]) for what in ("rises", "widens", "standing", "standing_others")]
                 rows.append([label, name, f"{of['beyond']} of {of['right']}", *shares])
-        columns = ["objective", "ascends", "beyond the kink", "t_y rises (%)", "margin widens (%)", "stand (%)"]
+        columns = ["objective", "ascends", "beyond the kink", "true entry rises (%)", "margin widens (%)", "stand (%)"]
         caption = (
             "Images that are classified right and start beyond the kink of the clip; of these, how many the first step "
-            "of a plain ascent takes further towards e_y, and away from the decision boundary on the sphere; how many "
-            f"of them, and of the images before the kink, no step misclassifies. {self.evidence}"
+            "of a plain ascent takes further beyond it, where the true class's entry rises, and how many away from the "
+            "decision boundary on the sphere, where the margin widens; how many of them, and of the images before the "
+            f"kink, no step misclassifies. {self.evidence}"
         )
         return [*columns, "others stand (%)"], rows, caption
 
@@ -299,7 +298,7 @@ def _percent(share: float) -> tuple[float, str]:
 
 
 def _three(value: float) -> tuple[float, str]:
-    return value, f"{value:.3g}"
+    return value, three(value)
 
 
 def _share(share: float | None) -> str:

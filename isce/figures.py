@@ -29,15 +29,33 @@ def eps_text(eps: float) -> str:
     return f"{levels}/255 ({eps:.3g})"
 
 
+def three(value: float) -> str:
+    """A number with three significant digits, zeros at its end among them: ``1.90``, ``2,930``, ``6.71e-05``."""
+    digits = float(f"{value:.3g}")
+    if digits and not 1e-4 <= abs(digits) < 1e6:
+        return f"{value:.2e}"
+    return f"{digits:,.0f}" if abs(digits) >= 100 else f"{value:#.3g}"
+
+
 def _style(number: int) -> dict[str, Any]:
     """Colour and marker of the line with this number; no pair comes twice within 81."""
     turn, place = divmod(number, len(COLOURS))
     return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)]}
 
 
+def _below(figure: Figure, ax: Axes) -> None:
+    """A legend of all panels, below them."""
+    handles, labels = ax.get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
+
+
+MANY = 7  #: lines of which a legend would cover some
+
+
 def _legend(ax: Axes) -> None:
     """A legend; of many lines beside the axes, where it covers none of them."""
-    if len(ax.get_legend_handles_labels()[1]) > 7:
+    if len(ax.get_legend_handles_labels()[1]) > MANY:
         ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     else:
         ax.legend(frameon=False)
@@ -72,7 +90,9 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
             ax.fill_between(mean.index, low, high, color=_style(number)["color"], alpha=0.2, linewidth=0)
     left.set(xlabel="epoch", ylabel="training loss (each objective's own)")
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
-    if right.lines:
+    if len(right.lines) > MANY:
+        _below(figure, right)
+    elif right.lines:
         right.legend(frameon=False)
     return figure
 
@@ -140,19 +160,21 @@ def example_images(
         ax.set_axis_off()
         ax.text(0.5, 0.5, "No image fell to this attack.", ha="center", va="center")
         return figure
-    figure = Figure(figsize=(1.25 * count + 0.4, 4.4), layout="constrained", facecolor="white")
+    width = 1.25 * count + 0.4
+    figure = Figure(figsize=(width, 4.4), layout="constrained", facecolor="white")
     axes = figure.subplots(3, count, squeeze=False)
+    size = max(8.0, 0.85 * width)  # of letters: a wide figure is shown smaller
     largest = max(float(np.abs(adversarial - clean).max()), 1e-12)
     rows = (clean, adversarial, (adversarial - clean) / largest / 2 + 0.5)
     for column in range(count):
         for row, images in enumerate(rows):
             _image(axes[row][column], images[column], difference=row == 2)
         for row, (predicted, confidence) in enumerate(predictions[column].reshape(2, 2)):
-            axes[row][column].set_xlabel(f"{int(predicted)} ({confidence:.0%})", fontsize=8)
+            axes[row][column].set_xlabel(f"{int(predicted)} ({confidence:.0%})", fontsize=size)
         if titles:
-            axes[0][column].set_title(titles[column], fontsize=8)
+            axes[0][column].set_title(titles[column], fontsize=size)
     for row, name in enumerate(("image", "adversarial", f"difference x {0.5 / largest:.2g}")):
-        axes[row][0].set_ylabel(name, fontsize=8)
+        axes[row][0].set_ylabel(name, fontsize=size)
     return figure
 
 
@@ -180,7 +202,7 @@ def coverage(rows: pd.DataFrame, norm: str) -> Figure:
             ax.plot(line["m"], line["covered"], label=label, **_style(number))
         ax.set(title=f"{norm}, eps {eps_text(eps)}", xlabel="m", ylim=(-2, 102))
     axes[0].set_ylabel("covered (%)")
-    axes[-1].legend(frameon=False)
+    _below(figure, axes[-1])
     return figure
 
 

@@ -38,7 +38,7 @@ _SHARES = {"certified", "robust", "covered"}
 def _text(name: str, value: float | None) -> str:
     if value is None:
         return "none"
-    return f"{100 * value:.1f}" if name in _SHARES else f"{value:.3g}"
+    return f"{100 * value:.1f}" if name in _SHARES else figures.three(value)
 
 
 def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -14,11 +14,13 @@ from typing import Any
 from docutils import nodes
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import desc_annotation, pending_xref
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
+
+from isce.config import ROOT
 
 SETTINGS: dict[str, Any] = {
     "add_module_names": False,
@@ -38,6 +40,7 @@ SETTINGS: dict[str, Any] = {
     # Links that don't lead into this package are text: other packages' pages are not at hand without a network.
     "nitpick_ignore_regex": [(r"py:.*", r"(?!isce\.).*")],
 }
+WRAPPED = re.compile(r"mappingproxy\((\{.*?\})\)", re.DOTALL)
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "length at least"}
 
 
@@ -78,11 +81,31 @@ def escape_bars(app: Sphinx, what: str, name: str, found: Any, options: Any, lin
     lines[:] = [line if "`" in line else line.replace("|", r"\|") for line in lines]
 
 
-def drop_signature(
+def shorten_signature(
     app: Sphinx, what: str, name: str, found: Any, options: Any, signature: str | None, returned: str | None
-) -> tuple[str, None] | None:
-    """A model's fields say what its signature would, and better."""
-    return ("", None) if what == "class" and issubclass(found, BaseModel) else None
+) -> tuple[str, str | None] | None:
+    """A model's fields say what its signature would, and better; defaults name no object and no folder of a machine."""
+    if what == "class" and issubclass(found, BaseModel):
+        return "", None
+    if signature is None:
+        return None
+    signature = WRAPPED.sub(r"\1", signature)
+    signature = re.sub(
+        r"<[^<>]*(<[^<>]*>)?>", "...", signature
+    )  # an object's name would keep it from being read as Python
+    return re.sub(rf"PosixPath\('{re.escape(str(ROOT))}(?:/([^']*))?'\)", _folder, signature), returned
+
+
+def _folder(path: re.Match[str]) -> str:
+    return f"ROOT / {path[1]!r}" if path[1] else "ROOT"
+
+
+def show_values(app: Sphinx, doctree: nodes.document) -> None:
+    """Values of mappings without the wrapper that keeps them from being changed."""
+    for about in doctree.findall(desc_annotation):
+        for text in list(about.findall(nodes.Text)):
+            if (value := WRAPPED.sub(r"\1", text)) != text:
+                text.parent.replace(text, nodes.Text(value))
 
 
 def rejoin(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
@@ -136,7 +159,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", settle)
     app.connect("autodoc-process-docstring", escape_bars, priority=800)  # after napoleon
     app.connect("autodoc-process-docstring", list_fields, priority=900)
-    app.connect("autodoc-process-signature", drop_signature)
+    app.connect("autodoc-process-signature", shorten_signature)
+    app.connect("doctree-read", show_values)
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
     app.connect("autodoc-process-docstring", rejoin, priority=700)  # after napoleon, too

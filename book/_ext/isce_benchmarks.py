@@ -132,7 +132,13 @@ def reliability(found: dict[str, Any]) -> Table:
 
 
 def _where(found: dict[str, Any]) -> str:
-    return "Measured with " + ", ".join(f"{name} {value}" for name, value in found["where"].items()) + "."
+    """The machine and the versions, as a sentence; what belongs to one group is named without it."""
+    named = [item for name, value in found["where"].items() for item in _items(name, value)]
+    return f"Measured with {', '.join(named)}."
+
+
+def _items(name: str, value: Any) -> list[str]:
+    return [f"{key} {each}" for key, each in value.items()] if isinstance(value, dict) else [f"{name} {value}"]
 
 
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Table]]] = {
@@ -144,6 +150,9 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Table]]] = {
     "reliability": ("reliability.json", "benchmarks/reliability.py", reliability),
     "threads": ("threads.json", "benchmarks/threads.py", threads),
 }
+
+
+JOINED = {"attacks": 1, "training": 2}  #: leading columns whose empty cells go on with the one above
 
 
 class BenchmarkTable(SphinxDirective):
@@ -167,7 +176,8 @@ class BenchmarkTable(SphinxDirective):
         files = [("CSV", save_csv(self.env, f"benchmark-{self.arguments[0]}", columns, rows))]
         files += [(name.relative_to(root).as_posix(), name) for name in (path, root / script)]
         line = evidence(self.env, files, nodes.Text("run again with "), nodes.literal(command, command))
-        return [nodes.container("", plain_table(caption, columns, rows), line, classes=["isce-record"])]
+        table = plain_table(caption, columns, rows, joined=JOINED.get(self.arguments[0], 0))
+        return [nodes.container("", table, line, classes=["isce-record"])]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

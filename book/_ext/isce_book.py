@@ -24,6 +24,7 @@ from isce_report import (
     read_json,
     report_folder,
     split,
+    typeset,
 )
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -31,6 +32,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
 logger = logging.getLogger(__name__)
+LOSS = "I-SCE"
 
 
 class RecordRole(SphinxRole):
@@ -70,7 +72,21 @@ class RecordRole(SphinxRole):
         if number.get("stale"):
             title = f"stale ({STALE.split(';')[0].lower()}); {title}"
             classes.append("isce-stale-number")
-        return nodes.abbreviation(number["text"], number["text"], explanation=title, classes=classes)
+        return nodes.abbreviation(number["text"], typeset(number["text"]), explanation=title, classes=classes)
+
+
+def keep_together(app: Sphinx, doctree: nodes.document, name: str) -> None:
+    """A line may not break within the loss's name."""
+    if app.builder.format != "html":
+        return
+    for text in list(doctree.findall(nodes.Text)):
+        if LOSS not in text or isinstance(text.parent, nodes.literal | nodes.literal_block | nodes.raw | nodes.title):
+            continue
+        pieces: list[nodes.Node] = []
+        for number, piece in enumerate(text.split(LOSS)):
+            pieces += [nodes.inline(LOSS, LOSS, classes=["isce-name"])] if number else []
+            pieces += [nodes.Text(piece)] if piece else []
+        text.parent.replace(text, pieces)
 
 
 def _from_environment(variable: str, default: str) -> str:
@@ -89,6 +105,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("isce_report", "", "env", types=[str])
     app.add_config_value("isce_records", "", "env", types=[str])
     app.connect("config-inited", read_environment)
+    app.connect("doctree-resolved", keep_together)
     app.add_role("record", RecordRole())
     app.add_directive("records-table", RecordsTable)
     app.add_directive("records-figure", RecordsFigure)

@@ -10,10 +10,12 @@ import csv
 import io
 import os
 from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from isce_report import LONG, typeset
 from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -22,6 +24,7 @@ from isce import theory_figures
 from isce.records import write_atomic
 
 FIGURES = "figures"
+SHORT = 14  #: letters of a cell that never wraps
 
 
 def link(env: BuildEnvironment, file: Path, text: str) -> nodes.Node:
@@ -49,18 +52,42 @@ def made_by(env: BuildEnvironment, function: str, source: str) -> list[nodes.Nod
     ]
 
 
-def plain_table(caption: str, columns: list[str], rows: list[list[str]]) -> nodes.table:
-    """A table of texts; the first column names the rows."""
-    table = nodes.table("", nodes.title(caption, caption), classes=["isce-table"])
+def plain_table(
+    caption: str, columns: list[str], rows: list[list[str]], joined: int = 0, prose: bool = False
+) -> nodes.table:
+    """A table of texts; the first column names the rows.
+
+    Args:
+        caption: above it.
+        columns: their headings.
+        rows: their cells.
+        joined: in so many leading columns an empty cell goes on with the one above it.
+        prose: cells may wrap, but for short ones.
+    """
+    kind = ["isce-prose"] if prose else []
+    table = nodes.table("", nodes.title(caption, typeset(caption)), classes=["isce-table", *kind])
     group = nodes.tgroup(cols=len(columns))
-    group += [nodes.colspec(colwidth=1, stub=(number == 0)) for number in range(len(columns))]
+    group += [nodes.colspec(colwidth=1, stub=(number == 0 and not joined)) for number in range(len(columns))]
     for kind, lines in ((nodes.thead, [columns]), (nodes.tbody, rows)):
         part = kind()
-        for cells in lines:
-            part += nodes.row("", *(nodes.entry("", nodes.paragraph(cell, cell)) for cell in cells))
+        for number, cells in enumerate(lines):
+            part += nodes.row("", *_entries(lines, number, joined if lines is rows else 0, cells))
         group += part
     table += group
     return table
+
+
+def _entries(lines: list[list[str]], number: int, joined: int, cells: list[str]) -> Iterable[nodes.entry]:
+    for column, cell in enumerate(cells):
+        if column < joined and number and not cell:
+            continue
+        entry = nodes.entry("", nodes.paragraph(cell, typeset(cell)))
+        entry["classes"] += ["isce-short"] * (len(cell) <= SHORT) + ["isce-long"] * (len(cell) > LONG)
+        entry["classes"] += ["isce-head"] * (column == 0 and joined > 0)
+        if column < joined:
+            more = len(list(takewhile(lambda line: not line[column], lines[number + 1 :])))  # noqa: B023
+            entry.attributes |= {"morerows": more} if more else {}
+        yield entry
 
 
 def save_csv(env: BuildEnvironment, name: str, columns: list[str], rows: list[list[str]]) -> Path:
@@ -91,6 +118,7 @@ def show_evidence(app: Sphinx, doctree: nodes.document) -> None:
         for picture in figure.findall(nodes.image):
             file = (page / picture["uri"]).resolve()
             if file.parent == Path(app.srcdir).resolve() / FIGURES and file.stem in drawn:
+                figure["classes"].append("isce-plot")
                 how = made_by(app.env, file.stem, "isce/theory_figures.py")
                 figure.parent.insert(figure.parent.index(figure) + 1, evidence(app.env, [("SVG", file)], *how))
 

@@ -111,7 +111,7 @@ def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
         "How each experiment trains. Rates are those of the first step, before the schedule that is named; passes are "
         "forward and backward passes over the training data, of which adversarial training has more than epochs."
     )
-    columns = ["experiment", "objectives", "network", "epochs", "batch", "optimiser", "augmentation", "training"]
+    columns = ["experiment", "objectives", "network", "epochs", "batch", "optimiser", "augment", "training"]
     return caption, columns, rows
 
 
@@ -130,7 +130,7 @@ def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table
         for plan in experiment.plans:
             whom = ", ".join(plan.objectives or ["all" if len(experiment.plans) == 1 else "all other runs"])
             seeds = ", ".join(map(str, plan.seeds or experiment.seeds))
-            grid = ", ".join(eps_text(eps) for eps in plan.eps)
+            grid = ", ".join(eps_text(eps).partition(" (")[0] for eps in plan.eps)
             images = f"{plan.images:,}" if plan.images else "all"
             rows.append([experiment.name, whom, seeds, plan.suite, plan.norm, grid, eps_text(plan.main_eps), images])
     caption = "How each experiment attacks: suite, sizes of the ball, the one that verdicts are about, images."
@@ -212,7 +212,8 @@ class ReferenceTable(SphinxDirective):
         )
         how = made_by(self.env, name, "book/_ext/isce_reference.py")
         file = save_csv(self.env, name, columns, rows)
-        return [plain_table(caption, columns, rows), evidence(self.env, [("CSV", file)], *how)]
+        table = plain_table(caption, columns, rows, prose=True)
+        return [nodes.container("", table, evidence(self.env, [("CSV", file)], *how), classes=["isce-record"])]
 
 
 class ExperimentFiles(SphinxDirective):

@@ -24,6 +24,7 @@ STALE = "The code or the parameters have changed since this was computed; the co
 NONE = "The records at hand hold nothing to show here."
 NOT_RUN = "not run yet"
 LONG = 48
+LONG_NAME = 26
 Spans = dict[tuple[int, int], int]
 VERDICTS = {
     "holds": "isce-holds",
@@ -64,6 +65,26 @@ def read_json(path: Path) -> dict[str, Any]:
 def command_for(experiment: str) -> str:
     """The command that runs an experiment."""
     return "make reproduce" if experiment == "digits" else f"make reproduce EXPERIMENT={experiment}"
+
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+PRINTED = {
+    r"(?<![\w.)\]-])-(?=\d)": "\N{MINUS SIGN}",
+    r"(?<=\d) x (?=\d)": f" {TIMES} ",
+    r"\bl_(inf|1)\b": lambda norm: "\N{SCRIPT SMALL L}" + {"inf": "\N{INFINITY}", "1": "\N{SUBSCRIPT ONE}"}[norm[1]],
+    r"(?<=[a-z])/(?=[a-z])": "/\N{ZERO WIDTH SPACE}",
+}
+
+
+def typeset(text: str) -> str:
+    """A text as a book prints it: minus signs, powers of ten, norms, and products of numbers.
+
+    A path may break after its slashes.
+    """
+    for pattern, printed in PRINTED.items():
+        text = re.sub(pattern, printed, text)
+    return re.sub(r"(?<=\d)e([+-]\d+)\b", lambda power: f"{TIMES}10{str(int(power[1])).translate(RAISED)}", text)
 
 
 class ReportDirective(SphinxDirective):
@@ -187,7 +208,9 @@ class RecordsTable(ReportDirective):
         if any(len(row) != len(columns) for row in rows):
             raise ReportError(f"{path.name}: every row must have {len(columns)} cells")
         table = nodes.table(classes=["isce-table", *(["isce-wrap"] if "wrap" in self.options else [])])
-        table += nodes.title(about["caption"], about["caption"])
+        if "wrap" not in self.options and any(len(str(row[0])) > LONG_NAME for row in rows):
+            table["classes"].append("isce-names")  # which may wrap
+        table += nodes.title(about["caption"], typeset(about["caption"]))
         group = nodes.tgroup(cols=len(columns))
         stub = "wrap" not in self.options  # the first cell of a row below a spanning one is no heading
         group += [nodes.colspec(colwidth=1, stub=stub and number == 0) for number in range(len(columns))]
@@ -221,10 +244,10 @@ class RecordsTable(ReportDirective):
         if text in VERDICTS:
             return nodes.paragraph("", "", nodes.inline(text, text, classes=["isce-verdict", VERDICTS[text]]))
         if match is None:
-            return nodes.paragraph(text, text)
-        parts: list[nodes.Node] = [nodes.Text(match["value"])]
+            return nodes.paragraph(text, typeset(text))
+        parts: list[nodes.Node] = [nodes.Text(typeset(match["value"]))]
         for interval in filter(None, (match["images"], match["seeds"])):
-            parts += [nodes.Text(" "), nodes.inline(interval, interval, classes=["isce-interval"])]
+            parts += [nodes.Text(" "), nodes.inline(interval, typeset(interval), classes=["isce-interval"])]
         return nodes.paragraph("", "", *parts)
 
 
@@ -256,7 +279,8 @@ class RecordsFigure(ReportDirective):
         picture = path.with_suffix(".svg")
         if not picture.is_file():
             raise ReportError(f"the report has {path.name} but no {picture.name}")
-        figure = nodes.figure(classes=["isce-figure"])
+        drawn = b"<image" not in picture.read_bytes()  # lines and letters alone: the dark theme may invert them
+        figure = nodes.figure(classes=["isce-figure", *(["isce-plot"] if drawn else [])])
         figure += nodes.image(uri=self.relative(picture), alt=about["alt"])
-        figure += nodes.caption(about["caption"], about["caption"])
+        figure += nodes.caption(about["caption"], typeset(about["caption"]))
         return figure
