@@ -100,17 +100,22 @@ def test_committed_figures_are_those_of_the_tables(name):
     chosen = attack_report.chooser(asked, found, "evidence")
     assert len(json.dumps(chosen, allow_nan=False, separators=(",", ":"))) < 60_000
     assert chosen["start"] in [one["threat"] for one in chosen["attacks"][0]["at"]]
-    shown = {(attack["name"], one["threat"]): one["figures"] for attack in chosen["attacks"] for one in attack["at"]}
+    shown = {
+        (attack["name"], as_in_tables(one["threat"])): one["figures"]
+        for attack in chosen["attacks"]
+        for one in attack["at"]
+    }
     assert len(shown) == len([key for key in found.keys if "@" in key and not key.startswith("hit:")])
     columns, rows, _ = attack_rows.attacks(asked, found, "")
     assert columns[3:] == [one["label"] for one in chosen["objectives"]]
-    table = {
-        (attack, attack_report._in_words(threat, "")): texts
-        for attack, threat, _, *texts in rows
-        if not attack.endswith("(target hit)")
-    }
+    table = {(attack, threat): texts for attack, threat, _, *texts in rows if not attack.endswith("(target hit)")}
     assert table
     assert {place: [*map(in_words, shown[place])] for place in table} == table
+
+
+def as_in_tables(threat):
+    """A threat's words in the interactive figure as tables say it: ``linf, eps 8/255 (0.0314)`` is ``linf@8/255``."""
+    return threat.replace(", eps ", "@").partition(" (")[0]
 
 
 def in_words(value):
