@@ -73,10 +73,13 @@ def test_killed_at_random_moments_with_the_book_it_ends_in_the_same_records_and_
 
 
 def _pages(project):
-    """The pages of the book, each of which ends as a page ends."""
+    """The pages of the book, each of which ends as a page ends; ``index.html`` only leads to the first."""
     html = project.root / "build" / "book" / "_build" / "html"
     found = {path.relative_to(html).as_posix() for path in html.rglob("*.html")}
-    assert all((html / page).read_text().rstrip().endswith("</html>") for page in found)
+    found = {page for page in found if not page.startswith("_static/")}
+    assert {"index.html", "intro.html", "verdict.html"} <= found
+    broken = [page for page in sorted(found) if not (html / page).read_text().rstrip().endswith("</html>")]
+    assert broken == ["index.html"]
     return found
 
 
@@ -108,11 +111,11 @@ def _killed(project, changes, pause, command=WITHOUT_BOOK):
 
 def _stamps(folder):
     found = set()
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            if path.is_file():
-                found.add((path, status.st_mtime_ns, status.st_ino))
+    for parent, _, files in os.walk(folder):  # goes on where a folder vanishes, unlike `rglob`
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(os.path.join(parent, name))  # noqa: PTH116, PTH118  thousands of files, again and again
+                found.add((parent, name, status.st_mtime_ns, status.st_ino))
     return found
 
 
