@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from isce import figures
-from isce.attack_rows import Table, count_range, in_full, of_all, short, suites
+from isce.attack_rows import Table, count_range, in_full, left_of, of_all, short, suites
 from isce.cells import Cell, Cells, label_of, mean, wilson_of
 from isce.evaluation import mcnemar, paired_seeds
 from isce.experiments import Experiment
@@ -79,9 +79,9 @@ def robust(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
             shares = {"worst": mean(worst), "own": mean(own), "low": low, "high": high}
             rows.append({"label": label, "eps": eps} | {name: 100 * share for name, share in shares.items()})
     caption = (
-        f"Robust accuracy against eps ({norm}). Solid: worst case over {suites(experiment)}, with the Wilson 95% "
-        "interval over images as band. Dashed: the strongest single attack on the objective's own training loss. "
-        f"{evidence}"
+        f"Robust accuracy against eps ({norm}){', mean over seeds' if found.seeds > 1 else ''}. Solid: worst case over "
+        f"{suites(experiment)}, with the Wilson 95% interval over images as band. Dashed: the strongest single attack "
+        f"on the objective's own training loss. {evidence}"
     )
     frame = pd.DataFrame(rows)
     ends = "; ".join(
@@ -134,8 +134,9 @@ def _in_words(threat: str, norm: str) -> str:
 def _counts(cells: list[Cell]) -> str:
     """How many images and training seeds are behind the cells of one key."""
     seeds = [sum(cell.label == label for cell in cells) for label in dict.fromkeys(cell.label for cell in cells)]
-    ending = "s" if max(seeds) > 1 else ""
-    return f"{count_range(cell.n for cell in cells)} test images, {count_range(seeds)} training seed{ending}"
+    ending, given = "s" if max(seeds) > 1 else "", left_of(cells)
+    images = f"{count_range(cell.n for cell in cells)} test images{f', given what was left{given}' if given else ''}"
+    return f"{images}, {count_range(seeds)} training seed{ending}"
 
 
 def readings(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
@@ -177,14 +178,18 @@ def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) ->
     )
 
 
-def flags(records: Iterable[Record]) -> Table:
+def flags(experiment: Experiment, records: Iterable[Record]) -> Table:
     """Every red flag of the records."""
     rows = [
         [f"{record.kind} {record.run}", name, short(detail)]
         for record in records
         for name, detail in sorted(record.flags.items())
     ]
-    return FLAGS_HEADER, rows, "Red flags of the records; what each means, and what raises it, stands on its page."
+    caption = (
+        f"Every red flag of the records of '{experiment.name}'; what each means, and what raises it, is said on the "
+        "page of red flags."
+    )
+    return FLAGS_HEADER, rows, caption
 
 
 def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells, evidence: str) -> Table | None:
@@ -221,7 +226,8 @@ def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells
         return None
     caption = (
         f"Each objective against {base} in the worst case over {suites(experiment)} at {plan.norm} eps "
-        f"{eps_text(plan.main_eps)}: images robust under it alone, and under {base} alone (sum over seeds); exact "
-        "McNemar p value for each seed; mean difference in percentage points with its 95% t interval over seeds."
+        f"{eps_text(plan.main_eps)}: images robust with it alone, and with {base} alone (sum over the seeds that both "
+        "have); exact McNemar p value for each seed; mean difference in percentage points with its 95% t interval over "
+        "seeds, where there are several."
     )
     return ["objective", f"robust alone : {base} alone", "p by seed", "difference"], rows, f"{caption} {evidence}"

@@ -12,7 +12,7 @@ from isce.experiments import Experiment
 from isce.figures import eps_text
 
 Table = tuple[list[str], list[list[str]], str]
-HIT, LEFT = " (target hit)", ", left"
+HIT, LEFT, PART = " (target hit)", ", left", ", left of "
 
 
 def suites(experiment: Experiment) -> str:
@@ -42,7 +42,8 @@ def by_attack(experiment: Experiment, found: Cells, evidence: str) -> dict[str, 
             continue
         keep = [any(cell != NOT_RUN for cell in column) for column in zip(*rows, strict=True)]
         rows = [list(itertools.compress(row, keep)) for row in rows]
-        caption = f"{experiment.name}. {_caption(f'Every row of {name}', experiment, found, rows)} At most {evidence}"
+        what = f"Every row of {name} in the records of '{experiment.name}',"
+        caption = f"{_caption(what, experiment, found, rows)} At most {evidence}"
         tables[name] = list(itertools.compress(columns, keep)), rows, caption
     return tables
 
@@ -75,10 +76,15 @@ def _caption(what: str, experiment: Experiment, found: Cells, rows: list[list[st
         f"{what} of {suites(experiment)}: accuracy in per cent at {plan.norm} eps {eps_text(plan.main_eps)}, or "
         "in the threat model that is named."
     )
-    if any(row[2].endswith(LEFT) for row in rows):
+    if any(LEFT in row[2] for row in rows):
         caption += (
             " Where 'left' stands beside the number of images the row attacked what the rows before it in the suite "
             "had left, and its figure is what remains of all images after them all; elsewhere it is the row's own."
+        )
+    if parts := sorted({row[2].partition(PART)[2] for row in rows if PART in row[2]}):
+        caption += (
+            f" 'left of {parts[0]}': of the images left it was given only those among {parts[0]} of all, so that its "
+            "figure, and with it the worst case, may be a little too high."
         )
     if any(row[0].endswith(HIT) for row in rows):
         caption += " 'target hit' is the share of images brought to the random wrong class that was asked for."
@@ -86,9 +92,15 @@ def _caption(what: str, experiment: Experiment, found: Cells, rows: list[list[st
 
 
 def _images(found: Cells, key: str) -> str:
-    """On how many images a row was run, and whether it attacked survivors alone."""
+    """How many images a row's figure is about, and whether, and of how many of these, it attacked survivors alone."""
     cells = of_all(found, key)
-    return count_range(cell.n for cell in cells) + (LEFT if any(cell.left for cell in cells) else "")
+    return count_range(cell.n for cell in cells) + (LEFT + left_of(cells) if any(cell.left for cell in cells) else "")
+
+
+def left_of(cells: Iterable[Cell]) -> str:
+    """Such as " of 200", where a row on survivors was given what was left of so many of the images; else nothing."""
+    parts = [cell.part or cell.n for cell in cells if cell.left and (cell.part or cell.n) < cell.n]
+    return f" of {count_range(parts)}" if parts else ""
 
 
 def of_all(found: Cells, key: str) -> list[Cell]:

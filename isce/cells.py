@@ -9,6 +9,7 @@ from typing import Any
 from isce.config import ObjectiveSpec
 from isce.evaluation import mean_interval, wilson
 from isce.records import Record
+from isce.suites import AttackSpec
 
 NOT_RUN = "not run"
 
@@ -17,7 +18,8 @@ NOT_RUN = "not run"
 class Cell:
     """One accuracy of one run: ``key`` names it as the book does (``clean``, ``worst@0.1``, ...); a share in [0, 1].
 
-    ``left``: it is what remains after a row on survivors and all rows before it, not that row's own strength.
+    ``left``: it is what remains after a row on survivors and all rows before it, not that row's own strength;
+    ``part``: of how many images that row was given what was left, where its suite says.
     """
 
     label: str
@@ -27,6 +29,7 @@ class Cell:
     n: int
     source: str
     left: bool = False
+    part: int | None = None
 
 
 def label_of(record: Record) -> str:
@@ -52,20 +55,29 @@ def cells(name: str, record: Record) -> list[Cell]:
         return []
     norm = record.parameters["norm"]
     older = record.parameters["suite"]["survivors_only"]  # said for the suite alone, before rows said it
-    found: list[tuple[str, float, int, bool]] = [("clean", *_accuracy(record.figures["clean"]), False)]
+    parts = _parts(record)
+    found: list[tuple[Any, ...]] = [("clean", *_accuracy(record.figures["clean"]))]
     for threat, outcome in record.figures["threats"].items():
         where, own = at(threat, norm), list[tuple[float, int]]()
         for row, share in outcome["attacks"].items():
             left = share.get("survivors", older)
-            found.append((f"attack:{row}{where}", *_accuracy(share), left))
+            part = parts.get((row, threat.partition("@")[0])) if left else None
+            found.append((f"attack:{row}{where}", *_accuracy(share), left, part))
             if "target_success" in share:
-                found.append((f"hit:{row}{where}", share["target_success"], share["n"], left))
+                found.append((f"hit:{row}{where}", share["target_success"], share["n"], left, part))
             if row.endswith("-training") and not left and share["n"] == outcome["worst"]["n"]:
                 own.append(_accuracy(share))
-        found += [(f"own{where}", *min(own), False)] if own else []
-        found.append((f"worst{where}", *_accuracy(outcome["worst"]), False))
+        found += [(f"own{where}", *min(own))] if own else []
+        found.append((f"worst{where}", *_accuracy(outcome["worst"])))
     label, seed = record.run.rsplit("-s", 1)
-    return [Cell(label, key, seed, float(value), int(n), name, left) for key, value, n, left in found]
+    return [Cell(label, key, seed, float(value), int(n), name, *about) for key, value, n, *about in found]
+
+
+def _parts(record: Record) -> dict[tuple[str, str], int]:
+    """How many images the rows are about that the record's suite gives a part of them, by row and norm."""
+    suite = record.parameters["suite"]
+    parts = [AttackSpec(**row) for row in suite.get("rows", []) if row.get("images") is not None]
+    return {(row.label, row.norm or record.parameters["norm"]): row.images for row in parts if row.images}
 
 
 def _accuracy(share: dict[str, Any]) -> tuple[float, int]:

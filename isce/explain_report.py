@@ -245,8 +245,8 @@ class Explained:
         record, arrays = self.first[label], self.arrays[label]
         rows, labels = record.figures["gallery"]["rows"], record.figures["gallery"]["labels"]
         caption = (
-            f"The network trained with {label}: the first test images of some classes under each attack, and the "
-            "change, amplified by the factor below the row's first. Under each the predicted class and its softmax "
+            f"The network trained with {label}: the first test images of {len(labels)} classes under each attack, and "
+            "the change, amplified by the factor below the row's first. Under each the predicted class and its softmax "
             "probability on the raw scores; bold with the sign ≠ where the prediction is wrong. The threat model "
             f"stands below the attack's name. Training seed {record.run.rsplit('-s', 1)[1]}."
         )

@@ -54,7 +54,8 @@ def bounds(records: list[tuple[str, Record]]) -> Table:
     caption = (
         "Softmax cross-entropy of the raw scores (nats, mean over images): at the images; the largest that projected "
         "ascent reached in the ball, a lower bound of the inner maximum; I-SCE at m = K eps, its proved upper bound. "
-        f"The share of images whose prediction is certified, and that the ascent did not break. {_evidence(records)}"
+        "Then the shares of images whose prediction is certified, and that the ascent did not break. "
+        f"{_evidence(records)}"
     )
     return ["objective", "eps", *_SUMMARY.values()], rows, caption
 
@@ -67,10 +68,10 @@ def region(records: list[tuple[str, Record]]) -> Table:
     ]
     caption = (
         "The inference region: means over images of what the ascent on softmax cross-entropy changes (logits, nats), "
-        "and how far it moves the embeddings. Covered: the clean margin exceeds twice the logit shift. Feature shift: "
-        "of a class mean, as a multiple of the class's own spread, mean over classes. Scatter: trace between classes "
-        "over trace within. Scores of different objectives have different scales: compare shares, ratios and signs, "
-        f"not heights. {_evidence(records)}"
+        "and how far it moves the embeddings. Safe by its margin: the clean margin exceeds twice the logit shift. "
+        "Feature shift: of a class mean, as a multiple of the class's own spread, mean over classes. Scatter: trace "
+        "between classes over trace within. Scores of different objectives have different scales: compare shares, ratios and "
+        f"signs, not heights. {_evidence(records)}"
     )
     return ["objective", "eps", *_REGION.values()], rows, caption
 

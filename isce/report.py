@@ -99,10 +99,11 @@ class Report:
         compact = json.dumps(chosen, allow_nan=False, separators=(",", ":"))
         write_atomic(target / "charts" / "chooser.json", f"{compact}\n")
         old = {(self.records[name].kind, self.records[name].run) for name in self.stale}
-        every = status_report.status(self.keys, self.records.values(), old)
+        every = status_report.status(self.experiment.name, self.keys, self.records.values(), old)
         self._table(target, "status", *every, kinds=tuple(sorted({record.kind for record in self.records.values()})))
-        self._figure(target, "robust", lambda: attack_report.robust(*common), "attack")
-        self._figure(target, "readings", lambda: attack_report.readings(*common), "attack")
+        drawn = (self.experiment, self.cells, self._evidence(intervals=False))
+        self._figure(target, "robust", lambda: attack_report.robust(*drawn), "attack")
+        self._figure(target, "readings", lambda: attack_report.readings(*drawn), "attack")
         self._figure(target, "training", self._training, "train")
         self._write_optional(target)
         self._write_notebooks(target)
@@ -116,10 +117,10 @@ class Report:
         if drawn := attack_report.curves(self.experiment, attacked, self.cells.labels):
             for name, figure in zip(("sweep", "convergence"), drawn, strict=True):
                 self._figure(target, name, lambda figure=figure: figure, "attack")
-        if paired := attack_report.pairs(self.experiment, self._masks(), self.cells, self._evidence()):
+        if paired := attack_report.pairs(self.experiment, self._masks(), self.cells, self._evidence(intervals=False)):
             self._table(target, "pairs", *paired)
         if any(record.flags for record in self.records.values()):
-            self._table(target, "flags", *attack_report.flags(self.records.values()))
+            self._table(target, "flags", *attack_report.flags(self.experiment, self.records.values()))
         if analysed := [found[1:] for found in self._of_kind("minmax")]:
             self._table(target, "bounds", *minmax_report.bounds(analysed), kinds=("minmax",))
             self._table(target, "region", *minmax_report.region(analysed), kinds=("minmax",))
@@ -200,17 +201,21 @@ class Report:
     def _number(self, value: float, text: str, names: list[str]) -> dict[str, Any]:
         return {"value": value, "text": text, "source": names, "stale": bool(self.stale.intersection(names))}
 
-    def _evidence(self) -> str:
+    def _evidence(self, intervals: bool = True) -> str:
+        """Images, seeds and red flags for a caption; what brackets and ± mean, unless it says that itself."""
         n, seeds = self.cells.images, self.cells.seeds
-        text = f"{n:,} test images, {seeds} training seed{'s' if seeds > 1 else ''}: mean over seeds"
-        text += " [Wilson 95% interval over images]"
-        text += " ± half-width of the 95% t interval over seeds." if seeds > 1 else "."
+        text = f"{n:,} test images, {seeds} training seed{'s' if seeds > 1 else ''}"
+        if intervals:
+            text += ": mean over seeds" if seeds > 1 else ""
+            text += " [Wilson 95% interval over images]"
+            text += " ± half-width of the 95% t interval over seeds" if seeds > 1 else ""
+        text += "."
         runs: dict[str, int] = {}
         for record in self.records.values():
             for name in record.flags:
                 runs[name] = runs.get(name, 0) + 1
         named = ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in sorted(runs.items()))
-        return text + (f" RED FLAGS: {named}; their table says where and why." if named else "")
+        return text + (f" RED FLAGS: {named}; the experiment's table of them says where and why." if named else "")
 
     def flags(self) -> list[str]:
         """Every red flag of the records: kind and run, its name and detail."""

@@ -11,11 +11,12 @@ KINDS = ("train", "attack", "minmax", "explain")
 
 
 def status(
-    wanted: Iterable[tuple[str, str]], records: Iterable[Record], stale: Collection[tuple[str, str]]
+    name: str, wanted: Iterable[tuple[str, str]], records: Iterable[Record], stale: Collection[tuple[str, str]]
 ) -> tuple[list[str], list[list[str]], str]:
     """One row for each run of the experiment.
 
     Args:
+        name: of the experiment.
         wanted: kind and name of every run that the experiment file asks for.
         records: the records at hand.
         stale: kind and name of those whose code or parameters have changed since.
@@ -25,17 +26,20 @@ def status(
     """
     known = {(record.kind, record.run): record for record in records}
     rows: list[list[str]] = []
-    for kind, name in sorted(wanted, key=lambda run: (run[1], KINDS.index(run[0]))):
-        record = known.get((kind, name))
+    for kind, run in sorted(wanted, key=lambda one: (one[1], KINDS.index(one[0]))):
+        record = known.get((kind, run))
         if record is None:
-            rows.append([name, kind, "not run yet", *[""] * (len(COLUMNS) - 3)])
+            rows.append([run, kind, "not run yet", *[""] * (len(COLUMNS) - 3)])
             continue
         made = record.provenance
         commit = (made.commit or "none")[:7] + (" (modified)" if made.modified else "")
-        state = "stale" if (kind, name) in stale else "current"
+        state = "stale" if (kind, run) in stale else "current"
         date = made.created[:16].replace("T", " ")
         torch, flags = made.packages.get("torch", "unknown"), ", ".join(record.flags)
-        rows.append([name, kind, state, date, commit, made.device, f"{made.seconds:.0f}", torch, flags])
+        rows.append([run, kind, state, date, commit, made.device, f"{made.seconds:.0f}", torch, flags])
     done = sum(row[2] == "current" for row in rows)
-    caption = f"{done} of {len(rows)} runs are current. Seconds are by the clock, with whatever else ran beside them."
+    caption = (
+        f"{done} of the {len(rows)} runs of '{name}' are current. Seconds are by the clock, with whatever else ran "
+        "beside them."
+    )
     return COLUMNS, rows, caption

@@ -24,7 +24,7 @@ def record(kind, run, **changes):
 def test_each_run_is_current_stale_or_not_run_yet():
     wanted = [("attack", "a-s0"), ("train", "a-s0"), ("train", "b-s0")]
     records = [record("train", "a-s0"), record("train", "b-s0", modified=True), record("train", "gone-s0")]
-    columns, rows, caption = status(wanted, records, {("train", "b-s0")})
+    columns, rows, caption = status("made-up", wanted, records, {("train", "b-s0")})
     assert columns == COLUMNS
     assert rows == [
         ["a-s0", "train", "current", "2026-11-25 07:05", "0123456", "cpu", "12", "9.9", ""],
@@ -41,5 +41,5 @@ def test_the_page_shows_every_experiment():
 
 
 def test_a_record_made_outside_a_repository():
-    (row,) = status([("train", "a-s0")], [record("train", "a-s0", commit=None, modified=None)], set())[1]
+    (row,) = status("made-up", [("train", "a-s0")], [record("train", "a-s0", commit=None, modified=None)], set())[1]
     assert row[4] == "none"

@@ -1,8 +1,8 @@
 """Sphinx extension: executed notebooks as pages.
 
-A page of ``notebooks/`` is a stub: a notebook whose second cell holds ``{executed-notebook} experiment/kind``, the
-evidence. Where the report has that run's executed notebook, its cells take the stub's place, the evidence below their
-title.
+A page of ``notebooks/`` is a stub: a notebook whose first cell is the page's title, and whose second holds
+``{executed-notebook} experiment/kind``, the evidence. Where the report has that run's executed notebook, its cells take
+the stub's place, but for these two: a title may have changed since.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
     app.env.note_dependency(str(path))
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
-        evidence = json.loads(source[0])["cells"][1]
+        title, evidence = json.loads(source[0])["cells"][:2]
+        first = found["cells"][0]
+        first["source"] = re.sub(r"\A# .*", lambda _: title["source"], "".join(first["source"]))
         found["cells"].insert(1, evidence)
         source[0] = json.dumps(found)
 

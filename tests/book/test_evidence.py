@@ -101,7 +101,7 @@ NEEDED = {
     "train": (r"\d training seed", r"\d images", r"\d validation images"),
     "attack": (r"\d test images|^Test images .* fell to '", r"training seed", r"suites? '|matched attack", r"eps"),
     "minmax": (r"\d test images", r"training seed", r"\d+ x \d+ steps", r"(linf|l2) ball"),
-    "explain": (r"\d test images|test images of some classes", r"[Tt]raining seed", r"eps|threat model"),
+    "explain": (r"\d test images|test images of \d+ classes", r"[Tt]raining seed", r"eps|threat model"),
 }
 
 

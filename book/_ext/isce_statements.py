@@ -1,0 +1,51 @@
+"""Sphinx extension: the index of the numbered statements says their numbers, titles and pages.
+
+sphinx-proof's own lists the labels that the sources use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.domains import Index, IndexEntry
+from sphinx_proof.domain import ProofDomain
+from sphinx_proof.nodes import NODE_TYPES
+
+KINDS = ("definition", "theorem", "proposition", "corollary", "remark", "conjecture")
+
+
+def note_titles(app: Sphinx, doctree: nodes.document) -> None:
+    """Keep the statements' titles beside what sphinx-proof keeps of them."""
+    for node in doctree.findall(lambda one: isinstance(one, tuple(NODE_TYPES.values()))):
+        if isinstance(node, nodes.Element) and isinstance(node[0], nodes.title):
+            app.env.proof_list[node["label"]]["title"] = node[0].astext().strip().strip("()")
+
+
+class StatementIndex(Index):
+    """Every numbered statement, by its kind."""
+
+    name = "prf"
+    localname = "Numbered statements"
+    shortname = "Statements"
+
+    def generate(self, docnames: Iterable[str] | None = None) -> tuple[list[tuple[str, list[IndexEntry]]], bool]:
+        env = self.domain.env
+        found: dict[str, list[tuple[int, IndexEntry]]] = {kind.title(): [] for kind in KINDS}
+        for label, about in getattr(env, "proof_list", {}).items():
+            page, kind = about["docname"], about["realtype"].title()
+            (number,) = env.toc_fignumbers[page][about["countertype"]][label]
+            on = env.titles[page].astext()
+            entry = IndexEntry(f"{kind} {number}", 0, page, label, "", about["title"], on)
+            found.setdefault(kind, []).append((number, entry))
+        ordered = {kind: sorted(entries, key=lambda one: one[0]) for kind, entries in found.items() if entries}
+        return [(kind, [entry for _, entry in entries]) for kind, entries in ordered.items()], False
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Put this index in the place of sphinx-proof's."""
+    ProofDomain.indices = [StatementIndex]
+    app.connect("doctree-read", note_titles)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
