@@ -70,8 +70,8 @@ def region(records: list[tuple[str, Record]]) -> Table:
         "The inference region: means over images of what the ascent on softmax cross-entropy changes (logits, nats), "
         "and how far it moves the embeddings. Safe by its margin: the clean margin exceeds twice the logit shift. "
         "Feature shift: of a class mean, as a multiple of the class's own spread, mean over classes. Scatter: trace "
-        "between classes over trace within. Scores of different objectives have different scales: compare shares, ratios and "
-        f"signs, not heights. {_evidence(records)}"
+        "between classes over trace within. Scores of different objectives have different scales: compare shares, "
+        f"ratios and signs, not heights. {_evidence(records)}"
     )
     return ["objective", "eps", *_REGION.values()], rows, caption
 

@@ -33,7 +33,7 @@ OWN = {
     "adversarial_training.md": [r"steps of 0\.01 for each update"],
     "cifar10.md": [r"20,000 iterations"],
     "gallery.md": [r"scores of norm 1\b", r"nearly 1 for everything", r"255 levels"],
-    "region_seen.md": [r"where 1 would be half way", r"of half the distance to the nearest other class mean"],
+    "region_seen.md": [r"Take half the distance between a class mean and the nearest other one as the unit"],
     "discussion.md": [r"be a third thing"],
     "why.md": [r"stop at 0 and 1\.", r"a gap of about 17\b", r"a margin of about 37\b", r"rises to 1 again"],
     "variations.md": [r"to 0\.3, with its clip"],

@@ -1,6 +1,7 @@
 """The interactive figure's JSON: the same figures as the tables, and what is said of them is true."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -77,6 +78,30 @@ def test_it_says_which_attack_had_only_what_was_left():
     assert kinds == own | {"worst case": {"worst"}, "own loss": {"own"}}
     assert "had left" in chosen["kinds"]["left"][1]
     assert set(chosen["kinds"]) == set().union(*kinds.values())
+
+
+def test_it_says_of_how_many_images_a_row_was_given_what_was_left():
+    one = Cell("sce", "attack:autoattack@0.1", "0", 0.4, 1000, "record", left=True, part=200)
+    every = [Cell("sce", "clean", "0", 0.9, 1000, "record"), one]
+    every.append(Cell("sce", "worst@0.1", "0", 0.4, 1000, "record"))
+    found = Cells(every, ["sce"])
+    _, rows, caption = attack_rows.attacks(experiment(), found, "")
+    assert [row[2] for row in rows] == ["1,000, left of 200", "1,000"]
+    assert "left of 200" in caption
+    chosen = attack_report.chooser(experiment(), found, "evidence")
+    on = at(chosen, "autoattack", "linf, eps 0.1")["on"]
+    assert on == "1,000 test images, given what was left of 200, 1 training seed"
+    assert attack_rows.left_of([replace(one, part=None)]) == attack_rows.left_of([replace(one, part=1000)]) == ""
+
+
+def test_the_part_is_the_one_of_the_records_own_suite():
+    """Not of the suite's file, which may have changed since."""
+    records = [record for name in COMMITTED for record in read_all(ROOT / "results" / name).values()]
+    for record in (record for record in records if record.kind == "attack"):
+        rows = record.parameters["suite"]["rows"]
+        stated = {row["images"] for row in rows if row["survivors"] and row["images"]}
+        assert {cell.part for cell in cells("", record) if cell.part} == stated
+        assert all(cell.left for cell in cells("", record) if cell.part)
 
 
 def test_looks_are_those_of_the_figures():

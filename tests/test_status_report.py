@@ -31,7 +31,7 @@ def test_each_run_is_current_stale_or_not_run_yet():
         ["a-s0", "attack", "not run yet", *[""] * 6],
         ["b-s0", "train", "stale", "2026-11-25 07:05", "0123456 (modified)", "cpu", "12", "9.9", "diverged"],
     ]
-    assert caption.startswith("1 of 3 runs are current.")
+    assert caption.startswith("1 of the 3 runs of 'made-up' are current.")
 
 
 def test_the_page_shows_every_experiment():

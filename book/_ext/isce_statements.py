@@ -38,10 +38,10 @@ class StatementIndex(Index):
             page, kind = about["docname"], about["realtype"].title()
             (number,) = env.toc_fignumbers[page][about["countertype"]][label]
             on = env.titles[page].astext()
-            entry = IndexEntry(f"{kind} {number}", 0, page, label, "", about["title"], on)
+            entry = IndexEntry(f"{kind}\N{NO-BREAK SPACE}{number}", 0, page, label, "", about["title"], on)
             found.setdefault(kind, []).append((number, entry))
         ordered = {kind: sorted(entries, key=lambda one: one[0]) for kind, entries in found.items() if entries}
-        return [(kind, [entry for _, entry in entries]) for kind, entries in ordered.items()], False
+        return [(f"{kind}s", [entry for _, entry in entries]) for kind, entries in ordered.items()], False
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

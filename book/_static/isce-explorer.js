@@ -170,14 +170,17 @@
     });
   }
 
+  /** A number as the book prints it, with a minus sign instead of a hyphen. */
+  const fixed = (value, digits) => value.toFixed(digits).replace(/^-(0\.?0*$)?/, (_, zero) => zero ?? "\u2212");
+
   function describe(state) {
     const z = scores(state, state.x, state.y);
     const [value, sce] = [loss(state, state.x, state.y), crossEntropy(z, state.target)];
     const size = Math.hypot(...gradient(state, state.x, state.y));
     const plain = Math.hypot(...gradient({ ...state, reading: "text", m: 0 }, state.x, state.y));
     const ratio = plain > 0 ? (size / plain).toFixed(2) : "–";
-    return `At the marked input (${state.x.toFixed(2)}, ${state.y.toFixed(2)}): predicted class ${NAMES[largest(z)]}, ` +
-      `margin of class ${NAMES[state.target]} ${margin(z, state.target).toFixed(2)}, SCE ${sce.toFixed(3)}, ` +
+    return `At the marked input (${fixed(state.x, 2)}, ${fixed(state.y, 2)}): predicted class ${NAMES[largest(z)]}, ` +
+      `margin of class ${NAMES[state.target]} ${fixed(margin(z, state.target), 2)}, SCE ${sce.toFixed(3)}, ` +
       `loss ${value.toFixed(3)}, its gradient ${ratio} times as long as SCE's.`;
   }
 
@@ -198,7 +201,8 @@
       <label class="isce-slider">Inference information <i>m</i> = <output class="isce-m"></output><input type="range" name="isce-m"></label>
       <label class="isce-slider">Scale of the scores <i>s</i> = <output class="isce-s"></output>
         <input type="range" name="isce-s" min="0.25" max="4" step="0.05" value="1"></label>
-      <p class="isce-explorer-hint">Click into the picture to mark an input, or focus it and use the arrow keys.</p>
+      <p class="isce-explorer-hint"><span class="isce-fine">Click into the picture to mark an input, or focus it and use the
+        arrow keys.</span><span class="isce-coarse">Tap the picture to mark an input.</span></p>
       <p class="isce-explorer-readout" aria-live="polite"></p>
     </form>`;
 
@@ -221,12 +225,12 @@
       state.target = Number(form.elements["isce-target"].value);
       state.clip = form.elements["isce-clip"].checked;
       find(".isce-clip").hidden = state.reading !== "released";
-      find(".isce-m").textContent = state.m.toFixed(state.reading === "text" ? 1 : 2);
+      find(".isce-m").textContent = fixed(state.m, state.reading === "text" ? 1 : 2);
       find(".isce-s").textContent = state.scale.toFixed(2);
       find(".isce-top").textContent = `${RANGES[state.reading].top} and more`;
       const text = describe(state);
       find(".isce-explorer-readout").textContent = text;
-      canvas.setAttribute("aria-label", `Loss of class ${NAMES[state.target]} over the plane, ${state.reading} reading, m = ${state.m}. ${text}`);
+      canvas.setAttribute("aria-label", `Loss of class ${NAMES[state.target]} over the plane, ${state.reading} reading, m = ${fixed(state.m, 2)}. ${text}`);
       paint(canvas, state);
     };
     const mark = (x, y) => {
