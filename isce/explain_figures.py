@@ -260,7 +260,7 @@ def gallery_sheet(arrays: Arrays, rows: Sequence[Sequence[str]], labels: Sequenc
         largest = max(float(np.abs(change).max()), 1)
         for number, difference in enumerate(change / largest / 2 + 0.5):
             _picture(ax, _NAMES + _PAIR * number + 1.06, line * _LINE + 0.1, difference, difference=True)
-        text = f"x {127.5 / largest:.2g}" if change.any() else "no change"
+        text = f"\N{MULTIPLICATION SIGN} {127.5 / largest:.2g}" if change.any() else "no change"
         ax.text(_NAMES + 1.56, line * _LINE + 1.13, text, fontsize=_LETTERS, ha="center", va="top")
     return figure
 

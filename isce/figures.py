@@ -173,7 +173,7 @@ def example_images(
             axes[row][column].set_xlabel(f"{int(predicted)} ({confidence:.0%})", fontsize=size)
         if titles:
             axes[0][column].set_title(titles[column], fontsize=size)
-    for row, name in enumerate(("image", "adversarial", f"difference x {0.5 / largest:.2g}")):
+    for row, name in enumerate(("image", "adversarial", f"difference \N{MULTIPLICATION SIGN} {0.5 / largest:.2g}")):
         axes[row][0].set_ylabel(name, fontsize=size)
     return figure
 

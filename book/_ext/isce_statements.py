@@ -14,7 +14,14 @@ from sphinx.domains import Index, IndexEntry
 from sphinx_proof.domain import ProofDomain
 from sphinx_proof.nodes import NODE_TYPES
 
-KINDS = ("definition", "theorem", "proposition", "corollary", "remark", "conjecture")
+KINDS = {
+    "definition": "Definitions",
+    "theorem": "Theorems",
+    "proposition": "Propositions",
+    "corollary": "Corollaries",
+    "remark": "Remarks",
+    "conjecture": "Conjectures",
+}
 
 
 def note_titles(app: Sphinx, doctree: nodes.document) -> None:
@@ -33,15 +40,14 @@ class StatementIndex(Index):
 
     def generate(self, docnames: Iterable[str] | None = None) -> tuple[list[tuple[str, list[IndexEntry]]], bool]:
         env = self.domain.env
-        found: dict[str, list[tuple[int, IndexEntry]]] = {kind.title(): [] for kind in KINDS}
+        found: dict[str, list[tuple[int, IndexEntry]]] = {heading: [] for heading in KINDS.values()}
         for label, about in getattr(env, "proof_list", {}).items():
-            page, kind = about["docname"], about["realtype"].title()
+            page, kind = about["docname"], about["realtype"]
             (number,) = env.toc_fignumbers[page][about["countertype"]][label]
-            on = env.titles[page].astext()
-            entry = IndexEntry(f"{kind}\N{NO-BREAK SPACE}{number}", 0, page, label, "", about["title"], on)
-            found.setdefault(kind, []).append((number, entry))
+            name, on = f"{kind.title()}\N{NO-BREAK SPACE}{number}", env.titles[page].astext()
+            found[KINDS[kind]].append((number, IndexEntry(name, 0, page, label, "", about["title"], on)))
         ordered = {kind: sorted(entries, key=lambda one: one[0]) for kind, entries in found.items() if entries}
-        return [(f"{kind}s", [entry for _, entry in entries]) for kind, entries in ordered.items()], False
+        return [(kind, [entry for _, entry in entries]) for kind, entries in ordered.items()], False
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
