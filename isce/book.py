@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,10 +31,18 @@ class Build:
         Raises:
             RuntimeError: there was a warning or an error, such as a link to what isn't there; the message has them.
         """
+        begun = self.out / "_build" / ".begun"
+        if begun.exists():
+            # Killed on its way, or failed: what it left can't be built upon, such as pages without a search index.
+            for left in (self.html, self.out / "_build" / ".doctrees"):
+                shutil.rmtree(left, ignore_errors=True)
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.touch()
         done = self._run()
         index = self.html / "index.html"
         if done.returncode or not index.is_file():
             raise RuntimeError(f"{done.stdout}{done.stderr}\nthe book has warnings or errors (above)")
+        begun.unlink()
         return index
 
     def links(self) -> list[tuple[str, str, str]]:

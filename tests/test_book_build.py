@@ -1,0 +1,51 @@
+"""A book whose build was cut off is built from its beginning."""
+
+import pytest
+
+from isce.book import Build
+
+CONFIG = """title: Two pages
+only_build_toc_files: true
+execute: {execute_notebooks: "off"}
+"""
+TOC = """format: jb-book
+root: first
+chapters:
+  - file: second
+"""
+
+
+@pytest.fixture
+def build(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    pages = {"_config.yml": CONFIG, "_toc.yml": TOC, "first.md": "# First\n", "second.md": "# Second\n"}
+    for name, text in pages.items():
+        (source / name).write_text(text)
+    return Build(source, tmp_path, tmp_path, tmp_path / "out")
+
+
+def test_what_a_killed_build_left_does_not_fail_the_next(build):
+    index = build.render()
+    whole = {path.relative_to(build.html) for path in build.html.rglob("*.html")}
+    begun = build.out / "_build" / ".begun"
+    assert not begun.exists()
+    # As a kill leaves it: pages and what Sphinx remembers of them, but no search index yet; then one page changes.
+    begun.touch()
+    index.unlink()
+    (build.html / "searchindex.js").unlink()
+    (build.source / "second.md").write_text("# Second\n\nChanged.\n")
+    assert build.render().is_file()
+    assert {path.relative_to(build.html) for path in build.html.rglob("*.html")} == whole
+    assert "Changed." in (build.html / "second.html").read_text()
+    assert not begun.exists()
+
+
+def test_failed_build_is_one_that_was_cut_off(build):
+    (build.source / "second.md").write_text("# Second\n\n[nowhere](nowhere.md)\n")
+    with pytest.raises(RuntimeError, match=r"nowhere[\s\S]*warnings or errors \(above\)"):
+        build.render()
+    with pytest.raises(RuntimeError, match="nowhere"):  # though no page has changed since
+        build.render()
+    (build.source / "second.md").write_text("# Second\n")
+    assert build.render().is_file()
