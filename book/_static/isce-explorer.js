@@ -225,12 +225,13 @@
       state.target = Number(form.elements["isce-target"].value);
       state.clip = form.elements["isce-clip"].checked;
       find(".isce-clip").hidden = state.reading !== "released";
-      find(".isce-m").textContent = fixed(state.m, state.reading === "text" ? 1 : 2);
+      const m = fixed(state.m, state.reading === "text" ? 1 : 2);
+      find(".isce-m").textContent = m;
       find(".isce-s").textContent = state.scale.toFixed(2);
       find(".isce-top").textContent = `${RANGES[state.reading].top} and more`;
       const text = describe(state);
       find(".isce-explorer-readout").textContent = text;
-      canvas.setAttribute("aria-label", `Loss of class ${NAMES[state.target]} over the plane, ${state.reading} reading, m = ${fixed(state.m, 2)}. ${text}`);
+      canvas.setAttribute("aria-label", `Loss of class ${NAMES[state.target]} over the plane, ${state.reading} reading, m = ${m}. ${text}`);
       paint(canvas, state);
     };
     const mark = (x, y) => {

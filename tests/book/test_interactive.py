@@ -129,4 +129,4 @@ def test_m_moves_the_explorer(book: Path, page: Page):
         box.locator("input[name=isce-m]").press(key)
         seen.append(looks())
     assert all(len({look[part] for look in seen}) == len(seen) for part in range(3))
-    assert ["m = 2." in seen[0][1], "m = 2.1." in seen[1][1], "m = 5." in seen[2][1]] == [True] * 3
+    assert ["m = 2.0." in seen[0][1], "m = 2.1." in seen[1][1], "m = 5.0." in seen[2][1]] == [True] * 3
