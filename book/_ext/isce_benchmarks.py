@@ -127,7 +127,11 @@ def reliability(found: dict[str, Any]) -> Table:
     """Outcome of the tests that kill, fill and damage."""
     rows = [[row["test"], row["outcome"], f"{row['seconds']:.0f}"] for row in found["tests"]]
     passed = sum(row["outcome"] == "passed" for row in found["tests"])
-    caption = f"{passed} of {len(rows)} tests passed; each is named by the sentence that it proves. {_where(found)}"
+    again = [row["again"] for row in found["tests"] if "again" in row]
+    later = f" Run again at commit {', '.join(sorted({*again}))}: {len(again)}." if again else ""
+    caption = (
+        f"{passed} of {len(rows)} tests passed; each is named by the sentence that it proves. {_where(found)}{later}"
+    )
     return caption, ["test", "outcome", "seconds"], rows
 
 

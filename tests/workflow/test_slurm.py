@@ -113,7 +113,7 @@ def test_records_are_those_of_one_machine(cluster, built):
     for job in asked:
         kinds[re.search(r"rule_([a-z]+)", job["Comment"])[1]].append(job)
     for job in kinds["train"]:
-        assert (job["TresPerJob"], job["MinMemoryNode"], job["TimeLimit"]) == ("gres:gpu:1", "4000M", "00:30:00")
+        assert (job["TresPerJob"], job["MinMemoryNode"], job["TimeLimit"]) == ("gres:gpu:1", "4000M", "08:00:00")
     for job in kinds["examine"]:
         assert "TresPerJob" not in job, "attacks take no GPU if only training asks for one"
         assert job["MinMemoryNode"] == "2000M"
