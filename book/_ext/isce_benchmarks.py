@@ -124,15 +124,27 @@ def threads(found: dict[str, Any]) -> Table:
 
 
 def reliability(found: dict[str, Any]) -> Table:
-    """Outcome of the tests that kill, fill and damage."""
-    rows = [[row["test"], row["outcome"], f"{row['seconds']:.0f}"] for row in found["tests"]]
+    """Outcome of the tests that kill, fill and damage; a row has all cases of one sentence, but for numbers in it."""
+    cases: dict[str, list[dict[str, Any]]] = {}
+    for row in found["tests"]:
+        said, _, case = row["test"].partition(" (")
+        cases.setdefault(row["test"] if case.rstrip(")").isdigit() else said, []).append(row)
+    rows = [
+        [
+            said,
+            str(len(of)),
+            ", ".join(sorted({row["outcome"] for row in of})),
+            f"{sum(row['seconds'] for row in of):.0f}",
+        ]
+        for said, of in cases.items()
+    ]
     passed = sum(row["outcome"] == "passed" for row in found["tests"])
     again = [row["again"] for row in found["tests"] if "again" in row]
     later = f" Run again at commit {', '.join(sorted({*again}))}: {len(again)}." if again else ""
     caption = (
-        f"{passed} of {len(rows)} tests passed; each is named by the sentence that it proves. {_where(found)}{later}"
+        f"{passed} of {len(found['tests'])} tests passed; each sentence is what they prove. {_where(found)}{later}"
     )
-    return caption, ["test", "outcome", "seconds"], rows
+    return caption, ["test", "cases", "outcome", "seconds"], rows
 
 
 def _where(found: dict[str, Any]) -> str:
