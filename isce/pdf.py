@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,7 +11,7 @@ from posixpath import dirname, normpath
 from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup, Tag
-from playwright.sync_api import Page
+from playwright.sync_api import BrowserContext
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import IndirectObject
 
@@ -30,10 +31,7 @@ SHRINK = """(width) => {
         if (wide > room + 1) box.style.zoom = room / wide;
     }
 }"""
-NUMBER = """(pages) => {
-    for (const [anchor, page] of Object.entries(pages))
-        document.querySelector(`.isce-contents a[href="#${anchor}"] + .isce-page-number`).textContent = page;
-}"""
+PRINTS = 4  # at most: the page numbers of one stand in the contents of the next
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,14 @@ def chapters(html: Path) -> list[Chapter]:
     return found
 
 
-def bind(html: Path, every: list[Chapter]) -> str:
-    """One document of all pages, to lie in the folder of the rendered book: links between pages stay inside it."""
+def bind(html: Path, every: list[Chapter], numbers: Mapping[str, int] | None = None) -> str:
+    """One document of all pages, to lie in the folder of the rendered book: links between pages stay inside it.
+
+    Args:
+        html: the rendered book.
+        every: its chapters.
+        numbers: the page on which each chapter begins, by its anchor, for the table of contents; None: not known yet.
+    """
     anchors = {f"{chapter.name}.html": chapter.anchor for chapter in every}
     pages = {chapter.name: _read(html / f"{chapter.name}.html") for chapter in every}
     head = _head(pages)
@@ -95,7 +99,8 @@ def bind(html: Path, every: list[Chapter]) -> str:
     )
     return (
         f'<!doctype html><html lang="en" data-theme="light" data-mode="light">{head}<body class="isce-bound">'
-        f'{cover}{_contents(every)}<main class="bd-article-container">{"".join(body)}</main></body></html>'
+        f"{cover}{_contents(every, numbers or {})}"
+        f'<main class="bd-article-container">{"".join(body)}</main></body></html>'
     )
 
 
@@ -106,21 +111,15 @@ def print_book(html: Path, out: Path) -> int:
         ConfigError: there is no rendered book, or no browser.
     """
     every = chapters(html)
-    bound = html / "_bound.html"
-    write_atomic(bound, bind(html, every))
-    try:
-        with offline_browser() as context:
-            page = context.new_page()
-            page.set_viewport_size({"width": PRINTABLE, "height": 1000})
-            page.emulate_media(media="print", color_scheme="light")
-            page.goto(bound.as_uri())
-            page.evaluate(READY)
-            page.evaluate(SHRINK, PRINTABLE)
-            numbers = _page_numbers(_print(page), every)
-            page.evaluate(NUMBER, numbers)
-            writer = PdfWriter(io.BytesIO(_print(page)), incremental=True)
-    finally:
-        bound.unlink()
+    numbers: dict[str, int] = {}
+    printed = b""
+    with offline_browser() as context:
+        for _ in range(PRINTS):
+            printed = _print(context, html, bind(html, every, numbers))
+            before, numbers = numbers, _page_numbers(printed, every)
+            if numbers == before:
+                break
+    writer = PdfWriter(io.BytesIO(printed), incremental=True)
     _add_outline(writer, every, numbers)
     writer.add_metadata({"/Title": _title(_read(html / f"{every[0].name}.html"))})
     whole = io.BytesIO()
@@ -129,15 +128,28 @@ def print_book(html: Path, out: Path) -> int:
     return len(writer.pages)
 
 
-def _print(page: Page) -> bytes:
-    return page.pdf(
-        prefer_css_page_size=True,
-        print_background=True,
-        display_header_footer=True,
-        header_template="<span></span>",
-        footer_template=FOOTER,
-        tagged=True,
-    )
+def _print(context: BrowserContext, html: Path, text: str) -> bytes:
+    """Print a bound document from a page of its own: Chromium breaks a page that it has printed before elsewhere."""
+    bound = html / "_bound.html"
+    write_atomic(bound, text)
+    page = context.new_page()
+    try:
+        page.set_viewport_size({"width": PRINTABLE, "height": 1000})
+        page.emulate_media(media="print", color_scheme="light")
+        page.goto(bound.as_uri())
+        page.evaluate(READY)
+        page.evaluate(SHRINK, PRINTABLE)
+        return page.pdf(
+            prefer_css_page_size=True,
+            print_background=True,
+            display_header_footer=True,
+            header_template="<span></span>",
+            footer_template=FOOTER,
+            tagged=True,
+        )
+    finally:
+        page.close()
+        bound.unlink()
 
 
 def _add_outline(writer: PdfWriter, every: list[Chapter], numbers: dict[str, int]) -> None:
@@ -165,8 +177,8 @@ def _page_numbers(printed: bytes, every: list[Chapter]) -> dict[str, int]:
     return found
 
 
-def _contents(every: list[Chapter]) -> str:
-    """The table of contents; its page numbers are filled in once the chapters' places are known."""
+def _contents(every: list[Chapter], numbers: Mapping[str, int]) -> str:
+    """The table of contents, with the page numbers that are known."""
     lines = ["<nav class='isce-contents'><h1>Contents</h1>"]
     part = ""
     for chapter in every:
@@ -174,7 +186,8 @@ def _contents(every: list[Chapter]) -> str:
             part = chapter.part
             lines.append(f"<p class='isce-contents-part'>{escape(part)}</p>")
         link = f'<a href="#{chapter.anchor}">{escape(chapter.title)}</a>'
-        lines.append(f'<p class="isce-level-{chapter.level}">{link}<span class="isce-page-number"></span></p>')
+        number = f'<span class="isce-page-number">{numbers.get(chapter.anchor, "")}</span>'
+        lines.append(f'<p class="isce-level-{chapter.level}">{link}{number}</p>')
     return "".join([*lines, "</nav>"])
 
 
