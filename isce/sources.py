@@ -7,6 +7,7 @@ figure's colour reruns no run at all.
 from __future__ import annotations
 
 import ast
+import functools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ def module_file(module: str, root: Path) -> Path | None:
     return None
 
 
+@functools.cache
 def essence(source: str) -> str:
     """Source text without docstrings, comment lines and blank lines.
 
@@ -70,9 +72,11 @@ def notebook_code(path: Path) -> str:
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("%"))
 
 
-def _imports(source: str, module: str, is_package: bool) -> Iterator[str]:
+@functools.cache
+def _imports(source: str, module: str, is_package: bool) -> tuple[str, ...]:
     """Every module name that a source may import, those under ``if TYPE_CHECKING`` left out."""
     queue: list[ast.AST] = [ast.parse(source)]
+    found: list[str] = []
     while queue:
         node = queue.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -80,13 +84,13 @@ def _imports(source: str, module: str, is_package: bool) -> Iterator[str]:
             continue
         queue += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             parts = module.split(".") if is_package else module.split(".")[:-1]
             base = parts[: len(parts) - node.level + 1] if node.level else []
             name = ".".join([*base, *([node.module] if node.module else [])])
-            yield name
-            yield from (f"{name}.{alias.name}" for alias in node.names)
+            found += [name, *(f"{name}.{alias.name}" for alias in node.names)]
+    return tuple(found)
 
 
 def closure(roots: Iterable[str], root: Path, skip: Iterable[str] = PASSIVE) -> set[str]:

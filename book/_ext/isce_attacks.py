@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from isce.suites import load_suite
 Note = Callable[[Path], None]
 Table = tuple[str, list[str], list[list[str]]]
 TARGETED = {"no": "no", "may": "can be", "must": "always"}
+read = functools.cache(load_suite)  # a build reads each file for many pages
 OWN = "the experiment's"
 SOURCE = "gradients of another network, the row's source"
 
@@ -59,7 +61,7 @@ def suites(name: str, root: Path, note: Note) -> Table:
     holders: dict[tuple[str, str], list[str]] = {}
     for path in sorted((root / "experiments" / "suites").glob("*.yaml"), key=lambda path: path.stem):
         note(path)
-        for row in load_suite(path.stem, root).rows:
+        for row in read(path.stem, root).rows:
             if row.attack == name:
                 threat = row.threat.label if row.threat else OWN
                 holders.setdefault((row.label, threat), []).append(path.stem)
@@ -74,14 +76,9 @@ def suites(name: str, root: Path, note: Note) -> Table:
 def records(root: Path, report: Path, note: Note) -> dict[str, tuple[list[str], list[str]]]:
     """For each attack the experiments with records of it, and those that ask for it and have none."""
     found = {name: (list[str](), list[str]()) for name in names()}
-    known: dict[str, set[str]] = {}
     for experiment in each(root, note):
         note(report / experiment.name / "numbers.json")  # which is written after all tables
-        wanted: set[str] = set()
-        for plan in experiment.plans:
-            if plan.suite not in known:  # reading a suite takes as long as all the rest
-                known[plan.suite] = {row.attack for row in load_suite(plan.suite, root).rows}
-            wanted |= known[plan.suite]
+        wanted = {row.attack for plan in experiment.plans for row in read(plan.suite, root).rows}
         for name, (have, lack) in found.items():
             if (report / experiment.name / "tables" / f"attack-{name}.json").is_file():
                 have.append(experiment.name)

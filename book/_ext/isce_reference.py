@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ EXTRAS = {
 # Their packages carry no licence in their metadata; their repositories do.
 ELSEWHERE = {"advertorch": "LGPL-3.0", "axe-playwright-python": "MIT"}
 
+read = functools.cache(load_experiment)  # a build reads each file for many pages
+
 
 def runs_of(experiment: Experiment) -> dict[str, int]:
     """How many runs of each kind an experiment file asks for."""
@@ -51,7 +54,7 @@ def each(root: Path, note: Callable[[Path], None]) -> Iterator[Experiment]:
     """Every experiment file in the order of the names; the page depends on it."""
     for path in sorted((root / "experiments").glob("*.yaml")):
         note(path)
-        yield load_experiment(path.stem)
+        yield read(path.stem)
 
 
 def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
