@@ -132,23 +132,22 @@ def _print(context: BrowserContext, html: Path, text: str) -> bytes:
     """Print a bound document from a page of its own: Chromium breaks a page that it has printed before elsewhere."""
     bound = html / "_bound.html"
     write_atomic(bound, text)
-    page = context.new_page()
     try:
-        page.set_viewport_size({"width": PRINTABLE, "height": 1000})
-        page.emulate_media(media="print", color_scheme="light")
-        page.goto(bound.as_uri())
-        page.evaluate(READY)
-        page.evaluate(SHRINK, PRINTABLE)
-        return page.pdf(
-            prefer_css_page_size=True,
-            print_background=True,
-            display_header_footer=True,
-            header_template="<span></span>",
-            footer_template=FOOTER,
-            tagged=True,
-        )
+        with context.new_page() as page:
+            page.set_viewport_size({"width": PRINTABLE, "height": 1000})
+            page.emulate_media(media="print", color_scheme="light")
+            page.goto(bound.as_uri())
+            page.evaluate(READY)
+            page.evaluate(SHRINK, PRINTABLE)
+            return page.pdf(
+                prefer_css_page_size=True,
+                print_background=True,
+                display_header_footer=True,
+                header_template="<span></span>",
+                footer_template=FOOTER,
+                tagged=True,
+            )
     finally:
-        page.close()
         bound.unlink()
 
 

@@ -22,9 +22,10 @@ from isce.suites import load_suite
 Note = Callable[[Path], None]
 Table = tuple[str, list[str], list[list[str]]]
 TARGETED = {"no": "no", "may": "can be", "must": "always"}
-read = functools.cache(load_suite)  # a build reads each file for many pages
 OWN = "the experiment's"
 SOURCE = "gradients of another network, the row's source"
+
+read = functools.cache(load_suite)  # a build reads each file for many pages
 
 
 def needs(name: str) -> str:
