@@ -222,6 +222,15 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if all(verdict.holds for verdict in verdicts) else 1
 
 
+def _prove(options: argparse.Namespace) -> int:
+    from isce.prove import prove
+
+    found = prove(options.base, options.experiment, ROOT / "build" / "prove")
+    for run, differs in found.items():
+        print(f"{run:<30} {f'differs in {differs}' if differs else 'the same, byte for byte'}")
+    return 1 if any(found.values()) else 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m isce", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -268,6 +277,9 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--results", type=Path, default=ROOT / "results")
         if name == "adopt":
             added.add_argument("--partial", action="store_true", help="adopt the runs that are done, keep the others")
+    proving = command("prove", _prove, "run an experiment by a commit's code and by this code, and compare all bytes")
+    proving.add_argument("--base", default="HEAD", help="the commit (default: HEAD, against which changes are made)")
+    proving.add_argument("--experiment", default="quick")
     verify = command("verify", _verify, "judge the saved adversarial points of an attack run anew")
     verify.add_argument("folder", type=Path, help="such as build/runs/digits/attack/sce-s0")
     return parser
