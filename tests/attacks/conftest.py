@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 from trained import trained
 
-from isce import data
+from isce import compat, data
 from isce.losses.base import Objective
 from isce.models import Classifier
 
@@ -39,3 +39,19 @@ def released(digits: data.Data) -> Target:
 
 def _target(digits: data.Data, name: str) -> Target:
     return Target(*trained(name), digits.test.unit()[:40], digits.test.labels[:40])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_autoattack():
+    """AutoAttack as it is, with a tenth of its steps and a hundredth of its queries."""
+    package = compat.import_pyautoattack()
+
+    class Short(package.AutoAttack):
+        def run_standard_evaluation(self, *args, **options):
+            self.apgd.n_iter = self.apgd_targeted.n_iter = self.fab.n_iter = 10
+            self.square.n_queries = 50
+            return super().run_standard_evaluation(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "AutoAttack", Short)
+        yield
