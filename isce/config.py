@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from isce.exponents import Loader, read_exponents
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,9 +35,19 @@ class ConfigError(ValueError):
 
 
 class Strict(BaseModel):
-    """No unknown names, no silent conversion of text to numbers, no NaN."""
+    """No unknown names, no NaN, no text for numbers but one in exponent notation, which papermill's ``-y`` hands on."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_exponents(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        return read_exponents(value) if _takes_float(field.annotation) else value
+
+
+def _takes_float(annotation: Any) -> bool:
+    return annotation is float or any(_takes_float(part) for part in get_args(annotation))
 
 
 class RunParameters(Strict):
@@ -58,6 +78,11 @@ class ObjectiveSpec(Strict):
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return read_exponents(value)
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
@@ -256,13 +281,13 @@ def _complaint(model: type[BaseModel], error: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """A YAML file that holds a mapping; its numbers may be in exponent notation (``1e-3``).
 
     Raises:
         ConfigError: no such file, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
