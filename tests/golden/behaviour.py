@@ -12,21 +12,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from trained import trained
 
 from isce import attacks, data, losses, models
+from isce import notebook as session
 from isce.attacks import Threat
 from isce.attacks.base import margin
 from isce.config import MinmaxParameters, TrainParameters
 from isce.evaluation import curve_flags, curves, evaluate, examples, red_flags
 from isce.explain import explain
 from isce.losses import Objective
-from isce.minmax import analyse
+from isce.minmax import Analysis, analyse
 from isce.models import Classifier
+from isce.records import Record, read
 from isce.suites import AttackParameters, AttackSpec, CurvePlan, ExplainParameters, Suite
 from isce.training import train
 
@@ -52,7 +55,7 @@ def column(values: Any) -> np.ndarray[Any, Any]:
 
 
 def flat(values: Any, prefix: str = "") -> Iterable[tuple[str, float]]:
-    """Every number of nested JSON values with its path; None counts as -1, a text as 0 (that the text is there)."""
+    """Every number of nested JSON values with its path; None counts as -1, a text as a number below 1,000."""
     if isinstance(values, Mapping):
         for name, value in values.items():
             yield from flat(value, f"{prefix}.{name}" if prefix else str(name))
@@ -60,7 +63,8 @@ def flat(values: Any, prefix: str = "") -> Iterable[tuple[str, float]]:
         for place, value in enumerate(values):
             yield from flat(value, f"{prefix}.{place}")
     else:
-        yield prefix, -1.0 if values is None else 0.0 if isinstance(values, str) else float(values)
+        text = isinstance(values, str)
+        yield prefix, -1.0 if values is None else float(crc32(values.encode()) % 1000 if text else values)
 
 
 def columns(values: Any) -> Columns:
@@ -99,7 +103,7 @@ def network(name: str) -> Columns:
         made = models.build(name, input_shape=shape, mean=(0.4,) * shape[0], std=(0.3,) * shape[0], embedding_dim=8)
         if released:
             made.normalise_as_released()
-        classifier = Classifier(made, torch.nn.Linear(8, 10))
+        classifier = Classifier(made, nn.Linear(8, 10))
         for mode in ("train", "eval"):
             with torch.no_grad():
                 logits, embedding = getattr(classifier, mode)()(x, return_embedding=True)
@@ -127,13 +131,19 @@ def training(*names: str) -> Columns:
     found: Columns = {}
     for name in names:
         given = {"epochs": 2, "batch_size": 32, "seed": 3} | TRAININGS[name]
+        parameters = TrainParameters.model_validate(given)
         with tempfile.TemporaryDirectory() as folder:
-            done = train(TrainParameters.model_validate(given), Path(folder), data=digits(), progress=False)
-            weights = torch.cat([column_of(path) for path in sorted(Path(folder).glob("last.safetensors"))])
-        found |= {f"{name}.{key}": value for key, value in columns(done.history).items()}
-        found[f"{name}.weights"] = column(weights)
-        found[f"{name}.best"] = column([done.best_epoch])
+            done = train(parameters, Path(folder), data=digits(), progress=False)
+            record = read(session.write_train_record(parameters, session.Context(folder=folder), done, digits()))
+            found[f"{name}.weights"] = column(column_of(Path(folder) / "last.safetensors"))
+        found |= recorded(record, name)
     return found
+
+
+def recorded(record: Record, name: str) -> Columns:
+    """Figures of a record, and the names of its flags."""
+    found = {f"{name}.{key}": value for key, value in columns(record.figures).items()}
+    return found | {f"{name}.flag.{flag}": column([1]) for flag in record.flags}
 
 
 def column_of(path: Path) -> Tensor:
@@ -213,28 +223,43 @@ def _attacked(spec: AttackSpec, threat: Threat, network_name: str) -> Columns:
     }
 
 
-def evaluation() -> Columns:
-    """Accuracies, red flags, curves and examples of one evaluation, as the attack notebook makes them."""
+class Saturated(nn.Module):
+    """A network whose softmax is 0 or 1 in float32, so that a loss on it has no gradient: red flags are raised."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 100 * self.network(x)
+
+
+ROWS = [
+    {"attack": "fgsm"},
+    {"attack": "pgd", "steps": 5, "restarts": 2},
+    {"attack": "deepfool", "steps": 10, "survivors": True},
+    {"attack": "search", "steps": 20},
+    {"attack": "matched", "objective": "targeted", "steps": 5, "restarts": 2, "survivors": True},
+    {"attack": "fgsm", "norm": "l2", "eps": 0.2, "images": 10},
+]
+
+
+def evaluation(*, saturated: bool) -> Columns:
+    """Accuracies, red flags, curves and examples of one evaluation, through the record that the notebook writes."""
     classifier, own, x, y, index = target()
-    rows = [
-        {"attack": "fgsm"},
-        {"attack": "pgd", "steps": 5, "restarts": 2},
-        {"attack": "deepfool", "steps": 10, "survivors": True},
-        {"attack": "matched", "objective": "targeted", "steps": 5, "restarts": 2, "survivors": True},
-        {"attack": "fgsm", "norm": "l2", "eps": 1.0, "images": 10},
-    ]
-    plan = CurvePlan(images=10, sweep_steps=5, convergence_eps=0.1, convergence_steps=[2, 5])
-    suite = Suite.model_validate({"name": "golden", "rows": rows})
-    parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.05, 0.1], batch_size=7, curves=plan)
-    outcome = evaluate(classifier, own, x, y, parameters, index=index, progress=False)
-    found = {f"figures.{name}": value for name, value in columns(outcome.figures()).items()}
-    flags = red_flags(outcome, classifier, own, x, y, parameters)
+    plan = CurvePlan(images=10, sweep_steps=5, convergence_eps=0.03, convergence_steps=[1, 20])
+    suite = Suite.model_validate({"name": "golden", "rows": ROWS})
+    parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.02, 0.05], batch_size=7, curves=plan)
+    given = (Saturated(classifier) if saturated else classifier, own, x, y, parameters)
+    outcome = evaluate(*given, index=index, progress=False)
+    flags = red_flags(outcome, *given, index=index)
+    row = session.example_row(suite)
+    shown = examples(*given[:4], row, Threat("linf", 0.05), seed=0, index=index)
     with tempfile.TemporaryDirectory() as folder:
-        both = curves(classifier, own, x, y, parameters, index=index, batch_size=7, folder=Path(folder))
-    flags |= curve_flags(both)
-    shown = examples(classifier, own, x, y, parameters.suite.rows[1], Threat("linf", 0.1), seed=0)
-    found |= {f"curve.{name}": value for name, value in columns(both).items()}
-    found |= {f"flag.{name}": column([1]) for name in flags}
+        both = curves(*given, index=index, batch_size=7, folder=Path(folder))
+        context, flags = session.Context(folder=folder), flags | curve_flags(both)
+        path = session.write_attack_record(parameters, context, outcome, digits(), shown, flags, both)
+        found = recorded(read(path), "saturated" if saturated else "plain")
     return found | {"shown": column(shown.index), "predictions": column(shown.predictions)}
 
 
@@ -245,9 +270,18 @@ def minmax() -> Columns:
         for name in ("sce", "isce-released"):
             classifier, _, x, y, _ = target(name)
             given = {"checkpoint": "none", "norm": norm, "eps": eps, "inference": [0.0, 2.0], "steps": 3, "restarts": 2}
-            done = analyse(classifier, x, y, MinmaxParameters.model_validate(given), progress=False)
-            found |= {f"{norm}.{name}.{key}": value for key, value in columns(done.figures()).items()}
-    return found
+            parameters = MinmaxParameters.model_validate(given)
+            done = analyse(classifier, x, y, parameters, progress=False)
+            found |= written(parameters, done, f"{norm}.{name}")
+    balls = [replace(ball, summary=ball.summary | {"violations": 1}) for ball in done.balls]
+    return found | written(parameters, replace(done, balls=balls), "violated")
+
+
+def written(parameters: MinmaxParameters, analysis: Analysis, name: str) -> Columns:
+    """What the record of a min-max analysis says."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = session.write_minmax_record(parameters, session.Context(folder=folder), analysis, digits())
+        return recorded(read(path), name)
 
 
 def explanation() -> Columns:
@@ -259,7 +293,9 @@ def explanation() -> Columns:
         given = {"checkpoint": "none", "eps": 0.1, "images": 24, "steps": 3, "gallery_images": 2}
         parameters = ExplainParameters.model_validate(given | {"gallery": gallery})
         done = explain(classifier, own, x, y, parameters, index=index)
-        found |= {f"{name}.{key}": value for key, value in columns(done.figures(0.1)).items()}
+        with tempfile.TemporaryDirectory() as folder:
+            context = session.Context(folder=folder)
+            found |= recorded(read(session.write_explain_record(parameters, context, done, digits())), name)
         found |= {f"{name}.array.{key}": column(value.double().mean().view(1)) for key, value in done.arrays().items()}
     return found
 
@@ -268,7 +304,7 @@ def parts() -> dict[str, Callable[[], Columns]]:
     """What makes the numbers of each part, by the name that its semantics number has."""
     found: dict[str, Callable[[], Columns]] = {
         "train": lambda: training("train", "adam", "steps", "moved", "bfloat16"),
-        "attack": evaluation,
+        "attack": lambda: evaluation(saturated=False) | evaluation(saturated=True),
         "minmax": minmax,
         "explain": explanation,
         "adversarial.pgd": lambda: training("pgd"),
