@@ -127,9 +127,9 @@ def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list
     points, first = problem.x.clone(), torch.full_like(problem.y, -1)
     for step in range(len(sizes) + 1):
         scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
-        largest, margins = scores.abs().amax(1), margin(scores, climb.y).double()
-        margins = margins.where(largest.isfinite(), math.inf)  # a point without finite scores is never the best
-        fallen = margins < -CLEAR * largest
+        margins = margin(scores, climb.y).double()
+        margins = margins.masked_fill(margins.isnan(), -math.inf)  # handed back, so that the driver rejects it
+        fallen = margins < -CLEAR * scores.abs().amax(1)
         if bool(fallen.any()):
             rows = climb.rows[fallen]
             points[rows] = climb.point[fallen]
