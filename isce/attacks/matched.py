@@ -52,6 +52,7 @@ class _Climb:
         best: point with the highest value so far.
         best_gradient: gradient there.
         best_value: the value there.
+        lost: a gradient was NaN: the climb was blind there, and the image has no outcome unless it falls.
     """
 
     rows: Tensor
@@ -63,6 +64,7 @@ class _Climb:
     best: Tensor
     best_gradient: Tensor
     best_value: Tensor
+    lost: Tensor
 
     def take(self, keep: Tensor) -> _Climb:
         """The images at these positions."""
@@ -114,6 +116,7 @@ def _start(problem: Problem, constants: Tensor, start: Tensor) -> _Climb:
         best=start.clone(),
         best_gradient=torch.zeros_like(start),
         best_value=torch.full_like(problem.y, -math.inf, dtype=torch.float64),
+        lost=torch.zeros_like(problem.y, dtype=torch.bool),
     )
 
 
@@ -134,6 +137,7 @@ def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list
         _remember(climb, value, gradient)
         _advance(problem, climb, gradient, sizes, step)
     points[climb.rows] = climb.point
+    points[climb.rows[climb.lost]] = math.nan
     return Found(points, first, points)  # it stops at the first success: no last point can be worse
 
 
@@ -148,6 +152,8 @@ def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: lis
         _remember(climb, value, gradient)
         if step < len(sizes):
             _advance(problem, climb, gradient, sizes, step)
+    if bool(climb.lost.any()):
+        points = torch.full_like(points, math.nan)
     return Found(points, torch.full_like(problem.y, at), climb.point)
 
 
@@ -162,8 +168,6 @@ def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool
     parts = zip((scores, embedding), pulled, strict=True)
     ways = [(part, back) for part, back in parts if part is not None and back is not None]
     (found,) = torch.autograd.grad([part for part, _ in ways], point, [back for _, back in ways])
-    if not math.isfinite(float(found.sum())):
-        found = found.nan_to_num(0.0)
     return scores.detach(), value, found
 
 
@@ -180,6 +184,9 @@ def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[floa
         climb.point.copy_(climb.best)
         climb.before.copy_(climb.best)
         gradient = climb.best_gradient
+    if not math.isfinite(float(gradient.sum())):
+        climb.lost |= gradient.isnan().flatten(1).any(1)
+        gradient = gradient.nan_to_num(0.0)
     linf = problem.threat.norm == "linf"
     # The largest entry first: squares may underflow. Not in place: a gradient may be one number, expanded.
     direction = gradient.sign() if linf else _unit(_unit(gradient, math.inf), 2)
