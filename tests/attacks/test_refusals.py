@@ -232,7 +232,9 @@ class Declared(BatchStatistics):
 
 
 def test_a_last_batch_of_one_image_names_the_batch_size(entry):
-    with pytest.raises(ValueError, match=r"evaluation is of 3 images|batch of one image .* choose a batch_size"):
+    with pytest.raises(
+        ValueError, match=r"evaluation must be of these 1 images|batch of one image .* choose a batch_size"
+    ):
         entry(Declared(), build("sce"), X[:1], Y[:1])
 
 
@@ -243,7 +245,7 @@ def test_a_last_batch_of_one_image_is_found_before_the_first_attack(monkeypatch)
 
 
 def test_flags_of_other_images_than_the_evaluations_are_refused(evaluation):
-    with pytest.raises(ValueError, match="evaluation is of 3 images, got 2"):
+    with pytest.raises(ValueError, match="evaluation must be of these 2 images"):
         red_flags(evaluation, Mean(), build("sce"), X[:2], Y[:2], parameters())
 
 
