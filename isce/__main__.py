@@ -3,127 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
-import re
-import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from isce.book import Build
-from isce.config import ROOT, ConfigError, read_yaml
-from isce.experiments import TIERS, Experiment, load_experiment
+from isce.config import ROOT, ConfigError
+from isce.experiments import load_experiment
+from isce.home import use_writable_folders
 from isce.records import RecordError
-
-if TYPE_CHECKING:
-    from isce.workflow import Run
-
-#: Above these sizes glibc would hand freed memory back to the system.
-KEPT_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
-
-
-@contextmanager
-def _only_one(build: Path) -> Generator[int]:
-    """Hold the build folder's lock and give its file; the kernel frees it when no process has it, however they end."""
-    build.mkdir(parents=True, exist_ok=True)
-    with (build / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise ConfigError(f"another `make reproduce` (process {owner}) works in {build}; wait or stop it") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield lock.fileno()
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from isce import workflow
+    from isce.reproduce import reproduce
 
-    experiment = load_experiment(options.experiment)
-    profiles = sorted(path.name for path in (ROOT / "workflow" / "profiles").iterdir())
-    if options.profile not in profiles:
-        raise ConfigError(f"unknown profile {options.profile!r}; known: {', '.join(profiles)}")
-    settings = read_yaml(ROOT / "workflow" / "profiles" / options.profile / "config.yaml")
-    if settings.get("executor") == "slurm" and not options.dry_run and shutil.which("sbatch") is None:
-        raise ConfigError(
-            f"profile {options.profile!r} submits jobs with Slurm's sbatch, which is not on the path; "
-            "start it on a machine of the cluster"
-        )
-    started = time.monotonic()
-    build = ROOT / "build"
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
-    command += ["--directory", str(ROOT)]
-    command += ["--profile", str(ROOT / "workflow" / "profiles" / options.profile)]
-    jobs = options.jobs or (None if "jobs" in settings else os.cpu_count())
-    command += ["--jobs", str(jobs)] if jobs else []
-    command += ["without_book"] if options.no_book or options.until else []
-    command += ["--until", options.until] if options.until else []
-    command += ["--nolock", "--config", f"experiment={experiment.name}", "build=build", f"device={options.device}"]
-    with _only_one(build) as lock:
-        planned = workflow.plan(experiment.name, build, device=options.device)
-        if options.dry_run:
-            return _dry_run(experiment, planned, options.device, [*command, "--dry-run", "--quiet", "host", "reason"])
-        # Snakemake holds the lock as well: it goes on if this process alone is killed.
-        code = subprocess.call(command, env=_environment(), pass_fds=[lock])  # noqa: S603
-    if code:
-        print(f"make reproduce: {experiment.name} is not complete; finished runs are kept, run again to go on")
-        return 1
-    if options.until:
-        print(f"{experiment.name}: every {options.until} run is done, in {time.monotonic() - started:.0f} s")
-        return 0
-    print((build / "report" / experiment.name / "tables" / "results.txt").read_text(encoding="utf-8"))
-    flags = (build / "report" / experiment.name / "flags.txt").read_text(encoding="utf-8")
-    if flags:
-        print(f"RED FLAGS, look at these runs before you use a figure:\n{flags}")
-    where = "" if options.no_book else f" Open {build / 'book' / '_build' / 'html' / 'index.html'}"
-    print(f"{experiment.name}: done in {time.monotonic() - started:.0f} s.{where}")
-    return 0
-
-
-def _dry_run(experiment: Experiment, planned: list[Run], device: str, command: list[str]) -> int:
-    """Print the runs that Snakemake would start, how long they should take, and the experiment's tier."""
-    from isce import cost
-
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        sys.stderr.write(done.stdout + done.stderr)
-        return 1
-    blocks = done.stdout.split("\nrule ")[1:]
-    todo: set[tuple[str, ...]] = set()
-    for block in blocks:
-        rule = block.split(":", 1)[0]
-        wildcards = dict(re.findall(r"(\w+)=([^,\s]+)", block.partition("wildcards: ")[2].partition("\n")[0]))
-        if rule not in ("all", "without_book"):
-            todo.add((wildcards.get("kind", rule), wildcards.get("run", "")))
-    order = ("train", "attack", "minmax", "explain", "tables", "book")
-    for kind, run in sorted(todo, key=lambda job: (order.index(job[0]), job[1])):
-        print(f"would run: {kind} {run}".rstrip())
-    tier = f" (tier {experiment.tier}: {TIERS[experiment.tier]})" if experiment.tier else ""
-    print(f"{experiment.title}{tier}: {f'{len(todo)} steps to do' if todo else 'everything is up to date'}")
-    if due := [run for run in planned if (run.kind, run.name) in todo]:
-        expected = cost.estimates(planned, device)
-        print(f"time: {cost.summary(due, expected, 'GPU' if cost.on_gpu(device) else 'core')}")
-    if experiment.minutes:
-        print(f"the whole experiment took {experiment.minutes:g} minutes ({experiment.measured_on})")
-    return 0
-
-
-def _environment() -> dict[str, str]:
-    """The environment with this Python first on the path, so that the Snakefile's `python` is this one.
-
-    And with glibc keeping freed memory: handing it back after each step and faulting it in again takes a tenth of the
-    time of training a network on CIFAR-10.
-    """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {name: str(2**32) for name in KEPT_MEMORY} | os.environ | {"PATH": path}
+    return reproduce(
+        options.experiment,
+        device=options.device,
+        profile=options.profile,
+        jobs=options.jobs,
+        until=options.until,
+        with_book=not options.no_book,
+        dry_run=options.dry_run,
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -136,7 +38,12 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from isce import report
 
+    if not options.records.is_dir():
+        raise ConfigError(
+            f"no attack record of {options.experiment or 'any experiment'}: {options.records} is no folder"
+        )
     if options.experiment is None:
+        options.out.mkdir(parents=True, exist_ok=True)
         report.write_each(_experiments(options.records), options.records, options.out)
     elif not report.write(options.experiment, options.records, options.out):
         raise ConfigError(f"no attack record of experiment {options.experiment!r} in {options.records}")
@@ -149,6 +56,8 @@ def _experiments(folder: Path) -> list[str]:
     known = {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
     for name in set(found) - known:
         sys.stderr.write(f"isce: {folder / name} holds records of an experiment that has no file; left out\n")
+    if not found:
+        sys.stderr.write(f"isce: {folder} holds no records\n")
     return [name for name in found if name in known]
 
 
@@ -183,13 +92,17 @@ def _compare(options: argparse.Namespace) -> int:
     from isce.records import read_all
 
     keys = {(run.kind, run.name): run.key for run in workflow.runs(load_experiment(options.experiment))}
+    folders = {"reproduce": ROOT / "build" / "runs", "results": options.results}
     sides = [
         [r for r in read_all(folder / options.experiment).values() if r.kind == "attack" and (r.kind, r.run) in keys]
-        for folder in (ROOT / "build" / "runs", options.results)
+        for folder in folders.values()
     ]
-    for side, command in zip(sides, ("reproduce", "results"), strict=True):
+    for side, (command, folder) in zip(sides, folders.items(), strict=True):
         if not side:
-            raise ConfigError(f"nothing to compare: run `make {command} EXPERIMENT={options.experiment}` first")
+            raise ConfigError(
+                f"nothing to compare: no attack record of {options.experiment!r} in {folder}; "
+                f"run `make {command} EXPERIMENT={options.experiment}` first"
+            )
     for side, name in zip(sides, ("own", "committed"), strict=True):
         old = sum(record.key != keys[record.kind, record.run] for record in side)
         if old:
@@ -222,8 +135,24 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if all(verdict.holds for verdict in verdicts) else 1
 
 
+def _prove(options: argparse.Namespace) -> int:
+    from isce.prove import prove
+
+    found = prove(options.base, options.experiment, ROOT / "build" / "prove")
+    for run, differs in found.items():
+        print(f"{run:<30} {f'differs in {differs}' if differs else 'the same, byte for byte'}")
+    return 1 if any(found.values()) else 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments, and leaves the usage to ``--help``."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"isce: {message} (see `{self.prog} --help`)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m isce", description=__doc__)
+    parser = _Parser(prog="python -m isce", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(name: str, action: object, text: str) -> argparse.ArgumentParser:
@@ -268,6 +197,9 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--results", type=Path, default=ROOT / "results")
         if name == "adopt":
             added.add_argument("--partial", action="store_true", help="adopt the runs that are done, keep the others")
+    proving = command("prove", _prove, "run an experiment by a commit's code and by this code, and compare all bytes")
+    proving.add_argument("--base", default="HEAD", help="the commit (default: HEAD, against which changes are made)")
+    proving.add_argument("--experiment", default="quick")
     verify = command("verify", _verify, "judge the saved adversarial points of an attack run anew")
     verify.add_argument("folder", type=Path, help="such as build/runs/digits/attack/sce-s0")
     return parser
@@ -283,6 +215,7 @@ def _positive(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Errors of input and files are one line, without a traceback."""
     options = _parser().parse_args(arguments)
+    use_writable_folders(ROOT / "build" / "home")
     try:
         return int(options.action(options))
     except (ConfigError, RecordError, RuntimeError, OSError) as error:

@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from isce.exponents import Loader, read_exponents
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,9 +35,35 @@ class ConfigError(ValueError):
 
 
 class Strict(BaseModel):
-    """No unknown names, no silent conversion of text to numbers, no NaN."""
+    """No unknown names, no NaN, no text for numbers but one in exponent notation, which papermill's ``-y`` hands on."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_exponents(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        return read_exponents(value) if _takes_float(field.annotation) else value
+
+
+def _takes_float(annotation: Any) -> bool:
+    return annotation is float or any(_takes_float(part) for part in get_args(annotation))
+
+
+class RunParameters(Strict):
+    """Everything that decides the results of one run, given the bytes of the checkpoints that the run works on.
+
+    A field that is added later declares ``json_schema_extra={"neutral": value}``, the value that stands for what the
+    code did before: with that value older records stay current. ``{"decides": False}`` marks a field that is a title.
+    """
+
+    def parts(self) -> list[str]:
+        """Name the parts of the package that the run uses, as :mod:`isce.semantics` does."""
+        return []
+
+    def packages(self) -> set[str]:
+        """Name the packages that the run computes with."""
+        return {"torch"}
 
 
 def check_known(value: str, kind: str, names: list[str]) -> str:
@@ -42,6 +78,11 @@ class ObjectiveSpec(Strict):
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return read_exponents(value)
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
@@ -121,7 +162,7 @@ class AdversarialSpec(Strict):
         return self.steps + (self.kind == "pgd")
 
 
-class TrainParameters(Strict):
+class TrainParameters(RunParameters):
     """Everything that decides the weights of one training run (on one kind of machine and one set of versions)."""
 
     dataset: str = "digits"
@@ -146,6 +187,11 @@ class TrainParameters(Strict):
     batch_statistics: bool = Field(
         default=False, description="batch normalisation by the batch at hand in evaluation too, as released"
     )
+
+    def parts(self) -> list[str]:
+        """Name the objective, the network and the adversarial training, as :mod:`isce.semantics` does."""
+        adversarial = [f"adversarial.{self.adversarial.kind}"] if self.adversarial else []
+        return [f"objective.{self.objective.name}", f"network.{self.model}", *adversarial]
 
     @property
     def passes(self) -> int:
@@ -188,8 +234,8 @@ def check_eps(norm: str, eps: list[float]) -> None:
         raise ValueError(f"records name an eps by six digits, which must tell them apart, got {eps}")
 
 
-class MinmaxParameters(Strict):
-    """Everything that decides the figures of one min-max run, given the checkpoint's bytes."""
+class MinmaxParameters(RunParameters):
+    """Parameters of one min-max run."""
 
     checkpoint: str
     norm: Literal["linf", "l2"] = "linf"
@@ -209,6 +255,10 @@ class MinmaxParameters(Strict):
     def _eps_fits_norm(self) -> Self:
         check_eps(self.norm, self.eps)
         return self
+
+    def packages(self) -> set[str]:
+        """Name the packages that the run computes with."""
+        return {"numpy", "scikit-learn", "statsmodels", "torch"}
 
 
 def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:
@@ -231,13 +281,13 @@ def _complaint(model: type[BaseModel], error: Mapping[str, Any]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """A YAML file that holds a mapping; its numbers may be in exponent notation (``1e-3``).
 
     Raises:
         ConfigError: no such file, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

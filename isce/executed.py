@@ -30,13 +30,17 @@ def clean(path: Path, kind: str, root: Path = ROOT) -> str:
         The notebook as JSON.
 
     Raises:
-        RecordError: the file is no notebook.
+        RecordError: the file is no notebook, or one that was not executed to its end.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        endings = [_ending(cell) for cell in found["cells"]]
         cells = [_cell(cell, number) for number, cell in enumerate(found["cells"])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path} is no executed notebook: {error!r}") from None
+    for number, ending in enumerate(endings, 1):
+        if ending:
+            raise RecordError(f"{path} was not executed to its end: cell {number} {ending}; its run is to be repeated")
     described = _alt_texts(root / "notebooks" / f"{kind}.ipynb")
     for cell in cells:
         words = described.get("".join(cell["source"]))
@@ -45,6 +49,23 @@ def clean(path: Path, kind: str, root: Path = ROOT) -> str:
     metadata = {name: found["metadata"][name] for name in ("kernelspec", "language_info") if name in found["metadata"]}
     notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _ending(cell: dict[str, Any]) -> str | None:
+    """What kept a cell from its end, or None.
+
+    Said by what the kernel sent. papermill's own marks are not to be trusted: if the kernel is killed they call every
+    cell ``completed``, those that never began as well.
+    """
+    if cell["cell_type"] != "code" or not "".join(cell["source"]).strip():
+        return None
+    if cell.get("execution_count") is None:
+        return "was never run"
+    for output in cell["outputs"]:
+        if output["output_type"] == "error":
+            return f"raised {output['ename']}"
+    times = cell["metadata"].get("execution")  # gone from a notebook that was cleaned
+    return None if times is None or "shell.execute_reply" in times else "was cut off"
 
 
 def _cell(cell: dict[str, Any], number: int) -> dict[str, Any]:

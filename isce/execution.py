@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from isce import records
+from isce import locks, records
 from isce.config import ROOT
-from isce.workflow import NOTEBOOK, NOTEBOOK_HASH, Kind, read_params
+from isce.devices import find_device
+from isce.workflow import CHECKPOINT, NOTEBOOK, NOTEBOOK_HASH, Kind, damage, notebook_damage, read_params
 
 #: Longest path of a Unix socket on any system that is supported (macOS), its end mark included.
 LONGEST_SOCKET = 104
+#: Lock of a run's folder; whoever holds it writes there, and nobody else does.
+LOCK = ".lock"
 
 
 def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     """Run one notebook with papermill and print one line about it.
+
+    Where another process works on this run, wait for its end; if the run is then done, that is all.
 
     Args:
         kind: which notebook.
@@ -28,40 +37,107 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
         root: the project's folder.
 
     Raises:
-        RuntimeError: the notebook failed; the message holds the error and names the executed notebook.
-        ConfigError: ``params`` can't be read.
+        RuntimeError: the notebook failed or its kernel was killed; the message holds the error and names the executed
+            notebook.
+        ConfigError: ``params`` can't be read, or there is no such device.
     """
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
+    find_device(device)
     values = read_params(params)
     folder = params.parent
-    experiment, run = folder.parent.parent.name, folder.name
-    context = {"experiment": experiment, "run": run, "folder": str(folder.resolve()), "device": device}
+    experiment, run = folder.resolve().parts[-3], folder.resolve().name
+    what = f"{kind} {experiment} {run}"
     started = time.monotonic()
-    out = folder / NOTEBOOK
+    waited: list[str] = []
+
+    def wait(owners: str) -> None:
+        waited.append(owners)
+        sys.stderr.write(f"isce: {what}: {owners} already works on it; waiting for the end of that\n")
+
     try:
-        (folder / NOTEBOOK_HASH).unlink(missing_ok=True)
-        with _quiet_kernel(), _private_sockets() as connection:
-            papermill.execute_notebook(
-                str(root / "notebooks" / f"{kind}.ipynb"),
-                str(out),
-                parameters=values | context,
-                cwd=str(root),
-                progress_bar=False,
-                kernel_name="python3",
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                **connection,
-            )
-        records.write_atomic(folder / NOTEBOOK_HASH, records.sha256(out))
-    except PapermillExecutionError as error:
-        raise RuntimeError(f"{kind} {experiment} {run}: {error.ename}: {error.evalue} (see {out})") from None
-    except OSError as error:
-        raise RuntimeError(f"{kind} {experiment} {run}: {error}") from None
+        with locks.hold(folder / LOCK, wait) as lock:
+            if not (waited and _is_done(kind, folder, values["key"])):
+                context = {"experiment": experiment, "run": run, "folder": str(folder.resolve()), "device": device}
+                _execute(kind, folder, values | context, root, lock)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(f"{what}: {error}") from None
     record = records.read(folder / "record.json")
     done, total = _progress(folder)
     took = time.monotonic() - started
     print(f"[{done:>3}/{total}] {kind:<7} {experiment} {run:<20} {_headline(record)} ({took:.0f} s)", flush=True)  # noqa: T201
+
+
+def _execute(kind: Kind, folder: Path, values: dict[str, Any], root: Path, lock: locks.Lock) -> None:
+    """Run the notebook into the run's folder, whose lock the kernel holds too: it may outlive this process a little."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    out = folder / NOTEBOOK
+    kernels: list[subprocess.Popen[bytes]] = []
+    (folder / NOTEBOOK_HASH).unlink(missing_ok=True)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs is in the error too
+    try:
+        with _quiet_kernel(), _private_sockets() as connection:
+            papermill.execute_notebook(
+                str(root / "notebooks" / f"{kind}.ipynb"),
+                str(out),
+                parameters=values,
+                cwd=str(root),
+                progress_bar=False,
+                kernel_name="python3",
+                kernel_manager_class=_manager(lock, kernels),
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                **connection,
+            )
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"{error.ename}: {error.evalue} (see {out})") from None
+    except OSError:
+        raise
+    except Exception as error:  # a foreign package: whatever it raises ends in one line that names the run
+        text = f"{type(error).__name__}: {error}"
+        if str(error).startswith("Kernel died") and kernels:
+            text = f"its kernel {_ended(kernels[-1].wait())}; start it again to go on"
+        raise RuntimeError(f"{text} (see {out})") from None
+    records.write_atomic(folder / NOTEBOOK_HASH, records.sha256(out))
+
+
+def _ended(code: int) -> str:
+    """How a process ended, from its return code, and why it probably did."""
+    if code >= 0:
+        return f"ended by itself, with exit code {code}"
+    name = signal.Signals(-code).name
+    if -code == signal.SIGKILL:
+        return (
+            f"was killed ({name}), most likely by the system because memory ran out: "
+            "run fewer side by side (JOBS=1) or give it more memory"
+        )
+    return f"was ended by signal {name}"
+
+
+def _manager(lock: locks.Lock, kernels: list[subprocess.Popen[bytes]]) -> type:
+    """Class of a kernel manager whose kernel holds the lock too; each kernel that it starts is added to ``kernels``."""
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+    class Manager(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+            await super().start_kernel(pass_fds=[lock.file], **options)
+            assert isinstance(self.provisioner, LocalProvisioner)
+            assert self.provisioner.process is not None
+            kernels.append(self.provisioner.process)
+            lock.name(f"process {os.getpid()} (its kernel: {kernels[-1].pid})")
+
+    return Manager
+
+
+def _is_done(kind: Kind, folder: Path, key: str) -> bool:
+    """Whether the run in a folder, which nobody works on, is done under this key, and all that it left is whole."""
+    try:
+        record = records.read(folder / "record.json")
+        whole = damage(folder / "record.json") is None and notebook_damage(folder) is None
+    except records.RecordError:
+        return False
+    left = (folder / NOTEBOOK_HASH).is_file() and (kind != "train" or CHECKPOINT in record.files)
+    return record.key == key and whole and left
 
 
 @contextlib.contextmanager

@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from IPython.display import Image
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import Field, field_validator
 from safetensors.torch import save
 
-from isce.config import ROOT, ConfigError, MinmaxParameters, Strict, TrainParameters, from_notebook
+from isce.config import ROOT, MinmaxParameters, Strict, TrainParameters, from_notebook
 from isce.data import Data
+from isce.devices import check_device, find_device
 from isce.evaluation import Evaluation, Examples
 from isce.evaluation.saved import save_points
 from isce.evaluation.state import spent_before
@@ -33,7 +34,7 @@ class Context(Strict):
     """Where a notebook runs and where its files go; decides no figure."""
 
     folder: str = Field(min_length=1, description="for the run's files; relative to the project's folder")
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     experiment: str = "adhoc"
     run: str = "adhoc"
     key: str = "adhoc"
@@ -45,18 +46,19 @@ class Context(Strict):
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        return check_device(value)
+
     @property
     def torch_device(self) -> torch.device:
         """The device to use; ``auto`` takes a GPU where there is one.
 
         Raises:
-            ConfigError: a GPU was asked for and there is none.
+            ConfigError: a GPU was asked for that torch does not see.
         """
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f"device {self.device!r} asked for, but torch {torch.__version__} sees no GPU")
-        return torch.device(self.device)
+        return find_device(self.device)
 
 
 class _TrainNotebook(TrainParameters, Context):

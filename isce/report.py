@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -43,9 +44,21 @@ def write_each(names: Sequence[str], folder: Path, out: Path) -> None:
         for name in names:
             write(name, folder, out)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
         for _ in pool.map(write, names, itertools.repeat(folder), itertools.repeat(out)):
             pass
+
+
+def _end_with_parent() -> None:
+    """Let this worker end if the process that started it is killed: else it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Report:

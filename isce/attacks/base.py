@@ -32,6 +32,7 @@ class Timed(nn.Module):
         super().__init__()
         self.classifier, self.deadline = classifier, deadline
         self.batch_dependent = bool(getattr(classifier, "batch_dependent", False))
+        self.training = False  # foolbox asks
 
     def forward(self, x: Tensor, **options: Any) -> Any:
         """What the classifier returns."""
@@ -71,21 +72,19 @@ class Found(NamedTuple):
 
     Attributes:
         points: the point to judge of each image (N, C, H, W): the first misclassified one where there is one, else the
-            best that the method keeps. For the matched attack that is where its refinement from the best point ended;
-            the driver looks at it anew.
+            best that the method keeps, for our own attacks the one with the lowest margin of all that they looked at.
         first: int64 (N,), number of steps after which the first misclassified point was met, -1: not seen.
-        last: the last point of each image (N, C, H, W).
+        last: the last point of each image (N, C, H, W), where it may be worse than ``points``; None: it can't be.
     """
 
     points: Tensor
     first: Tensor
-    last: Tensor
+    last: Tensor | None = None
 
     @classmethod
     def only(cls, points: Tensor) -> Found:
         """From an attack that hands back one point for each image and nothing about the way there."""
-        points = points.detach()
-        return cls(points, torch.full((len(points),), -1, device=points.device), points)
+        return cls(points.detach(), torch.full((len(points),), -1, device=points.device))
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class Problem:
         """Points (N, C, H, W) of an attack that gets one image at a time, and draws by that image's key alone."""
         points: list[Tensor] = []
         for row in range(len(self.y)):
-            with seeded(self.seed, int(self.index[row]), restart):
+            with seeded(self.seed, int(self.index[row]), restart, "package"):
                 points.append(attack(self.take(torch.tensor([row], device=self.y.device))))
         return torch.cat(points)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isce.attacks.base import AttackResult, Found, Problem, Timed, margin, untouched, verify
-from isce.attacks.checks import check_images, check_index, check_scores
+from isce.attacks.checks import check_call, check_gradient, check_index, check_scores, first_scores
 from isce.attacks.keys import random_targets
 from isce.attacks.registry import about, load
 from isce.attacks.threat import Threat
@@ -62,22 +62,35 @@ def run(
         The verified result.
 
     Raises:
-        TypeError: images not floating point, labels or index not int64.
-        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores, or no
-            source for ``transfer``.
+        TypeError: images not float32 or float64, labels or index not int64, a classifier that is no module or returns
+            anything but scores, an objective that is none of ``isce.losses``.
+        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores, images
+            changed in place, no gradient where the attack needs one, or no source for ``transfer``.
+        RuntimeError: inside ``torch.inference_mode()``.
         TimeLimitError: the deadline has passed.
     """
-    check_images(x, y)
+    check_call(classifier, objective, x, y)
+    if source is not None:
+        check_call(*source, x, y)
     x = x.detach().contiguous()  # packages take images apart with `view`
+    x = x.clone() if x.is_inference() else x
     y, index = y.detach(), check_index(index, y)
     timed = classifier if deadline is None else Timed(classifier, deadline)
     with untouched(classifier, objective, *(source or ())):
-        problem = _problem(timed, objective, x, y, index, threat, seed, scores)
+        if scores is None:
+            scores = first_scores(classifier, objective, x, y, gradients=about(spec.attack).gradients)
+            check_gradient(scores, [spec])
+        check_scores(scores, y)
+        problem = Problem(timed, objective, x, y, index, threat, seed, scores.detach(), best=x)
         if spec.targeted:
             problem = replace(problem, target=random_targets(seed, index, y, problem.scores.shape[1]))
         if source is not None:
+            theirs = first_scores(*source, x, y, gradients=True)
+            if not theirs.requires_grad:
+                raise ValueError("the source's scores have no gradient with respect to the images: transfer needs one")
             other = source[0] if deadline is None else Timed(source[0], deadline)
-            problem = replace(problem, source=_problem(other, source[1], x, y, index, threat, seed))
+            scores = theirs.detach()
+            problem = replace(problem, source=replace(problem, classifier=other, objective=source[1], scores=scores))
         state = _State(problem, minimal=about(spec.attack).minimal)
         attack = load(spec.attack)
         for restart in range(spec.restarts):
@@ -89,22 +102,6 @@ def run(
             found = attack(spec, part, restart) if raw is None else Found.only(raw[rows])
             state.add(replace(part, classifier=classifier), rows, found, spec.steps, restart)  # judged without a limit
         return state.result()
-
-
-def _problem(
-    classifier: nn.Module,
-    objective: Any,
-    x: Tensor,
-    y: Tensor,
-    index: Tensor,
-    threat: Threat,
-    seed: int,
-    known: Tensor | None = None,
-) -> Problem:
-    with torch.no_grad():
-        scores = classifier(x) if known is None else known
-    check_scores(scores, y)
-    return Problem(classifier, objective, x, y, index, threat, seed, scores, best=x)
 
 
 class _State:
@@ -133,7 +130,7 @@ class _State:
         points, predicted, margins, rejected = verify(part, found.points, minimal=self.minimal)
         success = predicted != part.y
         last = success
-        if found.last is not found.points:
+        if found.last is not None:
             last = verify(part, found.last, minimal=self.minimal).predicted != part.y
         first = torch.where(success, restart * steps + torch.where(found.first >= 0, found.first, steps), -1)
         if self.whole:

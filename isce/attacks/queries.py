@@ -46,9 +46,8 @@ def simba(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     compares softmax probabilities in float32, which stand still at 1 on a confident network.
     """  # noqa: D205
     size = problem.x[0].numel()
-    order = (
-        keyed_noise(problem.seed, problem.index, restart, torch.Size([size]), "linf").argsort(1).to(problem.y.device)
-    )
+    draws = keyed_noise(problem.seed, problem.index, restart, torch.Size([size]), "linf", "order")
+    order = draws.argsort(1).to(problem.y.device)
     rows, part, point = torch.arange(len(problem.y), device=problem.y.device), problem, problem.x
     with torch.no_grad():
         lowest = margin(problem.scores, problem.y)
@@ -69,4 +68,4 @@ def simba(spec: AttackSpec, problem: Problem, restart: int) -> Found:
             if len(rows) == 0:
                 break
     points[rows] = point
-    return Found(points, first, points)
+    return Found(points, first)

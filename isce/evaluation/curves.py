@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from isce.attacks import Threat
+from isce.attacks.checks import check_call
 from isce.config import validate
 from isce.data import stratified
 from isce.evaluation.run import evaluate
@@ -51,7 +52,11 @@ def curves(
 
     Returns:
         ``{"sweep": rows, "convergence": rows}``, see :func:`sweep` and :func:`convergence`; empty without a plan.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`evaluate`.
     """
+    check_call(classifier, objective, images, labels)
     plan = parameters.curves
     if plan is None:
         return {}
@@ -109,6 +114,7 @@ def sweep(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`evaluate`; ``start`` not above 0, or wider than the box.
     """
+    check_call(classifier, objective, images, labels)
     eps = _grid(norm, start, images[0].numel())
     suite = Suite(name="sweep", rows=[spec], survivors_only=True)
     parameters = _parameters(suite, norm, eps, seed, batch_size)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from isce import attacks
 from isce.attacks import Threat
 from isce.attacks.base import Problem, training_loss, untouched
+from isce.attacks.checks import check_call, check_index, first_scores
 from isce.evaluation.outcome import Evaluation, Outcome
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ FEW = 3  # fewer images than this never raise a flag by a difference in accuracy
 POINTS = 0.02  # nor does a difference up to this
 MISLEADS = 0.05  # nor, between attacks on the training loss alone and the whole suite, up to this
 STUCK = 0.1  # share of probe images without a usable gradient
+ALONE = 0.02  # share of the spread of an image's scores by which they may change when it is alone
+ROUNDING = 16  # or by so many units in the last place of the largest
 MORE = 4  # times the steps
 RESTARTS = 2  # at most
 SEARCH_STEPS = 100
-BLACK_BOX = ("local-search", "search", "simba", "single-pixel", "spsa")
+BLACK_BOX = tuple(name for name in attacks.names() if not attacks.about(name).gradients and name != "transfer")
 
 
 def red_flags(
@@ -38,8 +41,10 @@ def red_flags(
     images: Tensor,
     labels: Tensor,
     parameters: AttackParameters,
+    *,
+    index: Tensor | None = None,
 ) -> dict[str, str]:
-    """Everything about an evaluation that should make a reader doubt it.
+    """Find everything about an evaluation that should make a reader doubt it.
 
     Args:
         evaluation: what ``evaluate`` returned for the other arguments.
@@ -48,15 +53,24 @@ def red_flags(
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,), int64.
         parameters: of the evaluation.
+        index: of the evaluation, if it was given one: place of each image in its data set (N,), int64, which keys the
+            draws of the further attacks.
 
     Returns:
         Detail by name of the flag; empty if nothing is wrong. Names: ``attack-failed``, ``rejected-points``,
-        ``last-worse-than-best``, ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``zero-gradient``,
-        ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``.
+        ``last-worse-than-best``, ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``depends-on-batch``,
+        ``zero-gradient``, ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: arguments that can't be used, see :func:`evaluate`.
     """
+    check_call(classifier, objective, images, labels)
+    if len(evaluation.clean) != len(images):
+        raise ValueError(f"the evaluation is of {len(evaluation.clean)} images, got {len(images)}")
+    index = check_index(index, labels)
     found = outcome_flags(evaluation.figures())
     if evaluation.clean.any():
-        found |= _Probe(evaluation, classifier, objective, images, labels, parameters).flags()
+        found |= _Probe(evaluation, classifier, objective, images, labels, index, parameters).flags()
     return found
 
 
@@ -120,17 +134,22 @@ class _Probe:
         objective: Any,
         images: Tensor,
         labels: Tensor,
+        index: Tensor,
         parameters: AttackParameters,
     ) -> None:
         self.evaluation, self.parameters = evaluation, parameters
         self.classifier, self.objective = classifier, objective
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.index = images, labels, index
         self.device = next((p.device for p in classifier.parameters()), images.device)
+        with untouched(classifier, objective):
+            x, y, _ = self._batch(evaluation.clean)
+            self.differentiable = first_scores(classifier, objective, x, y, gradients=True).requires_grad
 
     def flags(self) -> dict[str, str]:
         """All flags that need the network."""
         found = {
             "random-output": self._random_output(),
+            "depends-on-batch": self._depends_on_batch(),
             "zero-gradient": self._zero_gradient(),
             "not-zero-at-large-eps": self._large_eps(),
         }
@@ -176,8 +195,9 @@ class _Probe:
         return (float((one.broken[both].sum() - other.broken[both].sum()) / n) if n else 0.0), n
 
     def _batch(self, mask: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        index = torch.from_numpy(np.flatnonzero(mask)[:PROBE])
-        return self.images[index].to(self.device), self.labels[index].to(self.device), index.to(self.device)
+        rows = torch.from_numpy(np.flatnonzero(mask)[:PROBE]).to(self.labels.device)
+        x, y, index = (part[rows].to(self.device) for part in (self.images, self.labels, self.index))
+        return x, y, index
 
     def _random_output(self) -> str:
         x, _, _ = self._batch(self.evaluation.clean)
@@ -186,6 +206,25 @@ class _Probe:
         if torch.equal(one, two):
             return ""
         return f"scores of the same batch differ by up to {float((one - two).abs().max()):.2g}"
+
+    def _depends_on_batch(self) -> str:
+        """Compare scores of images in one batch with those of each alone, unless the classifier says that they differ.
+
+        A change no larger than that from one call to the next is left to the flag for random output.
+        """
+        if getattr(self.classifier, "batch_dependent", False):
+            return ""
+        x, _, _ = self._batch(self.evaluation.clean)
+        with untouched(self.classifier), torch.no_grad():
+            together, again = self.classifier(x), self.classifier(x)
+            alone = torch.cat([self.classifier(image) for image in x.split(1)])
+        apart, noise = ((together - other).abs().amax(1) for other in (alone, again))
+        spread, rounding = together.amax(1) - together.amin(1), ROUNDING * torch.finfo(together.dtype).eps
+        moved = apart > torch.maximum(ALONE * spread, rounding * together.abs().amax(1)) + 2 * noise.max()
+        if not bool(moved.any()):
+            return ""
+        found = f"scores of {int(moved.sum())} of {len(x)} images differ by up to {float(apart.max()):.2g} alone"
+        return f"{found}: set batch_dependent = True on the classifier and evaluate again"
 
     def _zero_gradient(self) -> str:
         """As a plain attack computes it: the training loss, in the network's own precision."""
@@ -209,7 +248,7 @@ class _Probe:
         x, y, index = self._batch(self.evaluation.clean)
         eps = 1.0 if self.parameters.norm == "linf" else math.sqrt(x[0].numel())
         threat = Threat(self.parameters.norm, eps)
-        broken = self._attack(_matched(50), threat, x, y, index)
+        broken = self._attack(_matched(50) if self.differentiable else _search(), threat, x, y, index)
         return "" if broken.all() else f"{int((~broken).sum())} of {len(x)} images stand at {threat.label}"
 
     def _contested(self) -> tuple[Threat, np.ndarray[Any, Any]]:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from isce import attacks
 from isce.attacks import Threat, TimeLimitError
 from isce.attacks.base import untouched
-from isce.attacks.checks import check_scores
+from isce.attacks.checks import check_gradient, check_scores, first_scores, scores_of
 from isce.checkpoint import load_checkpoint
 from isce.data import stratified
 from isce.evaluation import memory
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BATCH = 256  # of a batch-dependent classifier, as the released script has it
+FEW = 8  # images that show whether a classifier can be attacked
 LIMITED = 10  # images at once of a row with a time limit: the batch that is cut off is lost
 
 
@@ -45,7 +46,10 @@ class Job:
         self.images, self.labels, self.index, self.parameters = images, labels, index, parameters
         self.device = next((p.device for p in classifier.parameters()), images.device)
         self.whole = bool(getattr(classifier, "batch_dependent", False))
-        self.batch_size = parameters.batch_size or (BATCH if self.whole else memory.batch_size(classifier, images))
+        self.batch_size = parameters.batch_size or BATCH
+        self._check_classifier()
+        if parameters.batch_size is None and not self.whole:
+            self.batch_size = memory.batch_size(classifier, images)
         self.sources = {
             row.source: load_checkpoint(ROOT / row.source, self.device) for row in parameters.suite.rows if row.source
         }
@@ -65,13 +69,26 @@ class Job:
         """Which images are classified right."""
         return (self.scores.argmax(1) == self.labels.to(self.device)).cpu().numpy()
 
+    def _check_classifier(self) -> None:
+        """Refuse a classifier that the suite can't be run on, seen on a few images."""
+        few, rows = slice(min(FEW, self.batch_size)), self.parameters.suite.rows
+        x, y = self.images[few].to(self.device), self.labels[few].to(self.device)
+        wanted = any(attacks.about(row.attack).gradients for row in rows)
+        try:
+            with untouched(self.classifier, self.objective):
+                scores = first_scores(self.classifier, self.objective, x, y, gradients=wanted)
+        except Exception as error:
+            self._stop_if_out_of_memory(error)
+            raise
+        check_gradient(scores, rows)
+
     def _scores(self) -> Tensor:
         """Of all images as they stand (N, K): every row of the suite begins with them."""
         parts: list[Tensor] = []
         with untouched(self.classifier), torch.no_grad():
             for batch in self.batches(np.ones(len(self.labels), dtype=bool)):
                 try:
-                    parts.append(self.classifier(self.images[batch].to(self.device)))
+                    parts.append(scores_of(self.classifier, self.images[batch].to(self.device)))
                 except Exception as error:
                     self._stop_if_out_of_memory(error)
                     raise

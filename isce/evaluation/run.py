@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from isce.attacks import Threat
-from isce.attacks.checks import check_images, check_index
+from isce.attacks.checks import check_call, check_index
 from isce.evaluation.job import Job
 from isce.evaluation.outcome import Evaluation, Mask, Outcome
 from isce.evaluation.state import RowKeys, State
@@ -51,10 +51,12 @@ def evaluate(
         batch-dependent.
 
     Raises:
-        TypeError, ValueError: images or labels that can't be used, see ``attacks.run``.
-        RuntimeError: out of memory; names the remedy. Finished rows are kept in ``state``.
+        TypeError, ValueError: arguments that can't be used, see ``attacks.run``; before any work, also for a classifier
+            without gradients under a suite with rows that need them.
+        RuntimeError: inside ``torch.inference_mode()``; out of memory: names the remedy, and finished rows are kept in
+            ``state``.
     """
-    check_images(images, labels)
+    check_call(classifier, objective, images, labels)
     job = Job(classifier, objective, images, labels, check_index(index, labels), parameters)
     kept, keys = State(state), RowKeys(job) if state else None
     clean = job.clean()

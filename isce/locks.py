@@ -1,0 +1,68 @@
+"""Locks on what one process at a time may write: the system frees each when no process has its file open any more.
+
+A process that is killed leaves no lock behind, unless a child that got the open file from it still works.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def hold(path: Path, busy: Callable[[str], None]) -> Generator[Lock]:
+    """Hold the lock of a file, made if missing, as this process.
+
+    Args:
+        path: the lock's file; its folder is made if missing.
+        busy: called with the names of the processes that hold it, where others do; raises, or returns in order to wait.
+
+    Raises:
+        OSError: the file can't be written, or its file system has no locks; the error names it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        _lock(file, fcntl.LOCK_EX, busy)
+        lock = Lock(file)
+        lock.name(f"process {os.getpid()}")
+        yield lock
+
+
+def await_free(path: Path, busy: Callable[[str], None]) -> None:
+    """Return once nobody holds the lock of an existing file; see :func:`hold`."""
+    with path.open(encoding="utf-8") as file:
+        _lock(file, fcntl.LOCK_SH, busy)
+
+
+class Lock:
+    """A lock that is held."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    @property
+    def file(self) -> int:
+        """Descriptor of its file: a child process that gets it holds the lock too."""
+        return self._file.fileno()
+
+    def name(self, owners: str) -> None:
+        """Write down who holds it, for those who find it held."""
+        self._file.truncate(0)
+        self._file.write(owners)
+        self._file.flush()
+
+
+def _lock(file: IO[str], mode: int, busy: Callable[[str], None]) -> None:
+    try:
+        try:
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            busy(file.read().strip() or "a process that just began")
+            fcntl.flock(file, mode)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file.name) from None
