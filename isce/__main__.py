@@ -31,6 +31,8 @@ def _reproduce(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from isce.execution import execute
 
+    # jsonschema, which papermill imports, would compile a grammar of addresses for seconds; notebooks hold none.
+    sys.modules["rfc3987_syntax"] = None  # pyright: ignore[reportArgumentType]
     execute(options.kind, options.params, options.device)
     return 0
 
@@ -206,10 +208,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text}")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -137,7 +137,7 @@ def summary(due: Sequence[Run], expected: Mapping[Job, Estimate], place: str = "
     """One line about runs that are due: what they take, and for how many that is measured, predicted or unknown.
 
     On one core they take the sum; on two half of it, or the longest training with the longest run that needs it where
-    that is longer. Unknown ones count for nothing, and the line says so.
+    that is longer. If some are unknown the line begins with that, and gives the time of the others alone.
 
     Args:
         due: the runs.
@@ -148,7 +148,8 @@ def summary(due: Sequence[Run], expected: Mapping[Job, Estimate], place: str = "
     took = {job: estimate.seconds or 0.0 for job, estimate in found.items()}
     kinds = ("measured", "predicted", "unknown")
     counts = {kind: sum(estimate.source == kind for estimate in found.values()) for kind in kinds}
-    if counts["unknown"] == len(found):
+    unknown = counts.pop("unknown")
+    if unknown == len(found):
         return f"what they take is unknown: nothing like these runs ({len(found)}) was measured on such a machine"
     work = sum(took.values())
     chains = [
@@ -159,8 +160,12 @@ def summary(due: Sequence[Run], expected: Mapping[Job, Estimate], place: str = "
     machines = ", ".join(sorted({estimate.machine for estimate in found.values() if estimate.source == "measured"}))
     parts = [f"{kind}: {number} run{'s' * (number > 1)}" for kind, number in counts.items() if number]
     parts[0] += f" on {machines}" if machines else ""
-    left_out = ", not counted" if counts["unknown"] else ""
-    return f"about {one} {unit} on one {place}, {two} on two ({'; '.join(parts)}{left_out})"
+    known = f"about {one} {unit} on one {place}, {two} on two ({'; '.join(parts)})"
+    if not unknown:
+        return known
+    rest = len(found) - unknown
+    take = f"the other {rest} take" if rest > 1 else "the other one takes"
+    return f"unknown for {unknown} of these {len(found)} runs, and so for the whole; {take} {known}"
 
 
 def _amounts(first: float, second: float) -> tuple[str, str, str]:

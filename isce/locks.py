@@ -58,11 +58,15 @@ class Lock:
 
 def _lock(file: IO[str], mode: int, busy: Callable[[str], None]) -> None:
     try:
-        try:
-            fcntl.flock(file, mode | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            busy(file.read().strip() or "a process that just began")
-            fcntl.flock(file, mode)
+        _flock(file, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        busy(file.read().strip() or "a process that just began")
+        _flock(file, mode)
+
+
+def _flock(file: IO[str], mode: int) -> None:
+    try:
+        fcntl.flock(file, mode)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, file.name) from None
+        raise OSError(error.errno, error.strerror, file.name) from None  # with an errno it is a BlockingIOError still

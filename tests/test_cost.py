@@ -171,8 +171,8 @@ def test_summary_says_how_long_and_how_that_is_known():
     seconds = [Estimate(3600, "measured", MACHINE), Estimate(1800, "predicted"), Estimate(7200, "measured", MACHINE)]
     expected = {(run.kind, run.name): found for run, found in zip(runs, [*seconds, Estimate()], strict=True)}
     assert cost.summary(runs, expected) == (
-        f"about 3.5 hours on one core, 3.0 on two "  # one chain of 3 hours
-        f"(measured: 2 runs on {MACHINE}; predicted: 1 run; unknown: 1 run, not counted)"
+        "unknown for 1 of these 4 runs, and so for the whole; the other 3 take about 3.5 hours on one core, 3.0 on two "
+        f"(measured: 2 runs on {MACHINE}; predicted: 1 run)"  # on two: one chain of 3 hours
     )
     assert cost.summary(runs[1:3], expected, "GPU").startswith("about 2.5 hours on one GPU, 2.0 on two (")
     assert "unknown" in cost.summary(runs[3:], expected)

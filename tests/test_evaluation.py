@@ -73,7 +73,7 @@ def test_rows_on_a_part_of_the_images_say_nothing_of_the_others():
 def test_what_falls_at_a_smaller_eps_is_not_robust_at_a_larger_one():
     def outcome(*broken):
         none, every = np.zeros(3, dtype=bool), np.ones(3, dtype=bool)
-        return evaluation.Outcome(every, none, np.array(broken), none, none, none, np.full(3, -1))
+        return evaluation.Outcome(every, every, np.array(broken), none, none, none, np.full(3, -1))
 
     one, two, aside = outcome(True, False, False), outcome(False, True, False), outcome(True, True, True)
     outcomes = {"linf@0.1": {"a": one}, "linf@0.2": {"a": two}, "l0@1": {"a": aside}}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from isce.attacks.base import Found, Problem, keyed_noise, margin
+from isce.attacks.base import Found, Problem, blank, keyed_noise, margin, sign
 
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
@@ -22,7 +22,7 @@ def search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """
     channels, _, width = problem.x.shape[1:]
     stripes = keyed_noise(problem.seed, problem.index, restart, torch.Size([channels, 1, width]), "linf", "stripes")
-    start = problem.threat.project(problem.x + 2 * problem.threat.eps * stripes.to(problem.x).sign(), problem.x)
+    start = problem.threat.project(problem.x + 2 * problem.threat.eps * sign(stripes.to(problem.x)), problem.x)
     shares = [SHARE * (1 - step / spec.steps) ** 2 for step in range(spec.steps)]
     return squares(problem, start, shares, restart)
 
@@ -46,19 +46,19 @@ def squares(problem: Problem, start: Tensor, shares: list[float], restart: int) 
         standing = lowest >= 0
         if not problem.batch_dependent and not bool(standing.all()):
             first[rows[~standing]] = step
-            points[rows[~standing]] = point[~standing]
+            points[rows[~standing]] = blank(point, lowest)[~standing]
             rows, point, lowest, part = rows[standing], point[standing], lowest[standing], part.take(standing)
         if step == len(shares) or len(rows) == 0:
             break
         side = max(1, round((shares[step] * height * width) ** 0.5))
         mask = _squares(draws[rows, step, :2], side, height, width)
-        signs = draws[rows, step, 2:].sign()[:, :, None, None]
+        signs = sign(draws[rows, step, 2:])[:, :, None, None]
         candidate = part.threat.project(point + push * signs * mask[:, None], part.x)
         reached = _margins(part, candidate)
-        better = reached < lowest
+        better = ~(reached >= lowest)  # a NaN is kept, and known in the end
         point = torch.where(better.view(-1, 1, 1, 1), candidate, point)
         lowest = torch.where(better, reached, lowest)
-    points[rows] = point
+    points[rows] = blank(point, lowest)
     return Found(points, first)
 
 

@@ -54,6 +54,7 @@ class _Climb:
         best_value: the value there.
         lowest: point with the lowest margin so far; another than ``best`` where the function is not the margin.
         lowest_margin: the margin there.
+        lost: a gradient was NaN: the climb was blind there, and the image has no outcome unless it falls.
     """
 
     rows: Tensor
@@ -67,6 +68,7 @@ class _Climb:
     best_value: Tensor
     lowest: Tensor
     lowest_margin: Tensor
+    lost: Tensor
 
     def take(self, keep: Tensor) -> _Climb:
         """The images at these positions."""
@@ -119,6 +121,7 @@ def _start(problem: Problem, constants: Tensor, start: Tensor) -> _Climb:
         best_value=torch.full_like(problem.y, -math.inf, dtype=torch.float64),
         lowest=start.clone(),
         lowest_margin=torch.full_like(problem.y, math.inf, dtype=torch.float64),
+        lost=torch.zeros_like(problem.y, dtype=torch.bool),
     )
 
 
@@ -127,9 +130,9 @@ def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list
     points, first = problem.x.clone(), torch.full_like(problem.y, -1)
     for step in range(len(sizes) + 1):
         scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
-        largest, margins = scores.abs().amax(1), margin(scores, climb.y).double()
-        margins = margins.where(largest.isfinite(), math.inf)  # a point without finite scores is never the best
-        fallen = margins < -CLEAR * largest
+        margins = margin(scores, climb.y).double()
+        margins = margins.masked_fill(margins.isnan(), -math.inf)  # handed back, so that the driver rejects it
+        fallen = margins < -CLEAR * scores.abs().amax(1)
         if bool(fallen.any()):
             rows = climb.rows[fallen]
             points[rows] = climb.point[fallen]
@@ -143,6 +146,7 @@ def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list
             _remember(climb, value, gradient)
             _advance(problem, climb, gradient, sizes, step)
     points[climb.rows] = climb.lowest
+    points[climb.rows[climb.lost]] = math.nan
     return Found(points, first)  # it stops at the first success: no last point can be worse
 
 
@@ -157,6 +161,8 @@ def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: lis
         _remember(climb, value, gradient)
         if step < len(sizes):
             _advance(problem, climb, gradient, sizes, step)
+    if bool(climb.lost.any()):
+        points = torch.full_like(points, math.nan)
     return Found(points, torch.full_like(problem.y, at), climb.point)
 
 
@@ -171,7 +177,7 @@ def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool
     parts = zip((scores, embedding), pulled, strict=True)
     ways = [(part, back) for part, back in parts if part is not None and back is not None]
     (found,) = torch.autograd.grad([part for part, _ in ways], point, [back for _, back in ways])
-    return scores.detach(), value, found.nan_to_num(0.0)
+    return scores.detach(), value, found
 
 
 def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> None:
@@ -193,6 +199,8 @@ def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[floa
         climb.point.copy_(climb.best)
         climb.before.copy_(climb.best)
         gradient = climb.best_gradient
+    climb.lost |= gradient.isnan().flatten(1).any(1)
+    gradient = gradient.nan_to_num(0.0)
     linf = problem.threat.norm == "linf"
     # The largest entry first: squares may underflow. Not in place: a gradient may be one number, expanded.
     direction = gradient.sign() if linf else unit(unit(gradient, math.inf), 2)

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isce import compat
 from isce.attacks.base import Found, Problem
+from isce.attacks.threat import TOLERANCE
 
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
@@ -70,7 +72,8 @@ def jsma(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
 def local_search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Greedy local search (Narodytska and Kasiviswanathan 2017), by scores alone: perturbs the eps pixels that matter
-    most around those of the round before.
+    most around those of the round before. It takes pixels to [-0.5, 0.5] and back: one that only this moved gets its
+    value back, or it would count as changed.
     """  # noqa: D205
     attacks = compat.import_advertorch().attacks
 
@@ -82,7 +85,8 @@ def local_search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         return attack.perturb(part.x, part.y)
 
     with compat.quiet():
-        return Found.only(problem.one_by_one(lambda part: _in_square(part, one), restart))
+        points = problem.one_by_one(lambda part: _in_square(part, one), restart)
+    return Found.only(torch.where((points - problem.x).abs() <= TOLERANCE, problem.x, points))
 
 
 def single_pixel(spec: AttackSpec, problem: Problem, restart: int) -> Found:

@@ -33,9 +33,19 @@ class Cast(nn.Module):
         self.training = False  # foolbox asks
 
     def forward(self, x: Tensor, **options: Any) -> Any:
-        """Scores (N, K), or what else the classifier returns, cast."""
+        """Scores (N, K), or scores and embedding, cast.
+
+        Raises:
+            OverflowError: they are finite and don't fit the type outside.
+        """
         found = self.classifier(x.to(self.inside), **options)
-        return tuple(part.to(self.outside) for part in found) if isinstance(found, tuple) else found.to(self.outside)
+        return tuple(map(self._cast, found)) if isinstance(found, tuple) else self._cast(found)
+
+    def _cast(self, values: Tensor) -> Tensor:
+        cast = values.to(self.outside)
+        if bool((values.isfinite() & ~cast.isfinite()).any()):
+            raise OverflowError(f"scores of up to {float(values.abs().max()):.2g} don't fit {self.outside}")
+        return cast
 
 
 def cast(attack: Run, *, double: bool) -> Run:

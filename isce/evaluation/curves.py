@@ -34,7 +34,7 @@ def curves(
     *,
     index: Tensor,
     batch_size: int,
-    folder: Path,
+    folder: Path | str,
     progress: bool = True,
 ) -> dict[str, list[dict[str, Any]]]:
     """Both curves of an attack run, as its parameters ask for them (``parameters.curves``; without it none).
@@ -68,8 +68,10 @@ def curves(
     threat = Threat(parameters.norm, plan.convergence_eps)
     steps = plan.convergence_steps
     return {
-        "sweep": sweep(*chosen, spec, parameters.norm, parameters.eps[0], state=folder / "sweep.npz", **common),
-        "convergence": convergence(*chosen, spec, threat, steps=steps, state=folder / "convergence.npz", **common),
+        "sweep": sweep(*chosen, spec, parameters.norm, parameters.eps[0], state=Path(folder) / "sweep.npz", **common),
+        "convergence": convergence(
+            *chosen, spec, threat, steps=steps, state=Path(folder) / "convergence.npz", **common
+        ),
     }
 
 
@@ -86,7 +88,7 @@ def sweep(
     batch_size: int,
     index: Tensor | None = None,
     progress: bool = True,
-    state: Path | None = None,
+    state: Path | str | None = None,
 ) -> list[dict[str, Any]]:
     """Robust accuracy under one attack at growing eps, until nothing is left or eps is as wide as the box.
 
@@ -139,7 +141,7 @@ def convergence(
     steps: Sequence[int] = STEPS,
     index: Tensor | None = None,
     progress: bool = True,
-    state: Path | None = None,
+    state: Path | str | None = None,
 ) -> list[dict[str, Any]]:
     """Robust accuracy under the same attack with more and more steps, each number of steps run from scratch.
 

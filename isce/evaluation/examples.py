@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isce import attacks
-from isce.attacks import Threat
+from isce.attacks import ForeignError, Threat
 from isce.attacks.base import untouched
 from isce.attacks.checks import check_call, check_images, check_index
 
@@ -51,6 +51,8 @@ def examples(
 ) -> Examples:
     """Show the first images, class by class in turn, that are classified right and fall to an attack.
 
+    A batch on which the package that runs the attack fails shows none.
+
     Args:
         classifier: see :func:`evaluate`.
         objective: the objective it was trained with.
@@ -73,10 +75,13 @@ def examples(
     check_call(classifier, objective, images, labels)
     places = check_index(index, labels)
     device = next((p.device for p in classifier.parameters()), images.device)
-    found: list[tuple[Tensor, Tensor]] = []
+    found = [(torch.arange(0), images[:0].cpu())]
     for rows in torch.arange(len(images)).split(batch_size):
         x, y = images[rows].to(device), labels[rows].to(device)
-        result = attacks.run(spec, classifier, objective, x, y, threat, seed=seed, index=places[rows].to(device))
+        try:
+            result = attacks.run(spec, classifier, objective, x, y, threat, seed=seed, index=places[rows].to(device))
+        except ForeignError:
+            continue
         fallen = (result.success & (result.first_success != 0)).cpu()
         found.append((rows[fallen], result.adversarial.cpu()[fallen]))
         if sum(len(fallen_rows) for fallen_rows, _ in found) >= count:

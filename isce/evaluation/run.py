@@ -28,7 +28,7 @@ def evaluate(
     *,
     index: Tensor | None = None,
     progress: bool = True,
-    state: Path | None = None,
+    state: Path | str | None = None,
 ) -> Evaluation:
     """Run a suite against a classifier.
 
@@ -44,7 +44,9 @@ def evaluate(
             the images that it attacks and the code are the same, and it did not fail: so an interrupted evaluation goes
             on, one that ran out of memory too, and a suite that gained a row runs that row alone.
 
-    Rows that fail or run out of time in another package's code keep what they had broken until then, and say so.
+    A row fails where the package that runs it does, or runs out of time: what it broke until then stays broken, and it
+    has no accuracy, see :meth:`Evaluation.figures`. Any other failure, in this package or in the network, ends the
+    evaluation.
 
     Returns:
         The outcome for every image. It doesn't depend on ``batch_size`` beyond float rounding, unless the classifier is
@@ -53,12 +55,14 @@ def evaluate(
     Raises:
         TypeError, ValueError: arguments that can't be used, see ``attacks.run``; before any work, also for a classifier
             without gradients under a suite with rows that need them.
-        RuntimeError: inside ``torch.inference_mode()``; out of memory: names the remedy, and finished rows are kept in
-            ``state``.
+        OSError: ``state`` is a folder, or can't be written; said before the first row.
+        RuntimeError: inside ``torch.inference_mode()``; out of memory, with the remedy; or an attack of this package,
+            or the network, failed: names the row and the error. Finished rows are kept in ``state``.
     """
     check_call(classifier, objective, images, labels)
+    kept = State(state)
     job = Job(classifier, objective, images, labels, check_index(index, labels), parameters)
-    kept, keys = State(state), RowKeys(job) if state else None
+    keys = RowKeys(job) if kept.path else None
     clean = job.clean()
     standing, outcomes = dict[str, Mask](), dict[str, dict[str, Outcome]]()
     plan = _plan(parameters)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import io
+import os
+import tempfile
 import time
 import zipfile
 import zlib
@@ -114,11 +117,16 @@ class State:
 
     Args:
         path: the file; None: rows are kept nowhere.
+
+    Raises:
+        OSError: a folder, or a place where no file can be written: better now than after the first row.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._rows = _read(path) if path is not None else {}
+    def __init__(self, path: Path | str | None) -> None:
+        self.path = None if path is None else Path(path)
+        if self.path is not None:
+            _check_place(self.path)
+        self._rows = _read(self.path) if self.path is not None else {}
         self._used: set[str] = set()
 
     def get(self, name: str, key: str) -> Outcome | None:
@@ -147,6 +155,17 @@ class State:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_atomic(path, buffer.getvalue())
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 class _Row(NamedTuple):

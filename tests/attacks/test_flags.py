@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny import Layers, images, predicted
 from torch import nn
 
 from isce.evaluation import Evaluation, Outcome, curve_flags, curves, evaluate, outcome_flags, red_flags
@@ -78,6 +79,58 @@ def test_random_output(target):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         assert "random-output" in flags(target, RandomOutput)
+
+
+class BatchNormalised(nn.Module):
+    """Normalises its images, or a part of them, by the batch at hand."""
+
+    def __init__(self, strength: float = 1.0, *, declared: bool = False) -> None:
+        super().__init__()
+        self.layers, self.strength = Layers((1, 3, 3)), strength
+        self.norm = nn.BatchNorm2d(1, track_running_stats=False)
+        if declared:
+            self.batch_dependent = True
+
+    def forward(self, x):
+        return self.layers(self.strength * self.norm(x) + (1 - self.strength) * x)
+
+
+class Rounds(nn.Module):
+    """Rounds otherwise in a batch than alone, by a unit in the last place."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layers, self.dtype = Layers((1, 3, 3)), dtype
+
+    def forward(self, x):
+        scores = self.layers(x)
+        return (scores * (1 + (len(x) > 1) * torch.finfo(self.dtype).eps)).to(self.dtype)
+
+
+def batch_flag(model: nn.Module) -> str:
+    x = images(20, (1, 3, 3))
+    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS[:1]), eps=[0.01])
+    args = (model, build("sce"), x, predicted(model, x), parameters)
+    return red_flags(evaluate(*args, progress=False), *args).get("depends-on-batch", "")
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+def test_batch_statistics_that_nobody_declared(strength):
+    found = batch_flag(BatchNormalised(strength))
+    assert found.startswith("scores of ")
+    assert found.endswith("set batch_dependent = True on the classifier and evaluate again")
+    assert not batch_flag(BatchNormalised(strength, declared=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_rounding_of_a_batch_is_no_dependence_on_it(dtype):
+    assert not batch_flag(Rounds(dtype))
+
+
+def test_noise_is_no_dependence_on_the_batch(target):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert "depends-on-batch" not in flags(target, RandomOutput)
 
 
 def test_saturated_scores_hide_from_cross_entropy_only(target):

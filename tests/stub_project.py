@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import psutil
 import yaml
 
+from isce import records
 from isce.config import ROOT
 
 PARAMETERS = "folder = ''\nexperiment = run = key = device = dataset = ''"
@@ -22,6 +24,8 @@ from pathlib import Path
 here, own = Path(folder), str(os.getpid())
 owner, go = here / "owner", Path.cwd() / "go"
 owner.write_text(own)
+with (here / "workers").open("a") as workers:
+    workers.write(own + "\\n")
 while True:
     if owner.read_text() != own:
         (here / "overlap").touch()
@@ -112,11 +116,28 @@ class Stub:
         text = path.read_text() if path.exists() else ""
         return psutil.Process(int(text)) if text and psutil.pid_exists(int(text)) else None
 
+    def workers(self):
+        """How many kernels have worked on each run."""
+        return {path.parent.name: len(path.read_text().split()) for path in self.runs.glob("*/workers")}
+
     def overlaps(self):
         """Runs that two kernels worked on at once."""
         return [path.parent.name for path in self.runs.glob("*/overlap")]
+
+    def contents(self):
+        """What every record says, less its provenance."""
+        return {path.parent.name: records.read(path).content() for path in self.runs.glob("*/record.json")}
 
 
 def children(process):
     """All processes that a process started, and those that these started."""
     return psutil.Process(process.pid).children(recursive=True)
+
+
+def until(reached):
+    """Wait until something is there (found, true), and return it."""
+    deadline = time.monotonic() + 120
+    while not (found := reached()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
