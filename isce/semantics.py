@@ -12,7 +12,21 @@ from collections.abc import Iterable
 #: What changed the results of a part, oldest first; a part that is not listed is at 1. Parts: the kinds of run
 #: (``train``, ``attack``, ``minmax``, ``explain``) and, with their names, ``objective.<name>``, ``network.<name>``,
 #: ``adversarial.<kind>`` and ``attack.<name>``.
-CHANGES: dict[str, list[str]] = {}
+CHANGES: dict[str, list[str]] = {
+    "attack.autoattack": ["its seed is drawn for a purpose of its own"],
+    "attack.bim": ["l_2 steps don't depend on the scale of the logits"],
+    "attack.fgsm": ["random targets are drawn for a purpose of their own"],
+    "attack.jsma": ["random targets are drawn for a purpose of their own"],
+    "attack.lbfgs": ["random targets are drawn for a purpose of their own"],
+    "attack.local-search": ["its seed is drawn for a purpose of its own"],
+    "attack.matched": ["survivors go on from their lowest margin; squares are drawn for a purpose of their own"],
+    "attack.pgd": ["random targets are drawn for a purpose of their own; l_2 steps don't depend on the logits' scale"],
+    "attack.search": ["stripes and squares are drawn for a purpose of their own"],
+    "attack.simba": ["the order of the pixels is drawn for a purpose of its own"],
+    "attack.single-pixel": ["its seed is drawn for a purpose of its own"],
+    "attack.spatial": ["points end a little beyond the boundary, so that no batch decides on them"],
+    "attack.spsa": ["its seed is drawn for a purpose of its own"],
+}
 
 
 def number(part: str) -> int:
