@@ -129,6 +129,8 @@ def _environment() -> dict[str, str]:
 def _run(options: argparse.Namespace) -> int:
     from isce.execution import execute
 
+    # jsonschema, which papermill imports, would compile a grammar of addresses for seconds; notebooks hold none.
+    sys.modules["rfc3987_syntax"] = None  # pyright: ignore[reportArgumentType]
     execute(options.kind, options.params, options.device)
     return 0
 

@@ -50,6 +50,11 @@ class Attack(NamedTuple):
         """Whether a package's own loop runs it: if it fails, its row is flagged and the evaluation goes on."""
         return bool(self.package)
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that it computes with, beside torch; advertorch's L-BFGS attacks call SciPy."""
+        return ("advertorch", "scipy") if self.package == "advertorch" else (self.package,) * self.foreign
+
 
 def _gradient(*norms: str, random: bool = False, steps: bool = True) -> Attack:
     return Attack("gradient", ("training", "matched"), norms, random, targeted="may", steps=steps, package="advertorch")

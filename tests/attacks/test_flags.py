@@ -218,15 +218,26 @@ def test_a_row_with_restarts_is_prolonged_with_restarts():
     assert flags_module._longer(AttackSpec(attack="pgd", steps=10)).restarts == 1
 
 
+class LowestPixel(nn.Module):
+    """Class 1 where every pixel is above 0.5. The gradient shows the lowest pixel alone: one more with each step."""
+
+    def forward(self, x):
+        low = x.flatten(1).amin(1) - 0.5
+        return torch.stack([-low, low], 1)
+
+
 @pytest.mark.parametrize("steps", [[2, 50], [50, 100]])
-def test_a_curve_that_still_falls(target, steps, tmp_path):
-    suite = Suite(name="s", rows=ROWS)
+def test_a_curve_that_still_falls(steps, tmp_path):
+    """Four pixels must rise; of forty images ten can't rise far enough."""
     plan = {"images": 40, "convergence_eps": 0.1, "convergence_steps": steps}
-    chosen = AttackParameters(checkpoint="none", suite=suite, eps=[0.1], curves=plan)
-    given = (target.classifier, build("sce"), target.x, target.y, chosen)
-    places = torch.arange(len(target.y))
-    found = curve_flags(curves(*given, index=places, batch_size=40, folder=tmp_path, progress=False))
-    assert set(found) == ({"not-converged"} if steps[0] == 2 else set())
+    chosen = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS), eps=[0.1], curves=plan)
+    x = torch.tensor([0.41, 0.42, 0.43, 0.44]).view(1, 1, 2, 2).repeat(40, 1, 1, 1)
+    x[30:] -= 0.1
+    y, places = torch.zeros(40, dtype=torch.int64), torch.arange(40)
+    given = (LowestPixel(), build("sce"), x, y, chosen)
+    found = curves(*given, index=places, batch_size=40, folder=tmp_path, progress=False)
+    assert [row["correct"] for row in found["convergence"]] == [40 if n == 2 else 10 for n in steps]
+    assert set(curve_flags(found)) == ({"not-converged"} if steps[0] == 2 else set())
 
 
 def test_no_curve_no_flag():
