@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import ROWS, Layers, attack, images, predicted, shorten_autoattack, threat_of
+from tiny import ROWS, Layers, attack, images, predicted, threat_of
 from torch import nn
 
 from isce import attacks
@@ -15,11 +15,6 @@ from isce.losses import build
 from isce.suites import AttackParameters, AttackSpec, Suite
 
 PACKAGES = [name for name in attacks.names() if attacks.about(name).package]
-
-
-@pytest.fixture(autouse=True)
-def _short_autoattack(monkeypatch):
-    shorten_autoattack(monkeypatch)
 
 
 class Rounded(nn.Module):

@@ -26,7 +26,7 @@ SPECS = [
     AttackSpec(attack="pgd", steps=5),
     AttackSpec(attack="pgd", steps=5, restarts=2, objective="matched"),
     *(AttackSpec(attack="matched", steps=5, restarts=3, objective=o) for o in attacks.about("matched").objectives),
-    AttackSpec(attack="search", objective="margin", steps=30, restarts=2),
+    AttackSpec(attack="search", objective="margin", steps=100, restarts=2),
 ]
 SLOW = [
     AttackSpec(attack="fgsm", targeted=True),

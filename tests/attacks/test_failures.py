@@ -1,4 +1,4 @@
-"""A third-party attack that fails is a flagged row, not a lost evaluation; ours ends it."""
+"""A third-party attack that fails is a flagged row without an accuracy, not a lost evaluation; ours ends it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def test_one_that_raises_keeps_what_it_broke(target, monkeypatch):
 
     def fails_in_the_second_batch(spec, problem, restart):
         if 20 in problem.index.tolist():
-            raise ZeroDivisionError("at 20")
+            raise attacks.ForeignError("ZeroDivisionError: at 20")
         return real(spec, problem, restart)
 
     found, rows = figures(target, monkeypatch, fails_in_the_second_batch)
     pgd, bim = rows["pgd5-matched"], rows["bim5-training"]
     assert pgd["error"] == "ZeroDivisionError: at 20"
+    assert pgd["accuracy"] is pgd["correct"] is None
     assert 0 < pgd["attacked"] < bim["attacked"] == int(found.clean.sum())
     assert not found.outcomes["linf@0.15"]["pgd5-matched"].broken[15:30].any()
     assert found.outcomes["linf@0.15"]["pgd5-matched"].broken[30:].any()
@@ -72,7 +73,8 @@ def test_a_time_limit_costs_ten_images_at_most(target, monkeypatch):
     assert sizes == [10, 10, 10]
     assert row["error"] == "stopped after 2 s"
     assert row["attacked"] == 20
-    assert row["correct"] < int(found.clean.sum())
+    assert row["accuracy"] is None
+    assert found.outcomes["linf@0.15"]["pgd5-matched"].broken[:20].any()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 2.0, 0.5])
@@ -81,13 +83,15 @@ def test_points_that_are_no_images_or_outside_the_ball_do_not_count(target, monk
         return gradient.Found.only(torch.full_like(problem.x, value))
 
     found, rows = figures(target, monkeypatch, thrown)
-    assert rows["pgd5-matched"]["correct"] == rows["pgd5-matched"]["rejected"] == int(found.clean.sum())
+    assert rows["pgd5-matched"]["rejected"] == int(found.clean.sum())
+    assert rows["pgd5-matched"]["accuracy"] is None
+    assert not found.outcomes["linf@0.15"]["pgd5-matched"].broken.any()
     assert "rejected-points" in outcome_flags(found.figures())
 
 
 def test_our_own_bug_is_not_swept_under_a_row(target, monkeypatch):
     monkeypatch.setattr(matched, "matched", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(RuntimeError, match=r"matched3-training linf@0.15: ZeroDivisionError: division by zero"):
         figures(target, monkeypatch, gradient.pgd, rows=({"attack": "matched", "steps": 3},))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -177,11 +178,15 @@ def test_queries_that_find_more_than_gradients_in_a_threat_model_of_their_own(ta
 
 def _two_rows(black: np.ndarray, white: np.ndarray, asked: np.ndarray, **more) -> dict[str, Outcome]:
     """A query row on some images and a gradient row on all, with what each broke."""
-    rows = {"simba200-margin": (asked, black, {}), "pgd1-training": (np.ones_like(asked), white, more)}
+    every = np.ones_like(asked)
+    rows = {
+        "simba200-margin": (asked, asked, black, {}),
+        "pgd1-training": (every, every & ("error" not in more), white, more),
+    }
     plain = np.zeros_like(asked)
     return {
-        name: Outcome(a, attacked=a, broken=b, rejected=plain, last_broken=b, hit=plain, first_success=plain - 1, **m)
-        for name, (a, b, m) in rows.items()
+        name: Outcome(a, attacked=d, broken=b, rejected=plain, last_broken=b, hit=plain, first_success=plain - 1, **m)
+        for name, (a, d, b, m) in rows.items()
     }
 
 
@@ -316,7 +321,8 @@ def test_flags_read_off_the_figures():
 
 
 def test_a_training_row_on_survivors_alone_is_not_held_against_the_loss():
-    rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, attacked=30, survivors=True)}
+    left = outcome(100, 0, survivors=True)
+    rows = {"b-margin": outcome(100, 70), "a-training": dataclasses.replace(left, attacked=np.arange(100) >= 70)}
     assert outcome_flags(figures(e1=rows)) == {}
 
 

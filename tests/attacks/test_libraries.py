@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from tiny import ROWS, Layers, Mean, attack, flat, images, predicted, shorten_autoattack, threat_of
+from tiny import ROWS, Layers, Mean, attack, flat, images, predicted, threat_of
 from torch import nn
 
 from isce import attacks
@@ -19,11 +19,6 @@ from isce.suites import AttackParameters, AttackSpec, Suite
 GRADIENT = [name for name in attacks.names() if attacks.about(name).family == "gradient"]
 MINIMAL = [name for name in attacks.names() if attacks.about(name).minimal]
 L2 = Threat("l2", 0.45)
-
-
-@pytest.fixture(autouse=True)
-def _short_autoattack(monkeypatch):
-    shorten_autoattack(monkeypatch)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from isce import attacks, compat
+from isce import attacks
 from isce.attacks import Threat, run
 from isce.attacks.driver import Network
 from isce.losses import build
@@ -88,17 +88,3 @@ def predicted(classifier: nn.Module, x: Tensor) -> Tensor:
     """The classes that a classifier gives, to be used as labels."""
     with torch.no_grad():
         return classifier(x).argmax(1)
-
-
-def shorten_autoattack(monkeypatch) -> None:
-    """Leave AutoAttack all its parts, each with a few steps and queries."""
-    package = compat.import_pyautoattack()
-    standard = package.AutoAttack._set_version
-
-    def short(self, version) -> None:
-        standard(self, version)
-        self.square.n_queries = 10
-        for part in (self.apgd, self.apgd_targeted, self.fab):
-            part.n_iter = 5
-
-    monkeypatch.setattr(package.AutoAttack, "_set_version", short)
