@@ -112,7 +112,7 @@ def _compare(options: argparse.Namespace) -> int:
     rows = cells.compare(*sides)
     print(f"{'run':<24} {'cell':<32} {'ours':>6} {'committed':>9}")
     for row in rows:
-        mark = "" if row["agrees"] else "  differs"
+        mark = "" if row["agrees"] else f"  {row['why'] or 'differs'}"
         ours, committed = ("none" if row[side] is None else f"{row[side]:.1f}" for side in ("ours", "committed"))
         print(f"{row['run']:<24} {row['key']:<32} {ours:>6} {committed:>9}{mark}")
     agree = sum(row["agrees"] for row in rows)

@@ -123,7 +123,7 @@ def curve_flags(curves: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     known = all(row["accuracy"] is not None for row in rows)
     if known and (len(rows) < 2 or not _matters(rows[0]["accuracy"] - rows[1]["accuracy"], rows[1]["n"])):
         return {}
-    return {"not-converged": ", ".join(in_percent(row, "{accuracy:.1%} after {steps} steps") for row in rows)}
+    return {"not-converged": ", ".join(f"{in_percent(row)} after {row['steps']} steps" for row in rows)}
 
 
 def _matters(difference: float, n: int, points: float = POINTS) -> bool:

@@ -218,6 +218,16 @@ def _share(mask: Mask, why: str = "") -> dict[str, Any]:
     return {"accuracy": correct / n, "correct": correct, "n": n, "low": low, "high": high}
 
 
-def in_percent(share: dict[str, Any], text: str = "{accuracy:.1%}") -> str:
-    """An accuracy in words: its figures in ``text``, or that it was not evaluated, and why."""
-    return f"not evaluated: {share['why']}" if share["accuracy"] is None else text.format(**share)
+def in_percent(share: dict[str, Any], *, interval: bool = False) -> str:
+    """An accuracy of :meth:`Evaluation.figures` in words, or that it was not evaluated and why.
+
+    Args:
+        share: the accuracy.
+        interval: with its Wilson interval, as tables have it: without the sign of per cent.
+    """
+    if share["accuracy"] is None:
+        return f"not evaluated: {share['why']}"
+    if not interval:
+        return f"{share['accuracy']:.1%}"
+    value, low, high = (100 * share[name] for name in ("accuracy", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
