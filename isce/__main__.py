@@ -108,7 +108,7 @@ def _compare(options: argparse.Namespace) -> int:
     for side, name in zip(sides, ("own", "committed"), strict=True):
         old = sum(record.key != keys[record.kind, record.run] for record in side)
         if old:
-            print(f"{old} of {len(side)} {name} records are stale: made with other code, parameters or versions")
+            print(f"{old} of {len(side)} {name} records are stale: made with other parameters, packages or semantics")
     rows = cells.compare(*sides)
     print(f"{'run':<24} {'cell':<32} {'ours':>6} {'committed':>9}")
     for row in rows:
