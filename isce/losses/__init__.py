@@ -10,6 +10,7 @@ import inspect
 from typing import Any
 
 from isce.losses.base import LossOptions, Objective
+from isce.losses.checks import known
 from isce.losses.gaussian import (
     GaussianScores,
     LargeMarginGaussianMixture,
@@ -84,7 +85,7 @@ def family(name: str) -> str:
     Raises:
         ValueError: unknown name.
     """
-    return _class(name).__module__.rpartition(".")[2]
+    return known("objective", name, _OBJECTIVES).__module__.rpartition(".")[2]
 
 
 def build(name: str, **params: Any) -> Objective:
@@ -98,7 +99,7 @@ def build(name: str, **params: Any) -> Objective:
         ValueError: unknown name or parameter, or a value out of range.
         TypeError: a value of the wrong type.
     """
-    cls = _class(name)
+    cls = known("objective", name, _OBJECTIVES)
     signature = inspect.signature(cls).parameters.values()
     allowed = [p.name for p in signature if p.kind is not p.VAR_KEYWORD] + list(LossOptions.__annotations__)
     unknown = sorted(set(params) - set(allowed))
@@ -109,9 +110,3 @@ def build(name: str, **params: Any) -> Objective:
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"objective {name!r}: {error} (it takes: {', '.join(allowed)})") from error
-
-
-def _class(name: str) -> type[Objective]:
-    if name not in _OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; known: {', '.join(names())}")
-    return _OBJECTIVES[name]

@@ -134,7 +134,7 @@ class Objective(nn.Module):
         if embedding is not None:
             check_tensor("embedding", embedding)
 
-        def loss(logits: Tensor) -> Tensor:
+        def loss(logits: Tensor, target: Tensor) -> Tensor:
             return self._loss(logits, target, embedding, reduction)
 
         return loss_of_checked(loss, scores, target, self.weight, self.ignore_index)

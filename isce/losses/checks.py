@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from numbers import Real
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+def known(kind: str, name: str, table: Mapping[str, Value]) -> Value:
+    """``table[name]``, or a :class:`ValueError` that lists the names of the table."""
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(table))}")
+    return table[name]
 
 
 def number(
@@ -27,8 +38,10 @@ def number(
         found = math.inf
     if not math.isfinite(found) or found < at_least or found <= above or found > at_most:
         limits = [("at least", at_least), ("above", above), ("at most", at_most)]
-        allowed = " and ".join(f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit))
-        raise ValueError(f"{name} must be {allowed or 'finite'}, got {value}")
+        allowed = [f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit)]
+        if not (allowed and math.isfinite(found)):
+            allowed = ["finite", *allowed]
+        raise ValueError(f"{name} must be {' and '.join(allowed)}, got {value}")
     return found
 
 
@@ -56,7 +69,7 @@ def numbers(name: str, value: object) -> Tensor:
     try:
         tensor = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
     except ValueError as error:
-        raise ValueError(f"{name} must have rows of equal length, got {value!r}") from error
+        raise ValueError(f"{name} must be finite numbers, in rows of equal length, got {value!r}") from error
     except (TypeError, RuntimeError) as error:
         raise TypeError(f"{name} must be numbers, got {value!r}") from error
     if tensor.dtype == torch.bool or tensor.is_complex():

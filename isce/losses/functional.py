@@ -25,9 +25,13 @@ class CallOptions(TypedDict):
 
 
 def loss_of_checked(
-    loss: Callable[[Tensor], Tensor], logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
+    loss: Callable[[Tensor, Tensor], Tensor],
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
 ) -> Tensor:
-    """``loss`` of logits that were checked, are in float32 at least, and are 0 where an example is ignored.
+    """Call ``loss`` with checked logits and target, both in float32 at least, the logits of ignored examples at 0.
 
     What an ignored example holds (NaN, after an overflow) thus reaches neither a value nor a gradient.
 
@@ -38,19 +42,19 @@ def loss_of_checked(
     if target.is_floating_point():
         if ignore_index >= 0:
             raise ValueError(f"ignore_index {ignore_index} is for labels: with probabilities it must be negative")
-        return loss(widen(logits))
+        return loss(widen(logits), widen(target))
     dim = class_dim(logits)
     ignored = target == ignore_index
     try:
-        if _seen_to_be_false(ignored):
-            return loss(widen(logits))
-        return loss(torch.where(ignored.unsqueeze(dim), 0.0, widen(logits)))
+        if _known_to_be_empty(ignored):
+            return loss(widen(logits), target)
+        return loss(torch.where(ignored.unsqueeze(dim), 0.0, widen(logits)), target)
     except (IndexError, RuntimeError):
         explain_labels(target, logits.shape[dim], ignore_index)
         raise
 
 
-def _seen_to_be_false(mask: Tensor) -> bool:
+def _known_to_be_empty(mask: Tensor) -> bool:
     """Whether no entry of ``mask`` is set, where a look is free; False where a look would wait or isn't possible.
 
     It spares a pass over the logits, which takes a third of the time of a cross-entropy, and changes no value.
@@ -131,7 +135,7 @@ def negative_margin(scores: Tensor, target: Tensor, ignore_index: int = -100) ->
     check(scores, target)
     dim = class_dim(scores)
 
-    def margin(logits: Tensor) -> Tensor:
+    def margin(logits: Tensor, target: Tensor) -> Tensor:
         index = true_class(target, ignore_index).unsqueeze(dim)
         true = logits.gather(dim, index).squeeze(dim)
         wrong = logits.scatter(dim, index, -math.inf)

@@ -73,7 +73,7 @@ def released_inference_softmax_cross_entropy(
         TypeError: not tensors, logits not floating point, or labels not int64.
     """
 
-    def loss(logits: Tensor) -> Tensor:
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
         return cross_entropy(
             released_outputs(logits, inference, scale, clip),
             target,

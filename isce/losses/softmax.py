@@ -63,7 +63,7 @@ def inference_softmax_cross_entropy(
         TypeError: not tensors, logits not floating point, or labels not int64.
     """
 
-    def loss(logits: Tensor) -> Tensor:
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
         return _inference_loss(
             logits,
             target,
