@@ -1,6 +1,9 @@
-"""A book whose build was cut off is built from its beginning."""
+"""A book whose build was cut off is built from its beginning; one with a page missing or broken is no book."""
+
+import json
 
 import pytest
+from stub_project import notebook
 
 from isce.book import Build
 
@@ -25,6 +28,11 @@ def build(tmp_path):
     return Build(source, tmp_path, tmp_path, tmp_path / "out")
 
 
+def _searched(build):
+    text = (build.html / "searchindex.js").read_text()
+    return json.loads(text[text.index("{") : text.rindex("}") + 1])["docnames"]
+
+
 def test_what_a_killed_build_left_does_not_fail_the_next(build):
     index = build.render()
     whole = {path.relative_to(build.html) for path in build.html.rglob("*.html")}
@@ -38,6 +46,7 @@ def test_what_a_killed_build_left_does_not_fail_the_next(build):
     assert build.render().is_file()
     assert {path.relative_to(build.html) for path in build.html.rglob("*.html")} == whole
     assert "Changed." in (build.html / "second.html").read_text()
+    assert _searched(build) == ["first", "second"]
     assert not begun.exists()
 
 
@@ -49,3 +58,23 @@ def test_failed_build_is_one_that_was_cut_off(build):
         build.render()
     (build.source / "second.md").write_text("# Second\n")
     assert build.render().is_file()
+
+
+def test_page_that_the_search_does_not_know_is_named_and_mended_by_building_again(build):
+    build.render()
+    index = build.html / "searchindex.js"
+    index.write_text(index.read_text().replace('["first", "second"]', '["first"]'))
+    assert _searched(build) == ["first"]
+    with pytest.raises(RuntimeError, match="search does not know these pages: second; build it again"):
+        build.render()
+    build.render()
+    assert _searched(build) == ["first", "second"]
+
+
+def test_notebook_that_raises_fails_the_build(build):
+    (build.source / "second.md").unlink()
+    (build.source / "second.ipynb").write_text(json.dumps(notebook("# Second", "1 / 0")))
+    config = build.source / "_config.yml"
+    config.write_text(config.read_text().replace('"off"', "force"))
+    with pytest.raises(RuntimeError, match=r"second\.ipynb: WARNING: Executing notebook failed"):
+        build.render()
