@@ -1,6 +1,9 @@
-"""A book whose build was cut off is built from its beginning."""
+"""A book whose build was cut off is built from its beginning; one with a page missing or broken is no book."""
+
+import json
 
 import pytest
+from stub_project import notebook
 
 from isce.book import Build
 
@@ -25,6 +28,11 @@ def build(tmp_path):
     return Build(source, tmp_path, tmp_path, tmp_path / "out")
 
 
+def _searched(build):
+    text = (build.html / "searchindex.js").read_text()
+    return json.loads(text[text.index("{") : text.rindex("}") + 1])["docnames"]
+
+
 def test_failed_or_killed_build_is_built_from_its_beginning(build):
     begun = build.out / "_build" / ".begun"
     (build.source / "second.md").write_text("# Second\n\n[nowhere](nowhere.md)\n")
@@ -43,3 +51,23 @@ def test_failed_or_killed_build_is_built_from_its_beginning(build):
     assert all(page in (build.html / "searchindex.js").read_text() for page in ("first", "second"))
     assert "Changed." in (build.html / "second.html").read_text()
     assert not begun.exists()
+
+
+def test_page_that_the_search_does_not_know_is_named_and_mended_by_building_again(build):
+    build.render()
+    index = build.html / "searchindex.js"
+    index.write_text(index.read_text().replace('["first", "second"]', '["first"]'))
+    assert _searched(build) == ["first"]
+    with pytest.raises(RuntimeError, match="search does not know these pages: second; build it again"):
+        build.render()
+    build.render()
+    assert _searched(build) == ["first", "second"]
+
+
+def test_notebook_that_raises_fails_the_build(build):
+    (build.source / "second.md").unlink()
+    (build.source / "second.ipynb").write_text(json.dumps(notebook("# Second", "1 / 0")))
+    config = build.source / "_config.yml"
+    config.write_text(config.read_text().replace('"off"', "force"))
+    with pytest.raises(RuntimeError, match=r"second\.ipynb: WARNING: Executing notebook failed"):
+        build.render()

@@ -1,9 +1,14 @@
 """Bad arguments of ``python -m isce``: one line that names the value and what is allowed, before any work."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from isce import home
 from isce.__main__ import main
+from isce.config import ROOT
 
 HERE, NOWHERE = "results", "/nonexistent/folder"
 BOOK = ["--records", HERE, "--out", NOWHERE]
@@ -42,7 +47,7 @@ BOOK = ["--records", HERE, "--out", NOWHERE]
     ],
 )
 def test_it_is_one_line(arguments, words, capsys, monkeypatch):
-    monkeypatch.chdir(home.__file__.rpartition("/isce/")[0])
+    monkeypatch.chdir(ROOT)
     try:
         code = main(arguments)
     except SystemExit as error:
@@ -60,7 +65,7 @@ def test_folders_of_other_programs_are_in_the_home_where_it_can_be_written(tmp_p
     for name in home.FOLDERS:
         monkeypatch.delenv(name, raising=False)
     home.use_writable_folders(tmp_path / "instead")
-    assert [name for name in home.FOLDERS if name in home.os.environ] == []
+    assert [name for name in home.FOLDERS if name in os.environ] == []
 
 
 def test_folders_of_other_programs_that_cannot_be_made_are_put_elsewhere(tmp_path, monkeypatch):
@@ -70,6 +75,15 @@ def test_folders_of_other_programs_that_cannot_be_made_are_put_elsewhere(tmp_pat
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("IPYTHONDIR", "/as/it/was")
     home.use_writable_folders(tmp_path / "instead")
-    found = {name: home.os.environ[name] for name in home.FOLDERS}
+    found = {name: os.environ[name] for name in home.FOLDERS}
     assert found.pop("IPYTHONDIR") == "/as/it/was"
     assert found == {name: str(tmp_path / "instead" / home.FOLDERS[name]) for name in found}
+
+
+def test_parameter_that_a_notebook_does_not_know_fails_papermill_s_command(tmp_path):
+    command = [sys.executable, "-m", "papermill", "notebooks/train.ipynb", str(tmp_path / "out.ipynb")]
+    command += ["-p", "epoch", "3", "-p", "folder", str(tmp_path / "run"), "--no-progress-bar"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "ConfigError: notebook parameters: unknown parameter 'epoch'; known: " in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -6,10 +6,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from papermill.iorw import NoDatesSafeLoader
+from papermill.translators import PythonTranslator
 
 from isce import attacks, data, losses, models
-from isce.config import ROOT, ConfigError, ObjectiveSpec, TrainParameters, from_notebook, validate
+from isce.config import ROOT, ConfigError, ObjectiveSpec, TrainParameters, from_notebook, read_yaml, validate
 from isce.experiments import Experiment, load_experiment
+from isce.exponents import read_exponents
 from isce.suites import AttackParameters, AttackSpec, Suite, load_suite
 
 SUITE = {"name": "s", "rows": [{"attack": "fgsm"}]}
@@ -186,3 +189,91 @@ def test_notebook_variables_become_parameters_and_unknown_ones_are_refused():
     assert (parameters.epochs, parameters.seed) == (3, 4)
     with pytest.raises(ConfigError, match="unknown parameter 'epoch'"):
         from_notebook(TrainParameters, namespace | {"epoch": 3})
+
+
+# --- numbers in exponent notation, which YAML 1.1 takes for text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["e", "E"]))
+def test_a_number_in_exponent_notation_is_that_number_in_a_file_and_as_papermill_hands_it_on(tmp_path_factory, x, e):
+    text = f"{x:.16e}".replace("e", e).replace("+", "")
+    path = tmp_path_factory.mktemp("yaml") / "file.yaml"
+    path.write_text(f"a: {text}\nb: [{text}]\nc: '{text}'\n")
+    assert read_yaml(path) == {"a": x, "b": [x], "c": text}
+    assert read_exponents({"a": text, "b": [text, 1, "b"], "c": None}) == {"a": x, "b": [x, 1, "b"], "c": None}
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E3", "+1e3", "-1e3", ".5e2", "1.e3", "1.5e3"])
+def test_every_spelling_of_exponent_notation_is_read(tmp_path, text):
+    (tmp_path / "file.yaml").write_text(f"x: {text}")
+    assert read_yaml(tmp_path / "file.yaml") == {"x": float(text)}
+    assert read_exponents(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["e3", "1e", "1e3x", "0x1e3", "1e3.5", "abc", "nan", "true", "0.001", "1e3\n", "."])
+def test_other_text_stays_text(text):
+    assert read_exponents(text) == text
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "read"),
+    [
+        (TrainParameters, {"optimizer": {"lr": "1e-3"}}, lambda found: found.optimizer.lr == 1e-3),
+        (TrainParameters, {"adversarial": FREE | {"eps": "1e-1"}}, lambda found: found.adversarial.eps == 0.1),
+        (
+            TrainParameters,
+            {"schedule": {"name": "step", "milestones": ["5e-1", 0.7]}},
+            lambda found: found.schedule.milestones == [0.5, 0.7],
+        ),
+        (
+            TrainParameters,
+            {"objective": {"name": "isce", "params": {"inference": "1e1"}}},
+            lambda found: found.objective.label == "isce-m10",
+        ),
+        (AttackParameters, ATTACK | {"eps": ["1e-1", "2e-1"]}, lambda found: found.eps == [0.1, 0.2]),
+        (AttackSpec, {"attack": "pgd", "step_size": "1e-1"}, lambda found: found.step_size == 0.1),
+        (AttackSpec, {"attack": "cw", "params": {"confidence": "1e1"}}, lambda found: found.params["confidence"] == 10),
+    ],
+)
+def test_a_number_is_read_wherever_one_is_expected(model, values, read):
+    assert read(validate(model, values, "here"))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"optimizer": {"lr": "abc"}}, ["optimizer.lr", "valid number", "'abc'"]),
+        ({"optimizer": {"lr": "true"}}, ["optimizer.lr", "valid number", "'true'"]),
+        ({"optimizer": {"lr": "nan"}}, ["optimizer.lr", "valid number", "'nan'"]),
+        ({"optimizer": {"lr": "1e999"}}, ["optimizer.lr", "finite"]),
+        ({"epochs": "1e1"}, ["epochs", "integer", "'1e1'"]),
+        ({"dataset": "1e1"}, ["unknown data set '1e1'"]),
+        ({"objective": {"name": "isce", "params": {"inference": "1e999"}}}, ["inference must be finite"]),
+    ],
+)
+def test_other_text_is_refused_where_a_number_is_expected(values, words):
+    message = refused(TrainParameters, values)
+    assert all(word in message for word in words), message
+
+
+def test_experiment_file_may_say_a_number_in_exponent_notation(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    text = yaml.safe_dump(experiment(), sort_keys=False).replace("lr: 0.1", "lr: 1e-3")
+    (tmp_path / "experiments" / "e.yaml").write_text(text)
+    ((_, first), *_) = load_experiment("e", tmp_path).runs()
+    assert first.optimizer.lr == 1e-3
+
+
+def test_the_readme_s_papermill_command_is_understood():
+    (values,) = re.findall(r'papermill notebooks/train.ipynb out.ipynb -y "(.*)"', (ROOT / "README.md").read_text())
+    found = from_notebook(TrainParameters, yaml.load(values, Loader=NoDatesSafeLoader))
+    assert found.optimizer.lr == 1e-2
+    assert found.objective.label == "isce-m2"
+
+
+def test_a_tuple_which_papermill_hands_on_as_text_is_refused():
+    injected: dict = {}
+    exec(PythonTranslator.codify({"eps": (0.1, 0.2)}), injected)
+    assert isinstance(injected["eps"], str)
+    with pytest.raises(ConfigError, match=r"eps: Input should be a valid list, got '\(0\.1, 0\.2\)'"):
+        from_notebook(AttackParameters, ATTACK | {"eps": injected["eps"]})
