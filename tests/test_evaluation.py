@@ -129,7 +129,8 @@ def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
     figures = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
     row = figures["threats"]["linf@0.1"]["attacks"]["fgsm-training"]
     assert row["rejected"] == 6
-    assert row["correct"] == 6
+    assert row["accuracy"] is None
+    assert row["why"] == "fgsm-training: no valid point (no outcome for 6 of 8 images)"
 
 
 def test_a_batch_dependent_model_is_attacked_in_fixed_batches(monkeypatch):

@@ -260,7 +260,7 @@ def verify(problem: Problem, points: Tensor, *, minimal: bool = False) -> Verifi
         wanting = wanting | (good & ~finite)
         good = good & finite
     predicted, margins = scores.argmax(1), shaped("margins", margin(scores, problem.y), problem.y)
-    if bool(margins.isnan().any()):
+    if bool((margins.isnan() & finite).any()):
         raise RuntimeError("a margin of finite scores is NaN")
     return Verified(held, good & (predicted != problem.y), predicted, margins, wanting)
 

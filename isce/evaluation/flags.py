@@ -179,9 +179,9 @@ class _Probe:
         return [alone] if largest is alone else [alone, largest]
 
     def _known(self, threat: str) -> list[str]:
-        """The rows of a threat that have an accuracy."""
+        """The rows of a threat that have an accuracy, and did not fail."""
         rows = self.evaluation.figures()["threats"][threat]["attacks"]
-        return [row for row, cell in rows.items() if cell["accuracy"] is not None]
+        return [row for row, cell in rows.items() if cell["accuracy"] is not None and "error" not in cell]
 
     def _black_box_rows(self) -> list[str]:
         """Threat models in which a row of the suite without gradients breaks more than every row with them.

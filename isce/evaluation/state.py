@@ -165,7 +165,7 @@ def _check_place(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise OSError(error.errno, f"can't write there ({error.strerror})", str(path)) from None
 
 
 class _Row(NamedTuple):

@@ -249,6 +249,12 @@ def test_no_curve_no_flag():
     assert curve_flags({}) == curve_flags({"convergence": [{"steps": 10, "accuracy": 0.5, "n": 100}]}) == {}
 
 
+def test_a_curve_that_was_not_evaluated_is_not_converged():
+    rows = [{"steps": 10, "accuracy": 0.5, "n": 100}, {"steps": 20, "accuracy": None, "n": 100, "why": "a: no"}]
+    detail = "50.0% after 10 steps, not evaluated: a: no after 20 steps"
+    assert curve_flags({"convergence": rows}) == {"not-converged": detail}
+
+
 class Shell(nn.Module):
     """Wrong only where the mean pixel is in (0.5, 0.6), with a gradient that leads there and past it."""
 
@@ -321,8 +327,7 @@ def test_flags_read_off_the_figures():
 
 
 def test_a_training_row_on_survivors_alone_is_not_held_against_the_loss():
-    left = outcome(100, 0, survivors=True)
-    rows = {"b-margin": outcome(100, 70), "a-training": dataclasses.replace(left, attacked=np.arange(100) >= 70)}
+    rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, survivors=True)}
     assert outcome_flags(figures(e1=rows)) == {}
 
 
@@ -332,8 +337,23 @@ def test_the_last_point_of_a_targeted_row_is_held_against_nobody():
 
 
 def test_an_attack_that_failed_is_a_flag():
-    rows = {"a-training": outcome(100, 40, error="ValueError: no")}
-    assert outcome_flags(figures(e1=rows)) == {"attack-failed": "a-training linf@0.1: ValueError: no"}
+    rows = {"a-training": outcome(100, 40, attacked=50, error="ValueError: no")}
+    found = figures(e1=rows, e2=PLAIN["e2"])
+    assert (
+        found["threats"]["linf@0.1"]["worst"]["why"] == "a-training: ValueError: no (no outcome for 50 of 100 images)"
+    )
+    assert outcome_flags(found) == {"attack-failed": "a-training linf@0.1: ValueError: no"}
+
+
+def test_points_that_were_rejected_leave_no_figure_to_compare():
+    """Neither with the row's last points, nor with other eps, nor with the worst case."""
+    found = figures(e1={"a-training": outcome(100, 40, rejected=50)}, e2=PLAIN["e2"])
+    assert outcome_flags(found) == {
+        "attack-failed": "a-training linf@0.1: no valid point",
+        "rejected-points": "a-training linf@0.1: 50 of 100",
+    }
+    last = figures(e1={"a-training": outcome(100, 40, last=0, rejected=1)}, e2=PLAIN["e2"])
+    assert outcome_flags(last) == {"rejected-points": "a-training linf@0.1: 1 of 100"}, "its last point is not known"
 
 
 @pytest.mark.parametrize("share", [1, 2])

@@ -7,12 +7,13 @@ import time
 import numpy as np
 import pytest
 import torch
+from foreign import of_package
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
 
-from isce import attacks, semantics
-from isce.attacks import Threat, gradient
+from isce import attacks, compat
+from isce.attacks import Threat
 from isce.evaluation import evaluate, state
 from isce.evaluation.job import Job
 from isce.losses import build
@@ -232,22 +233,59 @@ def test_the_semantics_that_decide_a_row_are_in_its_key(monkeypatch, part, count
 
 def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
     x, y = flat(VALUES)
-    path, real, calls = tmp_path / "state.npz", gradient.pgd, []
+    module = compat.import_advertorch().attacks.iterative_projected_gradient
+    path, real, calls = tmp_path / "state.npz", module.perturb_iterative, []
 
-    def fails_at_first(*args):
+    def fails_at_first(*args, **named):
         calls.append(1)
         if len(calls) == 1:
             raise ZeroDivisionError
-        return real(*args)
+        return real(*args, **named)
 
-    monkeypatch.setattr(gradient, "pgd", fails_at_first)
+    monkeypatch.setattr(module, "perturb_iterative", of_package(fails_at_first))
     chosen = parameters(rows=ROWS[1:2], eps=[0.1])
     first = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
-    assert first.figures()["threats"]["linf@0.1"]["attacks"]["pgd4-training"]["error"]
+    assert first.figures()["threats"]["linf@0.1"]["worst"]["accuracy"] is None
     again = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
-    assert "error" not in again.figures()["threats"]["linf@0.1"]["attacks"]["pgd4-training"]
+    assert again.figures()["threats"]["linf@0.1"]["worst"]["accuracy"] == 0.5
     evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
     assert len(calls) == 2
+
+
+def test_what_was_finished_before_an_error_of_ours_is_kept(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    path, real, calls = tmp_path / "state.npz", attacks.run, []
+
+    def breaks_in_the_third_row(spec, *args, **named):
+        calls.append(spec.label)
+        if len(calls) == 3:
+            raise KeyError("ours")
+        return real(spec, *args, **named)
+
+    monkeypatch.setattr(attacks, "run", breaks_in_the_third_row)
+    with pytest.raises(RuntimeError, match=r"^pgd1-matched linf@0.1: KeyError: 'ours'$"):
+        evaluate(Mean(), build("sce"), x, y, parameters(eps=[0.1]), progress=False, state=path)
+    evaluate(Mean(), build("sce"), x, y, parameters(eps=[0.1]), progress=False, state=path)
+    assert calls == [spec.label for spec in (*ROWS, ROWS[-1])]
+
+
+def test_the_place_may_be_given_as_text(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    for _ in range(2):
+        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=str(tmp_path / "new" / "state.npz"))
+        calls = rows_run(monkeypatch)
+    assert calls == []
+
+
+@pytest.mark.parametrize(("name", "why"), [("folder", "Is a directory"), ("file/state.npz", "can't write there")])
+def test_a_place_where_no_row_can_be_kept_is_refused_before_the_first_one(tmp_path, monkeypatch, name, why):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    x, y = flat(VALUES)
+    calls = rows_run(monkeypatch)
+    with pytest.raises(OSError, match=rf"{why}.*{name}"):
+        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=tmp_path / name)
+    assert calls == []
 
 
 def test_time_spared_is_that_of_rows_finished_before_and_still_in_the_suite(tmp_path, monkeypatch):
