@@ -8,7 +8,11 @@ import pytest
 from isce.config import ROOT
 
 PAGES = ROOT / "book" / "use"
-LINES = {"_OBJECTIVES = {\n": '    "focal": ("focal", "FocalLoss"),\n', "__all__ = [\n": '    "FocalLoss",\n'}
+LINES = {
+    "from isce.losses.checks import known\n": "from isce.losses.focal import FocalLoss\n",
+    "_OBJECTIVES: dict[str, type[Objective]] = {\n": '    "focal": FocalLoss,\n',
+    "__all__ = [\n": '    "FocalLoss",\n',
+}
 
 
 @pytest.fixture

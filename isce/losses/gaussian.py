@@ -18,7 +18,8 @@ Covariance = Literal["identity", "diagonal"]
 class GaussianScores(nn.Module):
     """Scores s_k = -d_k - 1/2 log|S_k| with d_k = 1/2 (h - mu_k)^T S_k^-1 (h - mu_k): log-densities of class Gaussians.
 
-    The constant D/2 log(2 pi) is left out. Means start as Glorot-uniform weights, variances at 1. Memory is N x C x D.
+    The constant D/2 log(2 pi) is left out. Means start as Glorot-uniform weights, variances at 1. Memory is N x C x D:
+    ||h||^2 - 2 h mu + ||mu||^2 would need N x C, and loses to rounding what is left of a small distance.
 
     Args:
         embedding_dim: D.

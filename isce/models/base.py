@@ -39,7 +39,7 @@ class Backbone(nn.Module):
         super().__init__()
         if len(input_shape) != 3 or min(input_shape) < 1:
             raise ValueError(f"input_shape must be 3 positive numbers (channels, height, width), got {input_shape}")
-        channels, height, width = (integer("input_shape", size) for size in input_shape)
+        channels, height, width = (integer("each size of input_shape", size) for size in input_shape)
         self.input_shape: Shape = channels, height, width
         self.mean: Tensor
         self.std: Tensor

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
 
-from isce import attacks, compat
+from isce import attacks, compat, semantics
 from isce.attacks import Threat
 from isce.evaluation import evaluate, state
 from isce.evaluation.job import Job

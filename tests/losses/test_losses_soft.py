@@ -75,8 +75,7 @@ def test_gradient_of_a_sure_example_does_not_cancel():
 @every_soft_variant
 def test_first_and_second_derivatives(name, params):
     scores, _, _ = problem(name, seed=1)
-    smoothing = {} if name == "mmc" else {"label_smoothing": 0.2}
-    objective = make(name, **params | smoothing, weight=[1.0, 2.0, 0.5, 1.5])
+    objective = make(name, **params | options(name)[-1])
     inputs = (scores[:3].requires_grad_(), mixed((3, C)).requires_grad_())
     assert torch.autograd.gradcheck(objective, inputs)
     assert torch.autograd.gradgradcheck(objective, inputs, fast_mode=True)  # along random directions
