@@ -227,7 +227,7 @@ def test_autoattack_draws_for_a_batch_at_once():
 )
 def test_the_semantics_that_decide_a_row_are_in_its_key(monkeypatch, part, counts):
     before = key_of(Mean())
-    monkeypatch.setitem(semantics.CHANGES, part, ["another"])
+    monkeypatch.setitem(semantics.CHANGES, part, ["another"] * 9)
     assert (key_of(Mean()) != before) == counts
 
 
