@@ -7,6 +7,7 @@ PROFILE ?= local
 DRY ?=
 PARTIAL ?=
 UNTIL ?=
+BASE ?= HEAD
 # The first Python on the path that the project supports.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
@@ -19,7 +20,7 @@ export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help reproduce test test-full lint book pdf links notebooks results compare format lock clean
+.PHONY: help reproduce test test-full lint book pdf links notebooks results compare prove format lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +77,9 @@ results: $(READY) ## make the records of EXPERIMENT in build/ the committed ones
 
 compare: $(READY) ## compare the records of EXPERIMENT in build/ with the committed ones, cell by cell
 	@$(BIN)/python -m isce compare --experiment $(EXPERIMENT)
+
+prove: $(READY) ## run EXPERIMENT by the code of commit BASE and by the code as it stands, and compare every byte
+	@$(BIN)/python -m isce prove --base $(BASE) $(if $(filter command%,$(origin EXPERIMENT)),--experiment $(EXPERIMENT))
 
 lock: ## write requirements.lock anew from pyproject.toml (newest versions that it allows)
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

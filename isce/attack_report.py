@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from isce import figures
 from isce.attack_rows import Table, count_range, in_full, left_of, of_all, short, suites
-from isce.cells import Cell, Cells, label_of, mean, wilson_of
+from isce.cells import Cell, Cells, NotEvaluatedError, accuracies, label_of, mean, wilson_of
 from isce.evaluation import mcnemar, paired_seeds
 from isce.experiments import Experiment
 from isce.figures import eps_text
@@ -68,27 +69,47 @@ def sweep(experiment: Experiment, found: Cells, evidence: str) -> Table:
 def robust(experiment: Experiment, found: Cells, evidence: str) -> Drawn:
     """Worst case and strongest attack on the own loss against eps."""
     norm, grid = experiment.plans[0].norm, eps_grid(experiment)
-    rows: list[dict[str, Any]] = []
+    rows, gaps = list[dict[str, Any]](), list[str]()
     for label in found.labels:
         for eps in [0.0, *grid]:
             worst = found.get(label, f"worst@{eps:g}" if eps else "clean")
             if not worst:  # records made before this eps was asked for
                 continue
             own = found.get(label, f"own@{eps:g}" if eps else "clean") or worst
-            low, high = wilson_of(worst)
-            shares = {"worst": mean(worst), "own": mean(own), "low": low, "high": high}
-            rows.append({"label": label, "eps": eps} | {name: 100 * share for name, share in shares.items()})
+            where = f"{label} at eps {eps_text(eps)}"
+            middle, low, high = _or_gap(worst, f"worst case of {where}", gaps)
+            dashed, *_ = _or_gap(own, f"own loss of {where}", gaps)
+            rows.append({"label": label, "eps": eps, "worst": middle, "own": dashed, "low": low, "high": high})
     caption = (
         f"Robust accuracy against eps ({norm}){', mean over seeds' if found.seeds > 1 else ''}. Solid: worst case over "
         f"{suites(experiment)}, with the Wilson 95% interval over images as band. Dashed: the strongest single attack "
-        f"on the objective's own training loss. {evidence}"
+        f"on the objective's own training loss. {evidence}{_gaps(gaps)}"
     )
     frame = pd.DataFrame(rows)
     ends = "; ".join(
-        f"{label}: {part['worst'].iloc[0]:.0f}% at eps 0, {part['worst'].iloc[-1]:.0f}% at eps {eps_text(grid[-1])}"
+        f"{label}: {_end(part['worst'].iloc[0])} at eps 0, {_end(part['worst'].iloc[-1])} at eps {eps_text(grid[-1])}"
         for label, part in frame.groupby("label", sort=False)
     )
     return figures.robust_accuracy(frame, norm), caption, f"Line plot of accuracy by eps. Worst case: {ends}."
+
+
+def _or_gap(several: list[Cell], what: str, gaps: list[str]) -> tuple[float, float, float]:
+    """Mean and Wilson interval in per cent; NaN, and a word in ``gaps``, where they were not evaluated."""
+    try:
+        low, high = wilson_of(several)
+        return 100 * mean(several), 100 * low, 100 * high
+    except NotEvaluatedError as error:
+        gaps.append(f"{what} {error}")
+        return math.nan, math.nan, math.nan
+
+
+def _gaps(gaps: list[str]) -> str:
+    """What a caption says of accuracies that a figure can't show."""
+    return f" Gaps: {'; '.join(gaps)}." if gaps else ""
+
+
+def _end(percent: float) -> str:
+    return "not evaluated" if math.isnan(percent) else f"{percent:.0f}%"
 
 
 def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, Any]:
@@ -97,7 +118,8 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
     Returns:
         ``caption``; ``start``, the threat that is shown first; ``objectives`` with their colour and marker in the
         figures; ``kinds`` of attacks, what is said of them; ``attacks``: for each the threats it was run in, with the
-        figures of each objective as :meth:`Cells.percents` returns them, of one decimal.
+        figures of each objective as :meth:`Cells.percents` returns them, of one decimal; a text where they were not
+        evaluated.
     """
     plan = experiment.plans[0]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("worst case", "own loss")}
@@ -108,7 +130,7 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
         cells = of_all(found, key)
         kind = "left" if any(cell.left for cell in cells) else row.partition(":")[0]
         about = {"threat": _in_words(threat, plan.norm), "kind": kind, "on": _counts(cells)}
-        figures_of = [[round(value, 1) for value in found.percents(label, key)] for label in found.labels]
+        figures_of = [_figures(found, label, key) for label in found.labels]
         name = {"worst": "worst case", "own": "own loss"}.get(row, row.removeprefix("attack:"))
         rows.setdefault(name, []).append(about | {"figures": figures_of})
     caption = (
@@ -123,6 +145,13 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
     attacks = [{"name": name, "at": at} for name, at in rows.items() if at]
     start = _in_words(f"{plan.main_eps:g}", plan.norm)
     return {"caption": caption, "start": start, "kinds": KINDS, "objectives": objectives, "attacks": attacks}
+
+
+def _figures(found: Cells, label: str, key: str) -> list[float] | str:
+    try:
+        return [round(value, 1) for value in found.percents(label, key)]
+    except NotEvaluatedError as error:
+        return str(error)
 
 
 def _in_words(threat: str, norm: str) -> str:
@@ -157,11 +186,14 @@ def curves(experiment: Experiment, named: Iterable[Record], order: list[str]) ->
                 rows[name].append({"label": label_of(record), "run": record.run} | row)
     if not rows["sweep"] or plan is None:
         return None
-    by_eps, by_steps = (pd.DataFrame(found).assign(percent=lambda f: 100 * f["accuracy"]) for found in rows.values())
-    text = f"{n} test images, {over_seeds({row['run'].rsplit('-s', 1)[1] for row in rows['sweep']})}."
+    every = [row for found in rows.values() for row in found]
+    gaps = [f"{row['run']} not evaluated: {row['why']}" for row in every if row["accuracy"] is None]
+    frames = [pd.DataFrame(found).astype({"accuracy": float}) for found in rows.values()]  # NaN for None: a gap
+    by_eps, by_steps = (frame.assign(percent=lambda f: 100 * f["accuracy"]) for frame in frames)
+    text = f"{n} test images, {over_seeds({row['run'].rsplit('-s', 1)[1] for row in rows['sweep']})}.{_gaps(gaps)}"
     norm, steps = experiment.plans[0].norm, ", ".join(f"{s:,}" for s in sorted(set(by_steps["steps"])))
     labels = ", ".join(label for label in order if label in set(by_eps["label"]))
-    ends = ", ".join(f"{part['percent'].iloc[-1]:.0f}%" for _, part in by_eps.groupby("label", sort=False))
+    ends = ", ".join(_end(part["percent"].iloc[-1]) for _, part in by_eps.groupby("label", sort=False))
     swept = (
         f"Accuracy under the matched attack on the margin ({plan.sweep_steps} steps) at growing {norm} eps, until "
         f"none is left: if a curve does not reach 0, attacks fail rather than the network holds. {text}"
@@ -209,11 +241,16 @@ def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells
         seeds = sorted({run.rsplit("-s", 1)[1] for run in masks if run.rsplit("-s", 1)[0] in (base, label)})
         both = [(masks.get(f"{label}-s{s}", {}).get(threat), masks.get(f"{base}-s{s}", {}).get(threat)) for s in seeds]
         tests = [mcnemar(one, two) for one, two in both if one is not None and two is not None and len(one) == len(two)]
+        try:
+            sides = [found.get(name, f"worst{where}") for name in (label, base)]
+            one, two = ({c.seed: a for c, a in zip(side, accuracies(side), strict=True)} for side in sides)
+        except NotEvaluatedError as error:
+            rows.append([label, str(error), "", ""])
+            continue
         if not tests:
             continue
         only = f"{sum(t.only_first for t in tests)} : {sum(t.only_second for t in tests)}"
         p_values = ", ".join(f"{t.p_value:#.2g}" for t in tests)
-        one, two = ({c.seed: c.accuracy for c in found.get(name, f"worst{where}")} for name in (label, base))
         shared = sorted(set(one) & set(two))
         over_seeds = "one seed"
         if len(shared) > 1:

@@ -14,10 +14,15 @@ from isce.suites import AttackSpec
 NOT_RUN = "not run"
 
 
+class NotEvaluatedError(ValueError):
+    """An accuracy was asked for that an evaluation could not give; the text says so, and why."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One accuracy of one run: ``key`` names it as the book does (``clean``, ``worst@0.1``, ...); a share in [0, 1].
 
+    ``accuracy`` is None where it was not evaluated, and ``why`` says why;
     ``left``: it is what remains after a row on survivors and all rows before it, not that row's own strength;
     ``part``: of how many images that row was given what was left, where its suite says.
     """
@@ -25,11 +30,12 @@ class Cell:
     label: str
     key: str
     seed: str
-    accuracy: float
+    accuracy: float | None
     n: int
     source: str
     left: bool = False
     part: int | None = None
+    why: str = ""
 
 
 def label_of(record: Record) -> str:
@@ -49,28 +55,40 @@ def cells(name: str, record: Record) -> list[Cell]:
     """Every accuracy of an attack record; none of a record of another kind.
 
     Keys: ``clean``; for each threat ``attack:<row>@...``, for a targeted row ``hit:<row>@...`` (its target success),
-    ``own@...`` (the lowest of the rows on the own training loss that attacked every image), ``worst@...``.
+    ``own@...`` (the lowest of the rows on the own training loss that are about every image; not evaluated where one of
+    them was not), ``worst@...``.
     """
     if record.kind != "attack" or "clean" not in record.figures:
         return []
     norm = record.parameters["norm"]
     older = record.parameters["suite"]["survivors_only"]  # said for the suite alone, before rows said it
     parts = _parts(record)
-    found: list[tuple[Any, ...]] = [("clean", *_accuracy(record.figures["clean"]))]
+    label, seed = record.run.rsplit("-s", 1)
+    found: list[Cell] = []
+
+    def add(
+        key: str, share: dict[str, Any], figure: str = "accuracy", left: bool = False, part: int | None = None
+    ) -> None:
+        value, why = share[figure], share.get("why", "")
+        found.append(
+            Cell(label, key, seed, value if value is None else float(value), share["n"], name, left, part, why)
+        )
+
+    add("clean", record.figures["clean"])
     for threat, outcome in record.figures["threats"].items():
-        where, own = at(threat, norm), list[tuple[float, int]]()
+        where, own = at(threat, norm), list[dict[str, Any]]()
         for row, share in outcome["attacks"].items():
             left = share.get("survivors", older)
             part = parts.get((row, threat.partition("@")[0])) if left else None
-            found.append((f"attack:{row}{where}", *_accuracy(share), left, part))
+            add(f"attack:{row}{where}", share, left=left, part=part)
             if "target_success" in share:
-                found.append((f"hit:{row}{where}", share["target_success"], share["n"], left, part))
+                add(f"hit:{row}{where}", share, "target_success", left, part)
             if row.endswith("-training") and not left and share["n"] == outcome["worst"]["n"]:
-                own.append(_accuracy(share))
-        found += [(f"own{where}", *min(own))] if own else []
-        found.append((f"worst{where}", *_accuracy(outcome["worst"])))
-    label, seed = record.run.rsplit("-s", 1)
-    return [Cell(label, key, seed, float(value), int(n), name, *about) for key, value, n, *about in found]
+                own.append(share)
+        if own:  # one that was not evaluated might have been the lowest
+            add(f"own{where}", min(own, key=lambda share: -1 if share["accuracy"] is None else share["accuracy"]))
+        add(f"worst{where}", outcome["worst"])
+    return found
 
 
 def _parts(record: Record) -> dict[tuple[str, str], int]:
@@ -78,10 +96,6 @@ def _parts(record: Record) -> dict[tuple[str, str], int]:
     suite = record.parameters["suite"]
     parts = [AttackSpec(**row) for row in suite.get("rows", []) if row.get("images") is not None]
     return {(row.label, row.norm or record.parameters["norm"]): row.images for row in parts if row.images}
-
-
-def _accuracy(share: dict[str, Any]) -> tuple[float, int]:
-    return share["accuracy"], share["n"]
 
 
 class Cells:
@@ -118,19 +132,26 @@ class Cells:
 
         Returns:
             Three or four figures in per cent; none if there are no cells.
+
+        Raises:
+            NotEvaluatedError: a seed has no accuracy.
         """
         several = self.get(label, key)
         if not several:
             return []
         found = [100 * mean(several), *(100 * bound for bound in wilson_of(several))]
         if len(several) > 1:
-            lower, upper = mean_interval([cell.accuracy for cell in several])
+            lower, upper = mean_interval(accuracies(several))
             found.append(50 * (upper - lower))
         return found
 
     def text(self, label: str, key: str) -> str:
-        """What :meth:`percents` returns, in words."""
-        if not (found := self.percents(label, key)):
+        """What :meth:`percents` returns, in words; or that it was not run, or not evaluated and why."""
+        try:
+            found = self.percents(label, key)
+        except NotEvaluatedError as error:
+            return str(error)
+        if not found:
             return NOT_RUN
         value, low, high, *half = found
         return f"{value:.1f} [{low:.1f}, {high:.1f}]" + "".join(f" ±{width:.1f}" for width in half)
@@ -146,13 +167,32 @@ class Cells:
         return len({cell.seed for cell in self.all})
 
 
+def accuracies(several: list[Cell]) -> list[float]:
+    """The accuracy of each seed.
+
+    Raises:
+        NotEvaluatedError: a seed has none.
+    """
+    if reasons := [f"seed {cell.seed}: {cell.why}" for cell in several if cell.accuracy is None]:
+        raise NotEvaluatedError(f"not evaluated: {'; '.join(reasons)}")
+    return [cell.accuracy for cell in several if cell.accuracy is not None]
+
+
 def mean(several: list[Cell]) -> float:
-    """Mean over seeds."""
-    return sum(cell.accuracy for cell in several) / len(several)
+    """Mean over seeds.
+
+    Raises:
+        NotEvaluatedError: a seed has no accuracy.
+    """
+    return sum(accuracies(several)) / len(several)
 
 
 def wilson_of(several: list[Cell]) -> tuple[float, float]:
-    """Wilson interval of the mean over seeds, which all saw the same images: so over n images, not seeds times n."""
+    """Wilson interval of the mean over seeds, which all saw the same images: so over n images, not seeds times n.
+
+    Raises:
+        NotEvaluatedError: a seed has no accuracy.
+    """
     n = min(cell.n for cell in several)
     return wilson(mean(several) * n, n)
 
@@ -166,18 +206,26 @@ def compare(ours: Iterable[Record], theirs: Iterable[Record]) -> list[dict[str, 
 
     Returns:
         One row for each accuracy: ``run``, ``key``, ``ours``, ``committed`` (per cent; None where one side has none),
-        ``agrees``: each lies in the other's Wilson 95% interval over images.
+        ``why`` a side that has the cell was not evaluated, else empty, and ``agrees``: each lies in the other's Wilson
+        95% interval over images.
     """
     sides = [{(r.run, cell.key): cell for r in side for cell in cells("", r)} for side in (ours, theirs)]
     rows: list[dict[str, Any]] = []
     for run, key in dict.fromkeys([*sides[0], *sides[1]]):
         one, two = (side.get((run, key)) for side in sides)
-        values = [None if cell is None else round(100 * cell.accuracy, 2) for cell in (one, two)]
-        agrees = one is not None and two is not None and _within(one, two) and _within(two, one)
-        rows.append({"run": run, "key": key, "ours": values[0], "committed": values[1], "agrees": agrees})
+        known = {"ours": one, "committed": two}
+        row: dict[str, Any] = {"run": run, "key": key}
+        row |= {
+            side: None if c is None or c.accuracy is None else round(100 * c.accuracy, 2) for side, c in known.items()
+        }
+        reasons = [
+            f"{side} not evaluated: {c.why}" for side, c in known.items() if c is not None and c.accuracy is None
+        ]
+        agrees = one is not None and two is not None and not reasons and _within(one, two) and _within(two, one)
+        rows.append(row | {"why": "; ".join(reasons), "agrees": agrees})
     return rows
 
 
 def _within(one: Cell, other: Cell) -> bool:
     low, high = wilson_of([other])
-    return low <= one.accuracy <= high
+    return low <= mean([one]) <= high

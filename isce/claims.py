@@ -20,7 +20,7 @@ from typing import Any
 
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from isce.cells import Cells, mean, wilson_of
+from isce.cells import Cells, NotEvaluatedError, accuracies, mean, wilson_of
 from isce.config import ROOT, ObjectiveSpec, TrainParameters
 from isce.evaluation import paired_seeds, wilson
 from isce.experiments import Experiment
@@ -99,7 +99,11 @@ class Difference:
 
 
 def difference(found: Cells, label: str, base: str, key: str) -> Difference | None:
-    """Between two objectives at one key, over the seeds that both have; None where there are none."""
+    """Between two objectives at one key, over the seeds that both have; None where there are none.
+
+    Raises:
+        NotEvaluatedError: one of these seeds has no accuracy.
+    """
     one, two = ({cell.seed: cell for cell in found.get(name, key)} for name in (label, base))
     shared = sorted(set(one) & set(two))
     if not shared:
@@ -110,7 +114,7 @@ def difference(found: Cells, label: str, base: str, key: str) -> Difference | No
     low, high = confint_proportions_2indep(a * n, n, b * n, n, compare="diff", method="newcomb")
     seeds = None
     if len(shared) > 1:
-        test = paired_seeds([cell.accuracy for cell in first], [cell.accuracy for cell in second])
+        test = paired_seeds(accuracies(first), accuracies(second))
         seeds = (a - b, a - b) if test.low is None or test.high is None else (test.low, test.high)
     return Difference(a - b, (float(low), float(high)), seeds)
 
@@ -145,15 +149,25 @@ class Judge:
             self.minmax.setdefault(label, threats)  # of the first seed
 
     def verdicts(self) -> list[Verdict]:
-        """Every verdict that the records allow, in the order of the claims."""
+        """Every verdict that the records allow, in the order of the claims.
+
+        A claim about an accuracy that was not evaluated can't be tested.
+        """
         if "sce" not in self.found.labels or not self.ours:
             return []
-        alone: list[Callable[[], Verdict | None]] = [self._c1, self._c2]
-        each = [self._c3, self._c4, self._c5, self._c6, self._c8]
-        found = [] if self.adversarial else [rule() for rule in alone]
-        found += [rule(label) for rule in each for label in self.ours]
-        found.append(self._c7())
+        alone: dict[str, Callable[[str], Verdict | None]] = {"C1": self._c1, "C2": self._c2}
+        each = {"C3": self._c3, "C4": self._c4, "C5": self._c5, "C6": self._c6, "C8": self._c8}
+        rules = [] if self.adversarial else [(name, "", rule) for name, rule in alone.items()]
+        rules += [(name, label, rule) for name, rule in each.items() for label in self.ours]
+        found = [self._judged(*rule) for rule in rules] + [self._c7()]
         return sorted((v for v in found if v is not None), key=lambda verdict: verdict.claim)
+
+    @staticmethod
+    def _judged(claim: str, label: str, rule: Callable[[str], Verdict | None]) -> Verdict | None:
+        try:
+            return rule(label)
+        except NotEvaluatedError as error:
+            return Verdict(claim, label, str(error), CANT)
 
     def _single(self, *labels: str) -> str:
         """Said of accuracies that have no interval over seeds."""
@@ -174,7 +188,7 @@ class Judge:
         values = (found.get("separation"), found.get("adversarial_separation"))
         return None if values[0] is None or values[1] is None else (values[0], values[1], threat["eps"])
 
-    def _c1(self) -> Verdict | None:
+    def _c1(self, _: str) -> Verdict | None:
         scatter = self._scatter("sce")
         if scatter is None:
             return None
@@ -184,7 +198,7 @@ class Judge:
         ours += f"{self._single('sce')}; scatter ({ONE}) {clean:.2f} clean, {attacked:.2f} adversarial at eps "
         return Verdict("C1", "sce", ours + eps_text(eps), HOLDS if low and attacked < clean else NOT)
 
-    def _c2(self) -> Verdict | None:
+    def _c2(self, _: str) -> Verdict | None:
         some = [label for label in self.found.labels if self.objectives[label].name in SEPARATING]
         if not some:
             return None

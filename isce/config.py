@@ -50,6 +50,22 @@ def _takes_float(annotation: Any) -> bool:
     return annotation is float or any(_takes_float(part) for part in get_args(annotation))
 
 
+class RunParameters(Strict):
+    """Everything that decides the results of one run, given the bytes of the checkpoints that the run works on.
+
+    A field that is added later declares ``json_schema_extra={"neutral": value}``, the value that stands for what the
+    code did before: with that value older records stay current. ``{"decides": False}`` marks a field that is a title.
+    """
+
+    def parts(self) -> list[str]:
+        """Name the parts of the package that the run uses, as :mod:`isce.semantics` does."""
+        return []
+
+    def packages(self) -> set[str]:
+        """Name the packages that the run computes with."""
+        return {"torch"}
+
+
 def check_known(value: str, kind: str, names: list[str]) -> str:
     """The value, if it is one of the known names; else a :class:`ValueError` that lists them."""
     if value not in names:
@@ -146,7 +162,7 @@ class AdversarialSpec(Strict):
         return self.steps + (self.kind == "pgd")
 
 
-class TrainParameters(Strict):
+class TrainParameters(RunParameters):
     """Everything that decides the weights of one training run (on one kind of machine and one set of versions)."""
 
     dataset: str = "digits"
@@ -171,6 +187,11 @@ class TrainParameters(Strict):
     batch_statistics: bool = Field(
         default=False, description="batch normalisation by the batch at hand in evaluation too, as released"
     )
+
+    def parts(self) -> list[str]:
+        """Name the objective, the network and the adversarial training, as :mod:`isce.semantics` does."""
+        adversarial = [f"adversarial.{self.adversarial.kind}"] if self.adversarial else []
+        return [f"objective.{self.objective.name}", f"network.{self.model}", *adversarial]
 
     @property
     def passes(self) -> int:
@@ -213,8 +234,8 @@ def check_eps(norm: str, eps: list[float]) -> None:
         raise ValueError(f"records name an eps by six digits, which must tell them apart, got {eps}")
 
 
-class MinmaxParameters(Strict):
-    """Everything that decides the figures of one min-max run, given the checkpoint's bytes."""
+class MinmaxParameters(RunParameters):
+    """Parameters of one min-max run."""
 
     checkpoint: str
     norm: Literal["linf", "l2"] = "linf"
@@ -234,6 +255,10 @@ class MinmaxParameters(Strict):
     def _eps_fits_norm(self) -> Self:
         check_eps(self.norm, self.eps)
         return self
+
+    def packages(self) -> set[str]:
+        """Name the packages that the run computes with."""
+        return {"numpy", "scikit-learn", "statsmodels", "torch"}
 
 
 def validate(model: type[Model], values: Mapping[str, Any], what: str) -> Model:

@@ -25,6 +25,13 @@ SPLIT_SEED = 0  # one split for everybody: it isn't a parameter of a run
 VALIDATION_IMAGES = 5000
 DIGITS_TEST, DIGITS_VALIDATION = 449, 180  # 25% and 10% of 1,797
 
+#: ``Data.sha256`` of each data set: content and splits. A run's key holds the hash, and :func:`load` checks the hash.
+SHA256 = {
+    "cifar10": "fcc1e91e6e125fde1184aef97473387dd2646a2ab594fb3d78b8a896c6f9036d",
+    "digits": "64e9a885f58f070cb7ea137d1bfeccddedcdde6577bf3d767a5574a82d69b340",
+    "mnist": "07079a626619ddf3751cc82d9510c37dde3f4bd419c704a9832c1478da8696ec",
+}
+
 
 @dataclass(frozen=True)
 class Split:
@@ -125,13 +132,16 @@ def load(name: str, root: Path | str | None = None, download: bool = True) -> Da
         download: fetch missing files, with a progress bar.
 
     Raises:
-        ValueError: unknown name, or a file is damaged.
+        ValueError: unknown name, a file is damaged, or content or splits differ from those of the records.
         FileNotFoundError: files are missing and can't be, or are not to be, downloaded.
         OSError: ``root`` can't be written.
     """
     if name not in _LOADERS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(names())}")
-    return _LOADERS[name](Path(root or os.environ.get("ISCE_DATA") or "data"), download)
+    loaded = _LOADERS[name](Path(root or os.environ.get("ISCE_DATA") or "data"), download)
+    if loaded.sha256 != (expected := SHA256.get(name, loaded.sha256)):
+        raise ValueError(f"data set {name!r}: content or splits differ; SHA-256 {loaded.sha256}, expected {expected}")
+    return loaded
 
 
 def stratified(labels: Tensor, n: int, seed: int = SPLIT_SEED) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 from isce import locks, records
 from isce.config import ROOT
 from isce.devices import find_device
+from isce.evaluation.outcome import in_percent
 from isce.workflow import CHECKPOINT, NOTEBOOK, NOTEBOOK_HASH, Kind, damage, notebook_damage, read_params
 
 #: Longest path of a Unix socket on any system that is supported (macOS), its end mark included.
@@ -181,7 +182,7 @@ def _headline(record: records.Record) -> str:
         standing = figures["standing"]
         own, best = (standing[f"adaptive-{name}"]["accuracy"] for name in ("training", "margin"))
         return f"clean {standing['clean']['accuracy']:.1%}, attack on own loss {own:.1%}, on margin {best:.1%}{flags}"
-    worst = ", ".join(f"{threat} {outcome['worst']['accuracy']:.1%}" for threat, outcome in figures["threats"].items())
+    worst = ", ".join(f"{threat} {in_percent(outcome['worst'])}" for threat, outcome in figures["threats"].items())
     return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}{flags}"
 
 

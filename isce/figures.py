@@ -123,7 +123,8 @@ def lines(frame: pd.DataFrame, x: str, xlabel: str, order: Sequence[str], *, log
     """Accuracy against one quantity, a line for each label: mean over runs, with the range as band.
 
     Args:
-        frame: columns ``label``, ``run``, ``percent`` and the one named ``x``. A run that ended at 0 stays there.
+        frame: columns ``label``, ``run``, ``percent`` and the one named ``x``. A run that ended at 0 stays there; where
+            one has NaN, its label has a gap.
         x: name of the column.
         xlabel: of the axis.
         order: labels in the order of their colours.
@@ -134,10 +135,12 @@ def lines(frame: pd.DataFrame, x: str, xlabel: str, order: Sequence[str], *, log
         part = frame[frame["label"] == label]
         if part.empty:
             continue
-        table = part.pivot_table(index=x, columns="run", values="percent").ffill()
+        table = part.pivot(index=x, columns="run", values="percent")
+        table = table.mask(table.ffill() == 0, 0)
         style = _style(number)
-        ax.plot(table.index, table.mean(axis=1), label=label, **style)
-        ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style["color"], alpha=0.2, linewidth=0)
+        middle, low, high = (getattr(table, name)(axis=1, skipna=False) for name in ("mean", "min", "max"))
+        ax.plot(table.index, middle, label=label, **style)
+        ax.fill_between(table.index, low, high, color=style["color"], alpha=0.2, linewidth=0)
     ax.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 102), xscale="log" if log else "linear")
     _legend(ax)
     return figure

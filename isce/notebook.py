@@ -18,6 +18,7 @@ from isce.config import ROOT, MinmaxParameters, Strict, TrainParameters, from_no
 from isce.data import Data
 from isce.devices import check_device, find_device
 from isce.evaluation import Evaluation, Examples
+from isce.evaluation.outcome import in_percent
 from isce.evaluation.saved import save_points
 from isce.evaluation.state import spent_before
 from isce.explain import Explanation
@@ -147,17 +148,14 @@ def show(figure: Figure) -> Image:
 
 
 def accuracy_table(outcome: Evaluation) -> pd.DataFrame:
-    """Accuracies of an evaluation in per cent with their Wilson 95% intervals: a row for each attack, a column for each
-    threat.
+    """Accuracies of an evaluation in per cent with their Wilson 95% intervals, or why there is none: a row for each
+    attack, a column for each threat.
     """  # noqa: D205
     figures = outcome.figures()
     columns: dict[str, dict[str, str]] = {}
     for threat, found in figures["threats"].items():
         rows = {"clean": figures["clean"], **found["attacks"], "worst case": found["worst"]}
-        columns[threat] = {
-            name: f"{100 * cell['accuracy']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
-            for name, cell in rows.items()
-        }
+        columns[threat] = {name: in_percent(cell, interval=True) for name, cell in rows.items()}
     return pd.DataFrame(columns)
 
 
@@ -165,11 +163,16 @@ def curve_table(found: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
     """Both curves of an attack run in per cent: the quantity that changes, accuracy and Wilson 95% interval."""
     rows = [
         {"curve": name, "at": row.get("eps", row.get("steps")), "images": row["n"]}
-        | {column: round(100 * row[column], 1) for column in ("accuracy", "low", "high")}
+        | {column: _percent(row[column]) for column in ("accuracy", "low", "high")}
+        | ({"why": in_percent(row)} if row["accuracy"] is None else {})
         for name, curve in found.items()
         for row in curve
     ]
     return pd.DataFrame(rows)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 1)
 
 
 def write_train_record(parameters: TrainParameters, context: Context, result: TrainResult, data: Data) -> Path:
@@ -205,12 +208,12 @@ def write_attack_record(
 ) -> Path:
     """Write the record of an attack run and its side files, the record last; returns its path.
 
-    Side files: a few examples; which images are robust, for each threat that all were attacked in; all adversarial
+    Side files: a few examples; which images are robust, for each threat in which all have an outcome; all adversarial
     points, if they were kept.
     """
     arrays = {name: getattr(examples, name).contiguous() for name in ("clean", "adversarial", "labels", "predictions")}
     write_atomic(context.path / EXAMPLES, save(arrays))
-    whole = [threat for threat in outcome.outcomes if outcome.asked(threat).all()]
+    whole = [t for t in outcome.outcomes if outcome.asked(t).all() and not outcome.unknown(t).any()]
     masks = {"clean": outcome.clean} | {threat: outcome.robust(threat) for threat in whole}
     write_atomic(context.path / MASKS, save({name: torch.from_numpy(mask) for name, mask in masks.items()}))
     files = [EXAMPLES, MASKS]

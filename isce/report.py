@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 
 from isce import attack_report, claims, claims_report, executed, figures, minmax_report, status_report, workflow
 from isce.attack_rows import attacks, by_attack
-from isce.cells import Cell, Cells, cells, label_of, mean
+from isce.cells import Cell, Cells, NotEvaluatedError, cells, label_of, mean
 from isce.experiments import Experiment, load_experiment
 from isce.explain_report import Explained
 from isce.records import EXAMPLES, EXPLAIN, MASKS, NOTEBOOK, Record, RecordError, read_all, write_atomic
@@ -186,11 +186,18 @@ class Report:
         return sorted(found, key=lambda one: (order.index(one[1]), one[2].run))
 
     def numbers(self) -> dict[str, dict[str, Any]]:
-        """Every number that a sentence may name: key -> value (per cent, or a count), text, sources, stale."""
+        """Every number that a sentence may name: key -> value (per cent, or a count), text, sources, stale.
+
+        The value of an accuracy that was not evaluated is None, and its text says why.
+        """
         found: dict[str, dict[str, Any]] = {}
         for label, key, several in self.cells:
-            value = 100 * mean(several)
-            found[f"{label}.{key}"] = self._number(value, f"{value:.1f}%", _sources(several))
+            try:
+                value = 100 * mean(several)
+                text = f"{value:.1f}%"
+            except NotEvaluatedError as error:
+                value, text = None, str(error)
+            found[f"{label}.{key}"] = self._number(value, text, _sources(several))
         for name, count in (("n_images", self.cells.images), ("n_seeds", self.cells.seeds)):
             found[name] = self._number(count, f"{count:,}", _sources(self.cells.all))
         main = self.experiment.plans[0].main_eps
@@ -211,7 +218,7 @@ class Report:
         common = {"source": sorted(self.records), "stale": bool(self.stale)}
         return {name: {"value": value, "text": text, **common} for name, (value, text) in texts.items()}
 
-    def _number(self, value: float, text: str, names: list[str]) -> dict[str, Any]:
+    def _number(self, value: float | None, text: str, names: list[str]) -> dict[str, Any]:
         return {"value": value, "text": text, "source": names, "stale": bool(self.stale.intersection(names))}
 
     def _evidence(self, intervals: bool = True) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from isce.attacks.registry import about
 from isce.attacks.registry import names as attack_names
 from isce.attacks.threat import Norm, Threat
-from isce.config import ROOT, ConfigError, Strict, check_eps, check_known, load_named, read_yaml
+from isce.config import ROOT, ConfigError, RunParameters, Strict, check_eps, check_known, load_named, read_yaml
 
 
 class AttackSpec(Strict):
@@ -125,7 +125,7 @@ def _source_name(source: str) -> str:
 class Suite(Strict):
     """A named list of attacks, run in the order given (cheap first)."""
 
-    name: str
+    name: str = Field(json_schema_extra={"decides": False})
     rows: list[AttackSpec] = Field(min_length=1)
     survivors_only: bool = Field(
         default=False, description="a row that doesn't say attacks only what the rows before it left unbroken"
@@ -146,6 +146,14 @@ class Suite(Strict):
             raise ValueError(f"rows of suite {self.name!r} appear twice: {', '.join(twice)}")
         return self
 
+    def parts(self) -> list[str]:
+        """Name the attacks as :mod:`isce.semantics` does."""
+        return [f"attack.{row.attack}" for row in self.rows]
+
+    def packages(self) -> set[str]:
+        """Name the packages that the attacks compute with."""
+        return set[str]().union(*(about(row.attack).packages for row in self.rows))
+
 
 class CurvePlan(Strict):
     """Two curves of the matched attack on the margin: accuracy by eps until it is 0, and by number of steps."""
@@ -163,8 +171,8 @@ class CurvePlan(Strict):
         return self
 
 
-class AttackParameters(Strict):
-    """Everything that decides the figures of one attack run, given the checkpoint's bytes."""
+class AttackParameters(RunParameters):
+    """Parameters of one attack run."""
 
     checkpoint: str
     suite: Suite = Field(description="a suite, or the name of a file of experiments/suites")
@@ -188,9 +196,17 @@ class AttackParameters(Strict):
         check_rows(self.suite, self.norm)
         return self
 
+    def parts(self) -> list[str]:
+        """Name the attacks: of the suite, and those behind red flags and curves."""
+        return [*self.suite.parts(), "attack.matched", "attack.search"]
 
-class ExplainParameters(Strict):
-    """Everything that decides the figures of one explain run, given the checkpoint's bytes; the ball is l_inf."""
+    def packages(self) -> set[str]:
+        """Name the packages that the run computes with."""
+        return {"numpy", "statsmodels", "torch"} | self.suite.packages()
+
+
+class ExplainParameters(RunParameters):
+    """Parameters of one explain run; the ball is l_inf."""
 
     checkpoint: str
     eps: float = Field(gt=0, le=1)
@@ -212,6 +228,14 @@ class ExplainParameters(Strict):
         if any(row.source for row in self.gallery.rows):
             raise ValueError(f"a row of gallery {self.gallery.name!r} has a source; an explain run has one network")
         return self
+
+    def parts(self) -> list[str]:
+        """Name the attacks: of the gallery, and the adaptive one."""
+        return [*self.gallery.parts(), "attack.matched"]
+
+    def packages(self) -> set[str]:
+        """Name the packages that the run computes with."""
+        return {"numpy", "scikit-learn", "statsmodels", "torch"} | self.gallery.packages()
 
 
 def _with_survivors(rows: list[Any], default: Any) -> list[Any]:

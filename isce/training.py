@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from isce import data as data_sets
@@ -35,10 +34,10 @@ from isce.checkpoint import (
     read_tensors,
     write_tensors,
 )
-from isce.config import ROOT, OptimizerSpec, ScheduleSpec, TrainParameters
+from isce.config import OptimizerSpec, ScheduleSpec, TrainParameters
 from isce.data import Data
-from isce.records import canonical, sha256, versions
-from isce.sources import closure, essence, module_files
+from isce.records import versions
+from isce.semantics import numbers
 
 __all__ = ["LoadedCheckpoint", "TrainResult", "load_checkpoint", "train"]
 
@@ -82,9 +81,9 @@ def train(
     """Train, and write ``best.safetensors`` (on validation) and ``last.safetensors`` into ``folder``.
 
     After each epoch ``state.safetensors`` is written there; a run that was killed, started again with the same
-    parameters, data, code, package versions and kind of device, goes on from it. It goes away at the end. A loss that
-    isn't finite ends the run: its last checkpoint then holds the weights after the last finite epoch (the initial ones
-    where there is none), as does its best where no epoch finished.
+    parameters, data, semantics numbers, package versions and kind of device, goes on from it. It goes away at the end.
+    A loss that isn't finite ends the run: its last checkpoint then holds the weights after the last finite epoch (the
+    initial ones where there is none), as does its best where no epoch finished.
 
     Args:
         parameters: everything that decides the outcome.
@@ -146,13 +145,6 @@ def learning_rate(optimizer: OptimizerSpec, schedule: ScheduleSpec, step: int, s
     if schedule.name == "cosine":
         return optimizer.lr * (1 + math.cos(math.pi * step / steps)) / 2
     return optimizer.lr * schedule.gamma ** sum(step >= m * steps for m in schedule.milestones)
-
-
-@cache
-def _code(*modules: str) -> str:
-    """Hash of the source of this module, of the given ones and of all that they reach."""
-    files = module_files(closure([__name__, *modules], ROOT, skip=()), ROOT)
-    return sha256(canonical({name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in files}))
 
 
 class _Run:
@@ -310,12 +302,11 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """Everything that must be equal for a run to go on from a state file."""
-        kinds: list[nn.Module] = [self.classifier.backbone, self.classifier.score_map, self.objective]
         return {
             "parameters": self.parameters.model_dump(mode="json"),
             "data": self.data.sha256,
-            "code": _code(*(type(kind).__module__ for kind in kinds)),
-            "versions": versions(),
+            "semantics": numbers(["train", *self.parameters.parts()]),
+            "packages": versions(self.parameters.packages()),
             "device": self.device.type,
         }
 

@@ -1,32 +1,29 @@
 """The path of one number: experiment file -> runs -> records. What to run, under which key, and what is done and whole.
 
 ``workflow/Snakefile`` calls :func:`plan` and then decides by files alone: a run whose ``params.yaml`` is newer than its
-record is run again. ``params.yaml`` is rewritten only when its content changes, and holds the run's key: the hash of
-parameters, code and package versions.
+record is run again. ``params.yaml`` is rewritten only when its content changes, and holds the run's key
+(:mod:`isce.key`).
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from isce import attacks, cost, losses, models, records
-from isce.config import ROOT, ConfigError, MinmaxParameters, TrainParameters
+from isce import cost, data, records
+from isce.config import ROOT, ConfigError, MinmaxParameters, RunParameters, TrainParameters
 from isce.experiments import Experiment, load_experiment
+from isce.key import Kind, key
 from isce.records import NOTEBOOK, canonical, sha256
-from isce.sources import closure, code_hash, essence, module_files
-from isce.suites import AttackParameters, AttackSpec, ExplainParameters, Suite, load_suite
+from isce.suites import AttackSpec, Suite, load_suite
 
-Kind = Literal["train", "attack", "minmax", "explain"]
-Parameters = TrainParameters | AttackParameters | MinmaxParameters | ExplainParameters
 CHECKPOINT = "last.safetensors"
 NOTEBOOK_HASH = "notebook.sha256"
 
@@ -53,22 +50,11 @@ class Run:
 def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
     """All runs of an experiment: each training run, then what is done with its checkpoint."""
     suites = {plan.suite: load_suite(plan.suite, root) for plan in experiment.plans}
-    versions = records.versions()
 
-    @functools.cache
-    def code(kind: Kind, *families: str) -> str:
-        return code_hash(root / "notebooks" / f"{kind}.ipynb", root, families)
-
-    def run(kind: Kind, name: str, training: TrainParameters, own: Parameters, *needs: Run) -> Run:
-        families = [f"isce.losses.{losses.family(training.objective.name)}"]
-        families += [f"isce.models.{models.family(training.model)}"]
-        reached = _attacks(own)
-        if reached:
-            families += ["isce.attacks.driver", *sorted(f"isce.attacks.{attacks.family(name)}" for name in reached)]
-        values = own.model_dump(mode="json")
-        parts = {"kind": kind, "parameters": values, "code": code(kind, *families), "versions": versions}
-        key = sha256(canonical({**parts, "needs": [other.key for other in needs]}))
-        return Run(kind, experiment.name, name, training.objective.label, key, values, tuple(n.name for n in needs))
+    def run(kind: Kind, name: str, training: TrainParameters, own: RunParameters, *needs: Run) -> Run:
+        found = key(kind, own, data.SHA256[training.dataset], {_checkpoint(other): other.key for other in needs})
+        values, names = own.model_dump(mode="json"), tuple(other.name for other in needs)
+        return Run(kind, experiment.name, name, training.objective.label, found, values, names)
 
     trained = {name: (training, run("train", name, training, training)) for name, training in experiment.runs()}
     found = [train for _, train in trained.values()]
@@ -85,13 +71,6 @@ def runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
             explain = experiment.explain.parameters(_checkpoint(train), shown, plan.main_eps)
             found.append(run("explain", name, training, explain, train))
     return found
-
-
-def _attacks(own: Parameters) -> set[str]:
-    """Names of the attacks that a run uses."""
-    if isinstance(own, AttackParameters):
-        return {row.attack for row in own.suite.rows}
-    return {row.attack for row in own.gallery.rows} | {"matched"} if isinstance(own, ExplainParameters) else set()
 
 
 def _checkpoint(train: Run) -> str:
@@ -161,13 +140,12 @@ def plan(name: str, build: Path, root: Path = ROOT, device: str = "cpu") -> list
 
 
 def _plan_report(name: str, build: Path, root: Path) -> None:
-    """Write the keys of the report and of the book: hashes of the code and pages they are made of."""
-    drawing = sorted(closure(["isce.report"], root, skip=()))
-    parts = {m: sha256(essence(f.read_text(encoding="utf-8"))) for m, f in module_files(drawing, root)}
-    parts["experiment"] = sha256(root / "experiments" / f"{name}.yaml")
+    """Write what the report and the book are made of, records aside: hashes of code and pages."""
+    code = {path.relative_to(root).as_posix(): sha256(path) for path in sorted((root / "isce").rglob("*.py"))}
+    code["experiment"] = sha256(root / "experiments" / f"{name}.yaml")
     pages = {path.relative_to(root).as_posix(): sha256(path) for path in _book_sources(root)}
-    for key, value in ((f"report-{name}", parts), ("book", pages)):
-        path, text = build / "keys" / key, canonical(value)
+    for made, parts in ((f"report-{name}", code), ("book", pages)):
+        path, text = build / "keys" / made, canonical(parts)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             records.write_atomic(path, text)
 

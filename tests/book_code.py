@@ -48,16 +48,28 @@ def python(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True)
 
 
-def run(page: Path, root: Path) -> list[tuple[str, str]]:
-    """Run the python blocks of a page in a process of its own, in the project at ``root``; a warning is an error.
+def run(root: Path, *pages: Path) -> dict[str, list[tuple[str, str]]]:
+    """Run the python blocks of pages, each page in a namespace of its own, in one process; a warning is an error.
+
+    Args:
+        root: the project whose package they get.
+        pages: in the order to run them.
 
     Returns:
-        For each block what the page says that it prints, and what it did print.
+        For each page, for each block what the page says that it prints, and what it did print.
     """
-    chosen = [block for block in blocks(page) if block.language == "python" and not FILE.match(block.text)]
-    script = "".join(f"{block.text}\nprint({MARK!r})\n" for block in chosen)
+    chosen = {
+        page.stem: [b for b in blocks(page) if b.language == "python" and not FILE.match(b.text)] for page in pages
+    }
+    texts = [[block.text for block in found] for found in chosen.values()]
+    script = f"""
+for texts in {texts!r}:
+    namespace = {{"__name__": "__main__"}}
+    for text in texts:
+        exec(text, namespace)
+        print({MARK!r})
+"""
     done = python(root, "-W", "error", "-c", script)
     assert done.returncode == 0, done.stderr
-    printed = done.stdout.split(f"{MARK}\n")
-    assert printed.pop() == ""
-    return [(block.output, text) for block, text in zip(chosen, printed, strict=True)]
+    printed = iter(done.stdout.split(f"{MARK}\n"))
+    return {name: [(block.output, next(printed)) for block in found] for name, found in chosen.items()}

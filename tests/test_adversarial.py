@@ -124,10 +124,11 @@ class Plain:
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight -= 0.05 * gradient
 
-    def assert_same(self, folder):
+    def distance(self, folder):
+        """Largest difference of a weight from the run's, which is some 1e-5 by rounding alone."""
         loaded = load_checkpoint(folder / "last.safetensors").classifier
-        for ours, theirs in zip(loaded.parameters(), self.classifier.parameters(), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        pairs = zip(loaded.parameters(), self.classifier.parameters(), strict=True)
+        return max((ours - theirs).abs().max().item() for ours, theirs in pairs)
 
 
 CONSTANT = {"optimizer": {"lr": 0.05, "momentum": 0.0}, "schedule": {"name": "constant"}}
@@ -135,14 +136,15 @@ CONSTANT = {"optimizer": {"lr": 0.05, "momentum": 0.0}, "schedule": {"name": "co
 
 def test_pgd_training_learns_from_the_points_of_the_ascent_alone(tmp_path, digits):
     parameters = config.TrainParameters(epochs=2, batch_size=32, adversarial=PGD, **CONSTANT)
-    plain = Plain(digits, parameters)
+    plain, clean = Plain(digits, parameters), Plain(digits, parameters)
     for epoch in (1, 2):
         starts = training._generator(0, "starts", epoch)
         for x, y in plain.batches(epoch):
             noise = torch.rand(x.shape, generator=starts)
             plain.update(pgd(plain.scores, plain.objective, x, y, noise, 0.2, 3, 0.1), y)
+            clean.update(x, y)
     train(parameters, tmp_path, data=digits, progress=False)
-    plain.assert_same(tmp_path)
+    assert plain.distance(tmp_path) < 2e-4 < 1e-3 < clean.distance(tmp_path)
 
 
 def test_free_training_moves_weights_and_a_carried_perturbation_at_once(tmp_path, digits):
@@ -150,17 +152,19 @@ def test_free_training_moves_weights_and_a_carried_perturbation_at_once(tmp_path
         epochs=2, batch_size=32, objective={"name": "isce-released"}, adversarial=FREE, **CONSTANT
     )
     plain = Plain(digits, parameters)
+    clean = Plain(digits, parameters)
     shift = torch.zeros(32, 1, 8, 8)
     for epoch in (1, 2):
         for x, y in plain.batches(epoch):
             for _ in range(3):
+                clean.update(x, y)
                 point = (x + shift[: len(x)]).clamp(0, 1).requires_grad_()
                 matched = plain.objective.matched(plain.scores(point)[0], y).sum()
                 (gradient,) = torch.autograd.grad(matched, point)
                 plain.update(point.detach(), y)
                 shift[: len(x)] = (shift[: len(x)] + 0.1 * gradient.sign()).clamp(-0.2, 0.2)
     train(parameters, tmp_path, data=digits, progress=False)
-    plain.assert_same(tmp_path)
+    assert plain.distance(tmp_path) < 2e-4 < 1e-3 < clean.distance(tmp_path)
 
 
 def test_it_makes_a_network_robust(tmp_path, digits):
@@ -190,7 +194,11 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path, digits, name, adversarial)
     assert rest.resumed == 1
     assert rest.history == whole.history
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert run(tmp_path / "other", digits, seed=1, **changes).history != whole.history
+
+
+def test_another_seed_is_another_run(tmp_path, digits):
+    first, second = (run(tmp_path / str(seed), digits, epochs=1, seed=seed, adversarial=FREE) for seed in (0, 1))
+    assert first.history != second.history
 
 
 def test_running_statistics_and_dtype_under_bfloat16_and_batch_normalisation(tmp_path, digits):

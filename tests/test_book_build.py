@@ -33,31 +33,24 @@ def _searched(build):
     return json.loads(text[text.index("{") : text.rindex("}") + 1])["docnames"]
 
 
-def test_what_a_killed_build_left_does_not_fail_the_next(build):
-    index = build.render()
-    whole = {path.relative_to(build.html) for path in build.html.rglob("*.html")}
+def test_failed_or_killed_build_is_built_from_its_beginning(build):
     begun = build.out / "_build" / ".begun"
-    assert not begun.exists()
-    # As a kill leaves it: pages and what Sphinx remembers of them, but no search index yet; then one page changes.
-    begun.touch()
-    index.unlink()
-    (build.html / "searchindex.js").unlink()
-    (build.source / "second.md").write_text("# Second\n\nChanged.\n")
-    assert build.render().is_file()
-    assert {path.relative_to(build.html) for path in build.html.rglob("*.html")} == whole
-    assert "Changed." in (build.html / "second.html").read_text()
-    assert _searched(build) == ["first", "second"]
-    assert not begun.exists()
-
-
-def test_failed_build_is_one_that_was_cut_off(build):
     (build.source / "second.md").write_text("# Second\n\n[nowhere](nowhere.md)\n")
     with pytest.raises(RuntimeError, match=r"nowhere[\s\S]*warnings or errors \(above\)"):
         build.render()
     with pytest.raises(RuntimeError, match="nowhere"):  # though no page has changed since
         build.render()
-    (build.source / "second.md").write_text("# Second\n")
-    assert build.render().is_file()
+    # As a kill leaves it: pages and what Sphinx remembers of them, but no search index yet; then one page changes.
+    assert begun.exists()
+    assert (build.html / "first.html").is_file()
+    for name in ("index.html", "searchindex.js"):
+        (build.html / name).unlink(missing_ok=True)
+    (build.source / "second.md").write_text("# Second\n\nChanged.\n")
+    assert build.render() == build.html / "index.html"
+    assert {"first.html", "second.html", "index.html", "search.html"} <= {path.name for path in build.html.iterdir()}
+    assert all(page in (build.html / "searchindex.js").read_text() for page in ("first", "second"))
+    assert "Changed." in (build.html / "second.html").read_text()
+    assert not begun.exists()
 
 
 def test_page_that_the_search_does_not_know_is_named_and_mended_by_building_again(build):

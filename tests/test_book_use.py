@@ -8,7 +8,11 @@ import pytest
 from isce.config import ROOT
 
 PAGES = ROOT / "book" / "use"
-LINES = {"_OBJECTIVES = {\n": '    "focal": ("focal", "FocalLoss"),\n', "__all__ = [\n": '    "FocalLoss",\n'}
+LINES = {
+    "from isce.losses.checks import known\n": "from isce.losses.focal import FocalLoss\n",
+    "_OBJECTIVES: dict[str, type[Objective]] = {\n": '    "focal": FocalLoss,\n',
+    "__all__ = [\n": '    "FocalLoss",\n',
+}
 
 
 @pytest.fixture
@@ -36,18 +40,17 @@ def test_every_page_is_run_here_and_in_the_table_of_contents():
     assert all(f"file: use/{name}\n" in toc for name in names)
 
 
-@pytest.mark.parametrize("name", ["loss", "model", "objective", "experiment"])
-def test_code_prints_what_the_page_shows(name, project):
-    page = PAGES / f"{name}.md"
-    if name == "objective":
-        (project / "tests" / "losses").mkdir(parents=True)
-        shutil.copy(ROOT / "tests" / "losses" / "loss_cases.py", project / "tests" / "losses")
-        register(project)
-    book_code.write_files(page, project)
-    found = book_code.run(page, project)
-    assert found
-    for shown, printed in found:
-        assert printed == shown
+def test_code_prints_what_the_pages_show(project):
+    (project / "tests" / "losses").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "losses" / "loss_cases.py", project / "tests" / "losses")
+    register(project)
+    pages = [PAGES / f"{name}.md" for name in ("loss", "model", "objective", "experiment")]
+    for page in pages:
+        book_code.write_files(page, project)
+    for name, found in book_code.run(project, *pages).items():
+        assert found, name
+        for shown, printed in found:
+            assert printed == shown, name
 
 
 def test_helper_tells_files_outputs_and_failures_apart(tmp_path):
@@ -59,10 +62,10 @@ def test_helper_tells_files_outputs_and_failures_apart(tmp_path):
     (tmp_path / "experiments").mkdir()
     book_code.write_files(page, tmp_path)
     assert (tmp_path / "experiments" / "a.yaml").read_text() == "# experiments/a.yaml\nx: 1\n"
-    assert book_code.run(page, tmp_path) == [("1\n", "1\n"), ("", "3\n")]
+    assert book_code.run(tmp_path, page) == {"page": [("1\n", "1\n"), ("", "3\n")]}
     page.write_text("```python\nimport warnings\nwarnings.warn('x')\n```\n")
     with pytest.raises(AssertionError, match="UserWarning"):
-        book_code.run(page, tmp_path)
+        book_code.run(tmp_path, page)
 
 
 @pytest.mark.full

@@ -161,6 +161,7 @@ def mnist(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "resources", [(name, md5(content)) for name, content in files.items()])
     monkeypatch.setattr(published, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setattr(data, "VALIDATION_IMAGES", 10)
+    monkeypatch.delitem(data.SHA256, "mnist")
     return tmp_path
 
 
@@ -186,7 +187,19 @@ def cifar10(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "meta", meta)
     monkeypatch.setattr(published, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     monkeypatch.setattr(data, "VALIDATION_IMAGES", 10)
+    monkeypatch.delitem(data.SHA256, "cifar10")
     return tmp_path
+
+
+def test_other_content_than_that_of_the_records_is_refused(monkeypatch):
+    monkeypatch.setattr(data, "SPLIT_SEED", 1)
+    monkeypatch.setattr(data.stratified, "__defaults__", (1,))
+    with pytest.raises(ValueError, match="data set 'digits': content or splits differ; SHA-256"):
+        data.load("digits")
+
+
+def test_every_data_set_has_its_hash():
+    assert sorted(data.SHA256) == data.names()
 
 
 def test_mnist(mnist):

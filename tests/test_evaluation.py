@@ -73,7 +73,7 @@ def test_rows_on_a_part_of_the_images_say_nothing_of_the_others():
 def test_what_falls_at_a_smaller_eps_is_not_robust_at_a_larger_one():
     def outcome(*broken):
         none, every = np.zeros(3, dtype=bool), np.ones(3, dtype=bool)
-        return evaluation.Outcome(every, none, np.array(broken), none, none, none, np.full(3, -1))
+        return evaluation.Outcome(every, every, np.array(broken), none, none, none, np.full(3, -1))
 
     one, two, aside = outcome(True, False, False), outcome(False, True, False), outcome(True, True, True)
     outcomes = {"linf@0.1": {"a": one}, "linf@0.2": {"a": two}, "l0@1": {"a": aside}}
@@ -129,7 +129,8 @@ def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
     figures = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
     row = figures["threats"]["linf@0.1"]["attacks"]["fgsm-training"]
     assert row["rejected"] == 6
-    assert row["correct"] == 6
+    assert row["accuracy"] is None
+    assert row["why"] == "fgsm-training: no valid point (no outcome for 6 of 8 images)"
 
 
 def test_a_batch_dependent_model_is_attacked_in_fixed_batches(monkeypatch):

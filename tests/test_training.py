@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from isce import checkpoint, config, data, losses, training
+from isce import checkpoint, config, data, losses, semantics, training
 from isce.batches import DeviceSet, draw_moves
 from isce.checkpoint import CheckpointError, load_checkpoint
 from isce.training import learning_rate, train
@@ -338,17 +338,17 @@ def test_killed_in_the_middle_of_an_epoch(tmp_path, digits, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"seed": 5}, "parameters"), ({"epochs": 5}, "parameters"), ({}, "data"), ({}, "code"), ({}, "versions")],
+    [({"seed": 5}, "parameters"), ({"epochs": 5}, "parameters"), ({}, "data"), ({}, "semantics"), ({}, "packages")],
 )
 def test_a_state_of_another_run_is_not_used(tmp_path, digits, monkeypatch, caplog, change, named):
     with pytest.raises(KilledError):
         run(tmp_path, digits, on_epoch=killer(2))
     if named == "data":
         digits = replace(digits, sha256="0" * 64)
-    if named == "code":
-        monkeypatch.setattr(training, "_code", lambda *modules: "another")
-    if named == "versions":
-        monkeypatch.setattr(training, "versions", lambda: {"torch": "99"})
+    if named == "semantics":
+        monkeypatch.setitem(semantics.CHANGES, "network.small-cnn", ["another"])
+    if named == "packages":
+        monkeypatch.setattr(training, "versions", lambda names: {"torch": "99"})
     with caplog.at_level(logging.WARNING, "isce.training"):
         result = run(tmp_path, digits, **change)
     assert result.resumed == 0

@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "python_use_unqualified_type_names": True,
     # Bases and type variables that no page documents.
     "nitpick_ignore": [
-        ("py:class", "isce.losses.base.Common"),
+        ("py:class", "isce.losses.base.LossOptions"),
         ("py:class", "isce.config.Model"),
         ("py:mod", "isce.adversarial"),
     ],

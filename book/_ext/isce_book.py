@@ -72,6 +72,8 @@ class RecordRole(SphinxRole):
         if number.get("stale"):
             title = f"stale ({STALE.split(';')[0].lower()}); {title}"
             classes.append("isce-stale-number")
+        if number["value"] is None:  # not evaluated; the text says why
+            classes.append("isce-not-run")
         return nodes.abbreviation(number["text"], typeset(number["text"]), explanation=title, classes=classes)
 
 

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"(?P<experiment>[a-z0-9][a-z0-9_-]*)/(?P<item>[A-Za-z0-9][A-Za-z0-9_.:@-]*)")
 FIGURE = re.compile(r"(?P<value>\S+) (?P<images>\[[^]]*\])(?: (?P<seeds>±\S+))?")
-STALE = "The code or the parameters have changed since this was computed; the command below computes it afresh."
+STALE = "Parameters, a package or the results of an attack have changed since; the command below computes it afresh."
 NONE = "The records at hand hold nothing to show here."
 NOT_RUN = "not run yet"
 LONG = 48

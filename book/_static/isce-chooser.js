@@ -46,6 +46,10 @@
     select.append(...[...groups.values()].filter((group) => group !== select));
   }
 
+  /** The figures of a cell: none where it was not run (an empty list) or not evaluated (a text that says why). */
+  const numbers = (figures) => (typeof figures === "string" ? [] : figures);
+  const height = (figures) => numbers(figures)[0] ?? -1;
+
   const lines = () => TICKS.map((tick) => make("line", { class: "isce-chooser-grid", x1: `${tick}%`, x2: `${tick}%`, y2: "100%" }));
 
   /** One objective: label, marks on the scale, figures in words. `show` moves the marks. */
@@ -59,10 +63,11 @@
     const item = make("li", {}, make("span", {}, label), track, value);
     // Black stands for what text is written in: white in the dark.
     item.style.setProperty("--isce-colour", color === "#000000" ? "currentcolor" : color);
-    const show = ([mean, low, high, half]) => {
+    const show = (figures) => {
+      const [mean, low, high, half] = numbers(figures);
       for (const part of [stem, bar, mark]) part.toggleAttribute("hidden", mean === undefined);
       if (mean === undefined) {
-        value.replaceChildren("not run");
+        value.replaceChildren(typeof figures === "string" ? figures : "not run");
         return;
       }
       stem.setAttribute("width", `${mean}%`);
@@ -105,7 +110,7 @@
       const found = chosen().at.find((one) => one.threat === threat.value);
       const [, note] = kinds[found.kind];
       let order = objectives.map((_, number) => number).filter((number) => ticks[number].checked);
-      if (sort.checked) order.sort((one, two) => (found.figures[two][0] ?? -1) - (found.figures[one][0] ?? -1));
+      if (sort.checked) order.sort((one, two) => height(found.figures[two]) - height(found.figures[one]));
       rows.forEach(({ show }, number) => show(found.figures[number]));
       const items = [...order.map((number) => rows[number].item), scale];
       // Only where it changes: an element that is put in anew doesn't move, it jumps.

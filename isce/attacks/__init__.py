@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from isce.attacks.base import AttackResult, TimeLimitError
+from isce.attacks.base import AttackResult, ForeignError, TimeLimitError
 from isce.attacks.driver import run
 from isce.attacks.registry import about, family, names
 from isce.attacks.threat import Threat
 
-__all__ = ["AttackResult", "Threat", "TimeLimitError", "about", "family", "names", "run"]
+__all__ = ["AttackResult", "ForeignError", "Threat", "TimeLimitError", "about", "family", "names", "run"]

@@ -85,6 +85,12 @@ def pull(function: Ascended, scores: Tensor, y: Tensor, embedding: Tensor | None
     return value, gradient.to(scores.dtype), None if other is None else other.to(scores.dtype)
 
 
+def unit(gradient: Tensor, order: float) -> Tensor:
+    """Divide each image's gradient (N, C, H, W) by its norm of this order; a gradient of 0 stays 0."""
+    length = torch.linalg.vector_norm(gradient, order, dim=(1, 2, 3), keepdim=True)
+    return gradient / length.masked_fill(length == 0, 1.0)
+
+
 def _margin(scores: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Pull:
     del embedding, none
     return _towards(scores, y, scores.scatter(1, y[:, None], -math.inf).argmax(1, keepdim=True))

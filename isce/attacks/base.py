@@ -20,24 +20,53 @@ class TimeLimitError(RuntimeError):
     """An attack ran past its time limit."""
 
 
-class Timed(nn.Module):
-    """A classifier that raises :class:`TimeLimitError` once a deadline has passed: every attack calls it all the time.
+class ForeignError(RuntimeError):
+    """The package that runs an attack failed; ``__cause__`` is its own error. The batch has no outcome."""
+
+
+class Lent(nn.Module):
+    """A classifier as a package gets it: what goes wrong in a call stays known, whatever the package makes of it.
 
     Args:
-        classifier: the classifier.
-        deadline: in the seconds of ``time.monotonic``.
+        classifier: the classifier, in evaluation mode.
+        deadline: in the seconds of ``time.monotonic``; a call after it raises :class:`TimeLimitError`. None: none.
+
+    Attributes:
+        error: what a call raised; None: nothing.
+        sound: bool (), no score that was handed out is NaN or infinite, and no gradient of an image is NaN.
     """
 
-    def __init__(self, classifier: nn.Module, deadline: float) -> None:
+    def __init__(self, classifier: nn.Module, deadline: float | None = None) -> None:
         super().__init__()
-        self.classifier, self.deadline = classifier, deadline
+        self.training = False
+        self.classifier, self.deadline = classifier, math.inf if deadline is None else deadline
         self.batch_dependent = bool(getattr(classifier, "batch_dependent", False))
+        self.error: Exception | None = None
+        self.sound = torch.tensor(True)
+        self.register_forward_hook(self._look)
 
     def forward(self, x: Tensor, **options: Any) -> Any:
         """What the classifier returns."""
-        if time.monotonic() > self.deadline:
-            raise TimeLimitError("time limit reached")
-        return self.classifier(x, **options)
+        try:
+            if time.monotonic() > self.deadline:
+                raise TimeLimitError("time limit reached")
+            return self.classifier(x, **options)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _look(self, _: nn.Module, given: tuple[Tensor, ...], found: Any) -> None:
+        """Check scores of any call, and the gradient that comes back: ``sign`` makes 0 of NaN without a word."""
+        x, scores = given[0], found[0] if isinstance(found, tuple) else found
+        if scores.ndim != 2 or len(scores) != len(x):
+            self.error = ValueError(f"scores must have shape ({len(x)}, classes), got {tuple(scores.shape)}")
+            raise self.error
+        self._note(scores.detach().isfinite())
+        if x.requires_grad and scores.requires_grad:
+            x.register_hook(lambda gradient: self._note(~gradient.isnan()))
+
+    def _note(self, sound: Tensor) -> None:
+        self.sound = self.sound.to(sound.device) & sound.all()
 
 
 @dataclass(frozen=True)
@@ -50,7 +79,7 @@ class AttackResult:
         first_success: int64 (N,), number of gradient steps (over all restarts) after which the first misclassified
             point was met; 0: the start or the image itself; -1: never.
         rejected: bool (N,), the attack returned a point that is not finite, outside ball or box, or whose scores are
-            not finite.
+            not finite, or it met scores or gradients that are not. Without success nothing is known of the image.
         last_success: bool (N,), the attack's last point alone, without the better ones on the way, is misclassified.
         hit: bool (N,), the prediction at ``adversarial`` is the target; False where there is none.
         raw: the attack's own points (N, C, H, W), before any check: what an attack that looks for the smallest change
@@ -71,21 +100,20 @@ class Found(NamedTuple):
 
     Attributes:
         points: the point to judge of each image (N, C, H, W): the first misclassified one where there is one, else the
-            best that the method keeps. For the matched attack that is where its refinement from the best point ended;
-            the driver looks at it anew.
+            best that the method keeps: for our own attacks the one with the lowest margin that they saw. NaN where the
+            method met a NaN on its way, so that the image has no outcome.
         first: int64 (N,), number of steps after which the first misclassified point was met, -1: not seen.
-        last: the last point of each image (N, C, H, W).
+        last: the last point of each image (N, C, H, W), where it may be worse than ``points``; None: it can't be.
     """
 
     points: Tensor
     first: Tensor
-    last: Tensor
+    last: Tensor | None = None
 
     @classmethod
     def only(cls, points: Tensor) -> Found:
         """From an attack that hands back one point for each image and nothing about the way there."""
-        points = points.detach()
-        return cls(points, torch.full((len(points),), -1, device=points.device), points)
+        return cls(points.detach(), torch.full((len(points),), -1, device=points.device))
 
 
 @dataclass(frozen=True)
@@ -147,7 +175,7 @@ class Problem:
         """Points (N, C, H, W) of an attack that gets one image at a time, and draws by that image's key alone."""
         points: list[Tensor] = []
         for row in range(len(self.y)):
-            with seeded(self.seed, int(self.index[row]), restart):
+            with seeded(self.seed, int(self.index[row]), restart, "package"):
                 points.append(attack(self.take(torch.tensor([row], device=self.y.device))))
         return torch.cat(points)
 
@@ -190,12 +218,14 @@ class Verified(NamedTuple):
 
     Attributes:
         points: inside ball and box (N, C, H, W).
+        success: bool (N,), the attack's own point is misclassified.
         predicted: class at each point (N,).
         margin: raw margin at each point (N,).
         rejected: bool (N,), the attack's point was not finite or outside, and the image stands in for it.
     """
 
     points: Tensor
+    success: Tensor
     predicted: Tensor
     margin: Tensor
     rejected: Tensor
@@ -209,20 +239,54 @@ def verify(problem: Problem, points: Tensor, *, minimal: bool = False) -> Verifi
         points: candidates (N, C, H, W).
         minimal: they come from an attack that looks for the smallest change: one beyond eps is no success, but was not
             rejected either.
+
+    Raises:
+        RuntimeError: one of our own functions, or the classifier, returned another shape than its own, or NaN for the
+            margin of finite scores.
     """
-    good = problem.threat.inside(points, problem.x)
-    wanting = ~boxed(points) if minimal else ~good
+    x, threat = problem.x, problem.threat
+    good = shaped("points inside", threat.inside(points, x), problem.y)
+    wanting = ~good
+    if minimal:
+        wanting &= ~(boxed(points) & (threat.distance(points, x) > threat.eps))
+    projected = shaped("projected points", threat.project(points.nan_to_num(), x), x)
     while True:
-        keep = good.view(-1, *[1] * (points.ndim - 1))
-        held = torch.where(keep, problem.threat.project(points.nan_to_num(), problem.x), problem.x)
+        held = torch.where(good.view(-1, *[1] * (points.ndim - 1)), projected, x)
         with torch.no_grad():
-            scores = problem.classifier(held)
+            scores = shaped("scores", problem.classifier(held), problem.scores)
         finite = torch.isfinite(scores).all(1)
         if not bool((good & ~finite).any()):
             break
         wanting = wanting | (good & ~finite)
         good = good & finite
-    return Verified(held, scores.argmax(1), margin(scores, problem.y), wanting)
+    predicted, margins = scores.argmax(1), shaped("margins", margin(scores, problem.y), problem.y)
+    if bool((margins.isnan() & finite).any()):
+        raise RuntimeError("a margin of finite scores is NaN")
+    return Verified(held, good & (predicted != problem.y), predicted, margins, wanting)
+
+
+def shaped(what: str, tensor: Tensor, like: Tensor, error: type[RuntimeError] = RuntimeError) -> Tensor:
+    """Refuse another shape than that of ``like``: a broadcast would give one image's outcome to another.
+
+    Returns:
+        The tensor itself.
+
+    Raises:
+        RuntimeError: another shape; or the subclass that ``error`` names.
+    """
+    if tensor.shape != like.shape:
+        raise error(f"{what} must have shape {tuple(like.shape)}, got {tuple(tensor.shape)}")
+    return tensor
+
+
+def sign(values: Tensor) -> Tensor:
+    """Signs as numbers, and NaN where a value is: torch's own makes 0 of it, so that a point would just stay."""
+    return values.sign().where(~values.isnan(), math.nan)
+
+
+def blank(points: Tensor, values: Tensor) -> Tensor:
+    """Points (N, C, H, W), all NaN where a value (N,) is: no check lets them pass, so these images have no outcome."""
+    return torch.where(values.isnan().view(-1, 1, 1, 1), math.nan, points)
 
 
 @contextmanager

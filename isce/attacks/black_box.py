@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from isce.attacks.base import Found, Problem, keyed_noise, margin
+from isce.attacks.base import Found, Problem, blank, keyed_noise, margin, sign
 
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
@@ -21,44 +21,45 @@ def search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     Starts at random corners of the ball in vertical stripes, then :func:`squares` that shrink.
     """
     channels, _, width = problem.x.shape[1:]
-    stripes = keyed_noise(problem.seed, problem.index, 2 * restart, torch.Size([channels, 1, width]), "linf")
-    start = problem.threat.project(problem.x + 2 * problem.threat.eps * stripes.to(problem.x).sign(), problem.x)
+    stripes = keyed_noise(problem.seed, problem.index, restart, torch.Size([channels, 1, width]), "linf", "stripes")
+    start = problem.threat.project(problem.x + 2 * problem.threat.eps * sign(stripes.to(problem.x)), problem.x)
     shares = [SHARE * (1 - step / spec.steps) ** 2 for step in range(spec.steps)]
-    return squares(problem, start, shares, 2 * restart + 1)
+    return squares(problem, start, shares, restart)
 
 
-def squares(problem: Problem, start: Tensor, shares: list[float], key: int) -> Found:
+def squares(problem: Problem, start: Tensor, shares: list[float], restart: int) -> Found:
     """Push one square of each image up or down as far as ball and box let it, and keep that where the margin falls.
 
     Args:
         problem: the batch; an image that falls is left alone from then on.
         start: points to start from (N, C, H, W), inside.
         shares: of the image's area, for the square of each step; at least one pixel is pushed.
-        key: the draws depend on it, on the problem's seed and on each image's index alone.
+        restart: the draws depend on it, on the problem's seed and on each image's index alone.
     """
     n, channels, height, width = problem.x.shape
-    draws = keyed_noise(problem.seed, problem.index, key, torch.Size([len(shares), 2 + channels]), "linf")
-    draws, push = draws.to(problem.x), 2 * problem.threat.eps
+    size = torch.Size([len(shares), 2 + channels])
+    draws = keyed_noise(problem.seed, problem.index, restart, size, "linf", "squares").to(problem.x)
+    push = 2 * problem.threat.eps
     rows, point, lowest = torch.arange(n, device=problem.y.device), start, _margins(problem, start)
     points, first, part = start.clone(), torch.full_like(problem.y, -1), problem
     for step in range(len(shares) + 1):
         standing = lowest >= 0
         if not problem.batch_dependent and not bool(standing.all()):
             first[rows[~standing]] = step
-            points[rows[~standing]] = point[~standing]
+            points[rows[~standing]] = blank(point, lowest)[~standing]
             rows, point, lowest, part = rows[standing], point[standing], lowest[standing], part.take(standing)
         if step == len(shares) or len(rows) == 0:
             break
         side = max(1, round((shares[step] * height * width) ** 0.5))
         mask = _squares(draws[rows, step, :2], side, height, width)
-        signs = draws[rows, step, 2:].sign()[:, :, None, None]
+        signs = sign(draws[rows, step, 2:])[:, :, None, None]
         candidate = part.threat.project(point + push * signs * mask[:, None], part.x)
         reached = _margins(part, candidate)
-        better = reached < lowest
+        better = ~(reached >= lowest)  # a NaN is kept, and known in the end
         point = torch.where(better.view(-1, 1, 1, 1), candidate, point)
         lowest = torch.where(better, reached, lowest)
-    points[rows] = point
-    return Found(points, first, points)
+    points[rows] = blank(point, lowest)
+    return Found(points, first)
 
 
 def _margins(problem: Problem, points: Tensor) -> Tensor:

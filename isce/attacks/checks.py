@@ -2,8 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from isce.attacks.registry import about, names
+from isce.losses import Objective
+
+if TYPE_CHECKING:
+    from isce.suites import AttackSpec
+
+
+def check_call(classifier: object, objective: object, x: object, y: object) -> None:
+    """Refuse arguments that no attack or evaluation can be run on, before anything is run.
+
+    Args:
+        classifier: should be a module.
+        objective: should be one of ``isce.losses``.
+        x: images, see :func:`check_images`.
+        y: labels, see there.
+
+    Raises:
+        TypeError, ValueError: see :func:`check_images`; a classifier or objective of another kind.
+        RuntimeError: inside ``torch.inference_mode()``.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("attacks need gradients, which torch.inference_mode() rules out: call this outside of it")
+    if not isinstance(classifier, nn.Module):
+        found = type(classifier).__name__
+        raise TypeError(f"the classifier must be a torch.nn.Module, got {found}: wrap it in a module's forward")
+    if not isinstance(objective, Objective):
+        what = "the objective must be one of isce.losses, such as isce.losses.build('sce') for torch's cross-entropy"
+        raise TypeError(f"{what}, got {type(objective).__name__}")
+    check_images(x, y)
 
 
 def check_index(index: Tensor | None, y: Tensor) -> Tensor:
@@ -22,19 +55,28 @@ def check_index(index: Tensor | None, y: Tensor) -> Tensor:
     return index.to(y.device)
 
 
-def check_images(x: Tensor, y: Tensor) -> None:
+def check_images(x: object, y: object) -> None:
     """Refuse images and labels that no attack or evaluation can be run on.
 
     Args:
-        x: images, should be floating point (N, C, H, W) in [0, 1], N >= 1.
-        y: labels, should be int64 (N,), >= 0, on the same device.
+        x: images, should be a float32 or float64 tensor (N, C, H, W) in [0, 1], N >= 1.
+        y: labels, should be an int64 tensor (N,), >= 0, on the same device.
 
     Raises:
-        TypeError: images that aren't floating point, labels that aren't int64.
+        TypeError: no tensors, images of another type, among them half precision, in which the edge of a ball can't be
+            told from a point outside; labels that aren't int64.
         ValueError: wrong shape, no images, values outside [0, 1] or NaN, negative labels, different devices.
     """
+    for name, value in (("images", x), ("labels", y)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    assert isinstance(x, Tensor)
+    assert isinstance(y, Tensor)
     if not x.is_floating_point():
         raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
+    if x.dtype not in (torch.float32, torch.float64):
+        cast = "a network in half precision must cast them itself"
+        raise TypeError(f"images must be float32 or float64, got {x.dtype}: hand over float32; {cast}")
     if y.dtype != torch.int64:
         raise TypeError(f"labels must be int64, got {y.dtype}")
     if x.ndim != 4:
@@ -52,15 +94,116 @@ def check_images(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"labels must be at least 0, got {int(y.min())}")
 
 
-def check_scores(scores: Tensor, y: Tensor) -> None:
+def check_scores(scores: object, y: Tensor) -> None:
     """Refuse a classifier whose clean scores can't be attacked.
 
     Raises:
+        TypeError: no tensor, or not floating point.
         ValueError: scores not (N, K) with K >= 2, not finite, or a label outside [0, K).
     """
+    if not isinstance(scores, Tensor):
+        what = f"the classifier must return one tensor of scores (N, classes), got {type(scores).__name__}"
+        raise TypeError(f"{what}: wrap it in a module that returns the scores alone")
+    if not scores.is_floating_point():
+        raise TypeError(f"scores must be floating point, got {scores.dtype}")
     if scores.ndim != 2 or len(scores) != len(y) or scores.shape[1] < 2:
         raise ValueError(f"scores must have shape ({len(y)}, classes >= 2), got {tuple(scores.shape)}")
     if int(y.max()) >= scores.shape[1]:
         raise ValueError(f"labels must lie in [0, {scores.shape[1]}), got {int(y.max())}")
     if not bool(torch.isfinite(scores).all()):
         raise ValueError("the classifier's scores of clean images are not finite")
+
+
+def first_scores(classifier: nn.Module, objective: Objective, x: Tensor, y: Tensor, *, gradients: bool) -> Tensor:
+    """Scores of a first batch (N, K), of a classifier that can be attacked; any other is refused.
+
+    Call it in ``base.untouched``.
+
+    Args:
+        classifier: the classifier.
+        objective: the objective that it was trained with.
+        x: images (N, C, H, W) in [0, 1].
+        y: labels (N,).
+        gradients: the scores are wanted with their graph, and with the embedding where the objective needs one.
+
+    Raises:
+        TypeError: the classifier doesn't take images of this type, returns anything but one tensor of scores, or gives
+            no embedding where the objective needs one.
+        ValueError: scores of clean images that can't be attacked, images changed in place, or one image alone that
+            can't be classified.
+    """
+    given = x.detach().clone().requires_grad_(gradients).clone()  # no leaf, which autograd doesn't let change in place
+    before = given._version
+    with torch.set_grad_enabled(gradients):
+        scores = scores_of(classifier, given, objective if gradients and objective.needs_embedding else None)
+    check_scores(scores, y)
+    if given._version != before or not torch.equal(given, x):
+        raise ValueError("the classifier changes its input in place: its forward must work on a copy, x = x.clone()")
+    if len(x) > 1 and not getattr(classifier, "batch_dependent", False):
+        with torch.no_grad():
+            check_scores(scores_of(classifier, x[:1].clone()), y[:1])
+    return scores
+
+
+def scores_of(classifier: nn.Module, x: Tensor, objective: Objective | None = None) -> Any:
+    """Call a classifier for the scores of images (N, C, H, W), not checked; where it raises, name the likely cause.
+
+    Args:
+        classifier: the classifier.
+        x: images.
+        objective: one that needs the embedding: the classifier must return that too; None: it need not.
+
+    Raises:
+        TypeError, ValueError: see :func:`first_scores`.
+    """
+    try:
+        found = classifier(x) if objective is None else classifier(x, return_embedding=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        weights = next((p.dtype for p in classifier.parameters() if p.is_floating_point()), x.dtype)
+        if weights != x.dtype:
+            what = f"the classifier has weights in {weights} and doesn't take images in {x.dtype}"
+            raise TypeError(f"{what} ({error}): give both one type, or cast inside") from error
+        if objective is not None and isinstance(error, TypeError):
+            raise TypeError(f"{_embedding(objective)}; calling it so raised: {error}") from error
+        if len(x) == 1 and getattr(classifier, "batch_dependent", False):
+            what = "the classifier fails on a batch of one image"
+            raise ValueError(f"{what} ({error}): choose a batch_size that leaves no image alone") from error
+        if len(x) == 1:
+            what = "the classifier can't classify one image alone"
+            remedy = "one that depends on its batch, as batch statistics do, must say so by batch_dependent = True"
+            raise ValueError(f"{what} ({error}): {remedy}") from error
+        raise
+    if objective is None:
+        return found
+    if not isinstance(found, tuple) or len(found) != 2 or not all(isinstance(part, Tensor) for part in found):
+        raise TypeError(f"{_embedding(objective)}; got {type(found).__name__}")
+    return found[0]
+
+
+def _embedding(objective: Objective) -> str:
+    call = "the classifier must take return_embedding=True and return a pair (scores, embedding)"
+    return f"{objective.name} needs the embedding: {call}"
+
+
+def check_gradient(scores: Tensor, rows: Sequence[AttackSpec]) -> None:
+    """Refuse rows that need a gradient on a classifier whose scores have none.
+
+    Args:
+        scores: of a first batch, computed with gradients enabled from images that require them.
+        rows: of a suite.
+
+    Raises:
+        ValueError: names these rows, and what can be run.
+    """
+    need = [row.label for row in rows if about(row.attack).gradients]
+    if not need or scores.requires_grad:
+        return
+    stay = [row.label for row in rows if row.label not in need]
+    alone = ", ".join(name for name in names() if not about(name).gradients)
+    raise ValueError(
+        f"the classifier's scores have no gradient with respect to the images (a detach, no_grad or arg max inside?), "
+        f"which these rows need: {', '.join(need)}. Rows that may stay: {', '.join(stay) or 'none'}; "
+        f"attacks that need no gradient: {alone}"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from isce import compat
@@ -11,6 +12,10 @@ from isce.attacks.base import Found, Problem
 
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
+
+#: How far beyond the boundary the hinge pulls, as a share of the spread of the image's scores: a point on the boundary
+#: would be judged by the rounding of the batch that it is judged in.
+OVERSHOOT = 1e-3
 
 
 def spatial(spec: AttackSpec, problem: Problem, restart: int) -> Found:
@@ -23,9 +28,12 @@ def spatial(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     attacks = compat.import_advertorch().attacks
 
     def one(part: Problem) -> Tensor:
+        with torch.no_grad():
+            scores = part.classifier(part.x)  # alone, as the attack sees them
         attack = attacks.SpatialTransformAttack(
             part.classifier,
             num_classes=part.scores.shape[1],
+            confidence=OVERSHOOT * float(scores.max() - scores.min()),
             initial_const=spec.params["smoothness"],
             max_iterations=spec.steps,
             targeted=part.target is not None,

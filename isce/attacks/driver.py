@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from isce.attacks.base import AttackResult, Found, Problem, Timed, margin, untouched, verify
-from isce.attacks.checks import check_images, check_index, check_scores
+from isce.attacks.base import AttackResult, ForeignError, Found, Lent, Problem, margin, shaped, untouched, verify
+from isce.attacks.checks import check_call, check_gradient, check_index, check_scores, first_scores
 from isce.attacks.keys import random_targets
 from isce.attacks.registry import about, load
 from isce.attacks.threat import Threat
@@ -62,49 +63,77 @@ def run(
         The verified result.
 
     Raises:
-        TypeError: images not floating point, labels or index not int64.
-        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores, or no
-            source for ``transfer``.
+        TypeError: images not float32 or float64, labels or index not int64, a classifier that is no module or returns
+            anything but scores, an objective that is none of ``isce.losses``.
+        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores, images
+            changed in place, no gradient where the attack needs one, or no source for ``transfer``.
+        RuntimeError: inside ``torch.inference_mode()``.
         TimeLimitError: the deadline has passed.
+        ForeignError: the package that runs the attack failed. What our own code or a network raises, also from inside a
+            package, comes through as it is.
     """
-    check_images(x, y)
+    check_call(classifier, objective, x, y)
+    if source is not None:
+        check_call(*source, x, y)
     x = x.detach().contiguous()  # packages take images apart with `view`
+    x = x.clone() if x.is_inference() else x
     y, index = y.detach(), check_index(index, y)
-    timed = classifier if deadline is None else Timed(classifier, deadline)
-    with untouched(classifier, objective, *(source or ())):
-        problem = _problem(timed, objective, x, y, index, threat, seed, scores)
+    networks = [network for network in ((classifier, objective), source) if network is not None]
+    watched = about(spec.attack).foreign or deadline is not None
+    lent = [Lent(network, deadline) for network, _ in networks] if watched else []
+    handed = lent or [network for network, _ in networks]
+    with untouched(*(part for network in networks for part in network)):
+        if scores is None:
+            scores = first_scores(classifier, objective, x, y, gradients=about(spec.attack).gradients)
+            check_gradient(scores, [spec])
+        check_scores(scores, y)
+        problem = Problem(handed[0], objective, x, y, index, threat, seed, scores.detach(), best=x)
         if spec.targeted:
             problem = replace(problem, target=random_targets(seed, index, y, problem.scores.shape[1]))
         if source is not None:
-            other = source[0] if deadline is None else Timed(source[0], deadline)
-            problem = replace(problem, source=_problem(other, source[1], x, y, index, threat, seed))
+            scores = first_scores(*source, x, y, gradients=True)
+            if not scores.requires_grad:
+                raise ValueError("the source's scores have no gradient with respect to the images: transfer needs one")
+            other = replace(problem, classifier=handed[1], objective=source[1], scores=scores.detach())
+            problem = replace(problem, source=other)
         state = _State(problem, minimal=about(spec.attack).minimal)
-        attack = load(spec.attack)
         for restart in range(spec.restarts):
             rows = state.open()
             if len(rows) == 0:
                 break
             problem = replace(problem, best=state.points)
             part = problem if problem.batch_dependent else problem.take(rows)
-            found = attack(spec, part, restart) if raw is None else Found.only(raw[rows])
-            state.add(replace(part, classifier=classifier), rows, found, spec.steps, restart)  # judged without a limit
+            found = _found(spec, part, restart, lent) if raw is None else Found.only(raw[rows])
+            blind = not all(bool(network.sound) for network in lent)
+            part = replace(part, classifier=classifier)  # judged without a limit
+            state.add(part, rows, found, spec.steps, restart, blind=blind)
         return state.result()
 
 
-def _problem(
-    classifier: nn.Module,
-    objective: Any,
-    x: Tensor,
-    y: Tensor,
-    index: Tensor,
-    threat: Threat,
-    seed: int,
-    known: Tensor | None = None,
-) -> Problem:
-    with torch.no_grad():
-        scores = classifier(x) if known is None else known
-    check_scores(scores, y)
-    return Problem(classifier, objective, x, y, index, threat, seed, scores, best=x)
+def _found(spec: AttackSpec, part: Problem, restart: int, lent: list[Lent]) -> Found:
+    """One restart of an attack; what it hands back has the shapes that were asked for."""
+    attack, package = load(spec.attack), about(spec.attack).package
+    try:
+        found = attack(spec, part, restart)
+    except Exception as error:
+        if package and _raised_by(package, error) and not any(network.error for network in lent):
+            raise ForeignError(f"{type(error).__name__}: {error}") from error
+        raise
+    for network in lent:
+        if network.error is not None:  # which the package has kept to itself
+            raise network.error
+    for name, like in (("points", part.x), ("first", part.y), ("last", part.x)):
+        if (value := getattr(found, name)) is not None:
+            shaped(f"{name} of {spec.attack}", value, like, ForeignError if package else RuntimeError)
+    return found
+
+
+def _raised_by(package: str, error: Exception) -> bool:
+    """Whether an error is a package's, or of what it called: of its frames and ours the innermost is its own."""
+    tops = [
+        frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    return [top for top in tops if top in ("isce", package)][-1:] == [package]
 
 
 class _State:
@@ -128,13 +157,13 @@ class _State:
             return torch.arange(len(todo), device=todo.device)
         return todo.nonzero()[:, 0]
 
-    def add(self, part: Problem, rows: Tensor, found: Found, steps: int, restart: int) -> None:
-        """Verify what a restart found and keep what is better."""
-        points, predicted, margins, rejected = verify(part, found.points, minimal=self.minimal)
-        success = predicted != part.y
+    def add(self, part: Problem, rows: Tensor, found: Found, steps: int, restart: int, *, blind: bool) -> None:
+        """Verify what a restart found and keep what is better; a ``blind`` restart says nothing by a failure."""
+        points, success, predicted, margins, rejected = verify(part, found.points, minimal=self.minimal)
         last = success
-        if found.last is not found.points:
-            last = verify(part, found.last, minimal=self.minimal).predicted != part.y
+        if found.last is not None:
+            _, last, _, _, unlike = verify(part, found.last, minimal=self.minimal)
+            rejected = rejected | unlike
         first = torch.where(success, restart * steps + torch.where(found.first >= 0, found.first, steps), -1)
         if self.whole:
             better = torch.full_like(success, self._whole_is_better(success, margins))
@@ -152,7 +181,7 @@ class _State:
         if part.target is not None:
             self.hit[chosen] = (predicted == part.target)[better]
         self.raw[rows] = found.points.to(self.raw)
-        self.rejected[rows] |= rejected
+        self.rejected[rows] |= rejected | (~success & blind)
         self.last[rows] |= last
 
     def _whole_is_better(self, success: Tensor, margins: Tensor) -> bool:

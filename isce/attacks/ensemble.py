@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from isce import compat
@@ -16,11 +17,13 @@ def autoattack(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """AutoAttack standard through pyautoattack: each of its attacks works on what those before have left.
 
     It draws from the global generator for a whole batch at once, so its draws (not its strength) depend on the batch.
+    One of its checks ends whatever traces the process, a debugger or coverage: that is set anew.
     The standard version goes after nine wrong classes; with fewer than ten classes, here, after as many as there are.
     """
     del spec
     package: Any = compat.import_pyautoattack()
-    with seeded(problem.seed, int(problem.index[0]), restart), compat.quiet():
+    trace = sys.gettrace()
+    with seeded(problem.seed, int(problem.index[0]), restart, "package"), compat.quiet():
         attack = package.AutoAttack(
             problem.classifier,
             norm={"linf": "Linf", "l2": "L2"}[problem.threat.norm],
@@ -31,4 +34,8 @@ def autoattack(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         )
         for part in (attack.apgd_targeted, attack.fab):
             part.n_target_classes = min(part.n_target_classes, problem.scores.shape[1] - 1)
-        return Found.only(attack.run_standard_evaluation(problem.x, problem.y, batch_size=len(problem.x))[0])
+        try:
+            points = attack.run_standard_evaluation(problem.x, problem.y, batch_size=len(problem.x))[0]
+        finally:
+            sys.settrace(trace)
+        return Found.only(points)

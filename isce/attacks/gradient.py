@@ -3,7 +3,8 @@
 advertorch draws random starts from the global generator; here they are drawn for each image by its own key and
 handed over, so that order and batching don't change them. What advertorch returns is its last iterate; here every
 iterate that it evaluates is watched and the first misclassified one is kept (of a targeted attack, the first that hits
-the target, where one does).
+the target, where one does). advertorch divides a gradient by its norm or by 1e-6, whichever is larger, so that scores
+of another scale would take other steps; here it gets each image's gradient with a largest entry of 1.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from isce import compat
+from isce.attacks.ascent import unit
 from isce.attacks.base import Found, Problem, training_loss
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class _Watch:
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Outputs at ``x``, (N, ...); the call number is the number of steps taken so far."""
+        if x.requires_grad:
+            x.register_hook(lambda gradient: unit(gradient, math.inf))
         scores, embedding = self.problem.outputs(x)
         if not self.problem.batch_dependent:
             predicted = scores.detach().argmax(1)
@@ -61,7 +65,7 @@ class _Watch:
         """The first misclassified point, else the last one."""
         met = self.first >= 0
         if not bool(met.any()):
-            return Found(last, self.first, last)
+            return Found(last, self.first)
         return Found(torch.where(met.view(-1, 1, 1, 1), self.points, last), self.first, last)
 
 

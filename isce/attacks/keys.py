@@ -1,4 +1,4 @@
-"""Randomness keyed by seed, image and restart, so that order, batching and a restart of the process don't change it."""
+"""Randomness keyed by seed, image, restart and purpose: order, batches and a restart of the process don't change it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 
-def _key(*parts: int) -> int:
-    """A seed of 32 bits from whole numbers."""
+def _key(*parts: int | str) -> int:
+    """A seed of 32 bits from whole numbers and words."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")
 
 
-def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm: str) -> Tensor:
-    """Uniform noise from the unit ball, one draw for each key (seed, index, restart).
+def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm: str, *purpose: str) -> Tensor:
+    """Draw uniform noise from the unit ball, one draw for each key (seed, index, restart, purpose).
 
     Args:
         seed: any integer.
@@ -25,6 +25,7 @@ def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm:
         restart: number of the restart.
         shape: of one image.
         norm: ``linf`` or ``l2``.
+        purpose: a word for what is drawn; none for a random start. Draws for two purposes are independent.
 
     Returns:
         float32 (N, *shape) on the CPU.
@@ -32,7 +33,7 @@ def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm:
     noise = torch.empty(len(index), *shape)
     generator = torch.Generator()
     for row, position in zip(noise, index.tolist(), strict=True):
-        generator.manual_seed(_key(seed, position, restart))
+        generator.manual_seed(_key(seed, position, restart, *purpose))
         if norm == "linf":
             row.uniform_(-1, 1, generator=generator)
         else:  # a direction, times a radius with the density of the ball
@@ -42,13 +43,13 @@ def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm:
 
 
 def random_targets(seed: int, index: Tensor, y: Tensor, classes: int) -> Tensor:
-    """A wrong class for each image (N,), int64, uniform and drawn by the key (seed, index) alone."""
-    draws = torch.tensor([_key(seed, position, -1) for position in index.tolist()], device=y.device)
+    """Draw a wrong class for each image (N,), int64, uniform, by the key (seed, index) alone."""
+    draws = torch.tensor([_key(seed, position, "target") for position in index.tolist()], device=y.device)
     return (y + 1 + draws % (classes - 1)) % classes
 
 
 @contextmanager
-def seeded(*key: int) -> Generator[None, None, None]:
+def seeded(*key: int | str) -> Generator[None, None, None]:
     """Seed the global generators of torch (CPU and current GPU) and NumPy, for a package that draws from them; put
     them back afterwards.
     """  # noqa: D205

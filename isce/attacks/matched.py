@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from isce.attacks.ascent import Ascended, ascended, pull
+from isce.attacks.ascent import Ascended, ascended, pull, unit
 from isce.attacks.base import Found, Problem, margin
 from isce.attacks.black_box import squares
 
@@ -52,6 +52,9 @@ class _Climb:
         best: point with the highest value so far.
         best_gradient: gradient there.
         best_value: the value there.
+        lowest: point with the lowest margin so far; another than ``best`` where the function is not the margin.
+        lowest_margin: the margin there.
+        lost: a gradient was NaN: the climb was blind there, and the image has no outcome unless it falls.
     """
 
     rows: Tensor
@@ -63,6 +66,9 @@ class _Climb:
     best: Tensor
     best_gradient: Tensor
     best_value: Tensor
+    lowest: Tensor
+    lowest_margin: Tensor
+    lost: Tensor
 
     def take(self, keep: Tensor) -> _Climb:
         """The images at these positions."""
@@ -94,11 +100,10 @@ def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     if len(rows) == 0:
         return found
     part = problem.take(rows)
-    shaken = squares(part, found.points[rows], [SQUARE] * SQUARES * spec.steps, -restart)
-    last = ascend(part, rows, shaken.points, FIRST_STEP / 2, spec.steps - half)
-    found.points[rows] = last.points
-    found.first[rows] = torch.where(last.first >= 0, half + last.first, -1)
-    return found
+    shaken = squares(part, found.points[rows], [SQUARE] * SQUARES * spec.steps, restart)
+    rest = ascend(part, rows, shaken.points, FIRST_STEP / 2, spec.steps - half)
+    first = torch.where(rest.first >= 0, half + rest.first, -1)
+    return Found(found.points.index_copy(0, rows, rest.points), found.first.index_copy(0, rows, first))
 
 
 def _start(problem: Problem, constants: Tensor, start: Tensor) -> _Climb:
@@ -114,27 +119,35 @@ def _start(problem: Problem, constants: Tensor, start: Tensor) -> _Climb:
         best=start.clone(),
         best_gradient=torch.zeros_like(start),
         best_value=torch.full_like(problem.y, -math.inf, dtype=torch.float64),
+        lowest=start.clone(),
+        lowest_margin=torch.full_like(problem.y, math.inf, dtype=torch.float64),
+        lost=torch.zeros_like(problem.y, dtype=torch.bool),
     )
 
 
 def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
-    """Ascend, and drop each image the step it falls."""
+    """Ascend, and drop each image the step it falls; of one that stands hand back the point with the lowest margin."""
     points, first = problem.x.clone(), torch.full_like(problem.y, -1)
-    for step in range(len(sizes)):
-        scores, value, gradient = _look(problem, function, climb, gradient=True)
-        if bool((scores.argmax(1) != climb.y).any()):
-            fallen = margin(scores, climb.y) < -CLEAR * scores.abs().amax(1)
+    for step in range(len(sizes) + 1):
+        scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
+        margins = margin(scores, climb.y).double()
+        margins = margins.masked_fill(margins.isnan(), -math.inf)  # handed back, so that the driver rejects it
+        fallen = margins < -CLEAR * scores.abs().amax(1)
+        if bool(fallen.any()):
             rows = climb.rows[fallen]
             points[rows] = climb.point[fallen]
             first[rows] = step
-            if bool(fallen.all()):
-                return Found(points, first, points)
             keep = (~fallen).nonzero()[:, 0]
-            climb, value, gradient = climb.take(keep), value.index_select(0, keep), gradient.index_select(0, keep)
-        _remember(climb, value, gradient)
-        _advance(problem, climb, gradient, sizes, step)
-    points[climb.rows] = climb.point
-    return Found(points, first, points)  # it stops at the first success: no last point can be worse
+            climb, (value, gradient, margins) = climb.take(keep), (p[keep] for p in (value, gradient, margins))
+        if len(climb.rows) == 0:
+            break
+        _keep(margins < climb.lowest_margin, (climb.lowest, climb.point), (climb.lowest_margin, margins))
+        if step < len(sizes):
+            _remember(climb, value, gradient)
+            _advance(problem, climb, gradient, sizes, step)
+    points[climb.rows] = climb.lowest
+    points[climb.rows[climb.lost]] = math.nan
+    return Found(points, first)  # it stops at the first success: no last point can be worse
 
 
 def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
@@ -148,6 +161,8 @@ def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: lis
         _remember(climb, value, gradient)
         if step < len(sizes):
             _advance(problem, climb, gradient, sizes, step)
+    if bool(climb.lost.any()):
+        points = torch.full_like(points, math.nan)
     return Found(points, torch.full_like(problem.y, at), climb.point)
 
 
@@ -162,16 +177,20 @@ def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool
     parts = zip((scores, embedding), pulled, strict=True)
     ways = [(part, back) for part, back in parts if part is not None and back is not None]
     (found,) = torch.autograd.grad([part for part, _ in ways], point, [back for _, back in ways])
-    if not math.isfinite(float(found.sum())):
-        found = found.nan_to_num(0.0)
     return scores.detach(), value, found
 
 
 def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> None:
-    """Keep the points that are better than the best so far."""
-    better = (value > climb.best_value).nonzero()[:, 0]
-    for best, now in ((climb.best, climb.point), (climb.best_gradient, gradient), (climb.best_value, value)):
-        best.index_copy_(0, better, now.index_select(0, better))  # three times as fast as torch.where
+    """Keep the points whose value is higher than the best so far."""
+    pairs = ((climb.best, climb.point), (climb.best_gradient, gradient), (climb.best_value, value))
+    _keep(value > climb.best_value, *pairs)
+
+
+def _keep(better: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
+    """Write the better rows of each second tensor over those of the first."""
+    rows = better.nonzero()[:, 0]
+    for kept, now in pairs:
+        kept.index_copy_(0, rows, now.index_select(0, rows))  # three times as fast as torch.where
 
 
 def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[float], step: int) -> None:
@@ -180,14 +199,11 @@ def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[floa
         climb.point.copy_(climb.best)
         climb.before.copy_(climb.best)
         gradient = climb.best_gradient
+    climb.lost |= gradient.isnan().flatten(1).any(1)
+    gradient = gradient.nan_to_num(0.0)
     linf = problem.threat.norm == "linf"
     # The largest entry first: squares may underflow. Not in place: a gradient may be one number, expanded.
-    direction = gradient.sign() if linf else _unit(_unit(gradient, math.inf), 2)
+    direction = gradient.sign() if linf else unit(unit(gradient, math.inf), 2)
     move = climb.before.lerp_(climb.point, 1 + MOMENTUM).add_(direction, alpha=sizes[step])
     climb.before = climb.point
     climb.point = move.clamp_(*climb.ball) if linf else problem.threat.project(move, *climb.ball)
-
-
-def _unit(gradient: Tensor, order: float) -> Tensor:
-    length = torch.linalg.vector_norm(gradient, order, dim=(1, 2, 3), keepdim=True)
-    return gradient / length.masked_fill(length == 0, 1.0)

@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from isce import compat
 from isce.attacks.base import Found, Problem
+from isce.attacks.threat import TOLERANCE
 
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
+
+SMALLEST = (
+    4  # side of an image in which advertorch's local search draws a pixel to begin with: a tenth of all, at least
+)
+
+
+class _Cropped(nn.Module):
+    """A classifier of the top left corner of its input.
+
+    Args:
+        classifier: the classifier.
+        height: of the corner.
+        width: of the corner.
+    """
+
+    def __init__(self, classifier: nn.Module, height: int, width: int) -> None:
+        super().__init__()
+        self.classifier, self.height, self.width = classifier, height, width
+
+    def forward(self, x: Tensor) -> Any:
+        """Scores of the corner."""
+        return self.classifier(x[:, :, : self.height, : self.width])
+
+
+def _in_square(problem: Problem, attack: Callable[[Problem, float], Tensor]) -> Tensor:
+    """Run an attack that takes square images alone on any image, which it sees in the corner of a grey square.
+
+    advertorch mixes up rows and columns, and so asks for pixels that aren't there. Pixels of the margin change nothing,
+    so an attack on random pixels needs more of them, by the second argument that it gets.
+    """
+    height, width = problem.x.shape[2:]
+    side = max(height, width, SMALLEST)
+    if height == width == side:
+        return attack(problem, 1)
+    x = F.pad(problem.x, (0, side - width, 0, side - height), value=0.5)
+    classifier = _Cropped(problem.classifier, height, width)
+    return attack(replace(problem, classifier=classifier, x=x), side**2 / (height * width))[:, :, :height, :width]
 
 
 def jsma(spec: AttackSpec, problem: Problem, restart: int) -> Found:
@@ -29,27 +72,30 @@ def jsma(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
 def local_search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Greedy local search (Narodytska and Kasiviswanathan 2017), by scores alone: perturbs the eps pixels that matter
-    most around those of the round before.
+    most around those of the round before. It takes pixels to [-0.5, 0.5] and back: one that only this moved gets its
+    value back, or it would count as changed.
     """  # noqa: D205
     attacks = compat.import_advertorch().attacks
 
-    def one(part: Problem) -> Tensor:
+    def one(part: Problem, share: float) -> Tensor:
+        seeds = math.ceil(spec.params["seeds"] * share)
         attack = attacks.LocalSearchAttack(
-            part.classifier, t=int(part.threat.eps), round_ub=spec.steps, max_nb_seeds=int(spec.params["seeds"])
+            part.classifier, t=int(part.threat.eps), round_ub=spec.steps, max_nb_seeds=seeds
         )
         return attack.perturb(part.x, part.y)
 
     with compat.quiet():
-        return Found.only(problem.one_by_one(one, restart))
+        points = problem.one_by_one(lambda part: _in_square(part, one), restart)
+    return Found.only(torch.where((points - problem.x).abs() <= TOLERANCE, problem.x, points))
 
 
 def single_pixel(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Sets one of ``steps`` random pixels to black or white (Narodytska and Kasiviswanathan 2017)."""
     attacks = compat.import_advertorch().attacks
-    tried = min(spec.steps, problem.x[0, 0].numel())
 
-    def one(part: Problem) -> Tensor:
+    def one(part: Problem, share: float) -> Tensor:
+        tried = min(math.ceil(spec.steps * share), part.x[0, 0].numel())
         return attacks.SinglePixelAttack(part.classifier, max_pixels=tried).perturb(part.x, part.y)
 
     with compat.quiet():
-        return Found.only(problem.one_by_one(one, restart))
+        return Found.only(problem.one_by_one(lambda part: _in_square(part, one), restart))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from isce import compat
-from isce.attacks.base import Found, Problem, margin
+from isce.attacks.base import Found, Problem, blank, margin
 from isce.attacks.keys import keyed_noise
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ def simba(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     compares softmax probabilities in float32, which stand still at 1 on a confident network.
     """  # noqa: D205
     size = problem.x[0].numel()
-    order = (
-        keyed_noise(problem.seed, problem.index, restart, torch.Size([size]), "linf").argsort(1).to(problem.y.device)
-    )
+    draws = keyed_noise(problem.seed, problem.index, restart, torch.Size([size]), "linf", "order")
+    order = draws.argsort(1).to(problem.y.device)
     rows, part, point = torch.arange(len(problem.y), device=problem.y.device), problem, problem.x
     with torch.no_grad():
         lowest = margin(problem.scores, problem.y)
@@ -58,15 +57,15 @@ def simba(spec: AttackSpec, problem: Problem, restart: int) -> Found:
             for sign in (1, -1):
                 candidate = part.threat.project(point + sign * flat, part.x)
                 reached = margin(part.classifier(candidate), part.y)
-                better = reached < lowest
+                better = ~(reached >= lowest)  # a NaN is kept, and known in the end
                 point = torch.where(better.view(-1, 1, 1, 1), candidate, point)
                 lowest = torch.where(better, reached, lowest)
             standing = lowest >= 0
             if not problem.batch_dependent and not bool(standing.all()):
                 first[rows[~standing]] = step + 1
-                points[rows[~standing]] = point[~standing]
+                points[rows[~standing]] = blank(point, lowest)[~standing]
                 rows, point, lowest, part = rows[standing], point[standing], lowest[standing], part.take(standing)
             if len(rows) == 0:
                 break
-    points[rows] = point
-    return Found(points, first, points)
+    points[rows] = blank(point, lowest)
+    return Found(points, first)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from isce.attacks.base import Found, Problem, training_loss
+from isce.attacks.base import Found, Problem, sign, training_loss
 
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
@@ -29,5 +29,5 @@ def released(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         scores, embedding = problem.outputs(point)
         value = loss(scores, scores.detach().argmax(1), embedding).sum()
         (gradient,) = torch.autograd.grad(value, point)
-        point = (point.detach() + spec.step_size * gradient.sign()).clamp(0, 1)
+        point = (point.detach() + spec.step_size * sign(gradient)).clamp(0, 1)
     return Found.only(point)

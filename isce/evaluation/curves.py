@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from isce.attacks import Threat
+from isce.attacks.checks import check_call
 from isce.config import validate
 from isce.data import stratified
 from isce.evaluation.run import evaluate
@@ -33,7 +34,7 @@ def curves(
     *,
     index: Tensor,
     batch_size: int,
-    folder: Path,
+    folder: Path | str,
     progress: bool = True,
 ) -> dict[str, list[dict[str, Any]]]:
     """Both curves of an attack run, as its parameters ask for them (``parameters.curves``; without it none).
@@ -51,7 +52,11 @@ def curves(
 
     Returns:
         ``{"sweep": rows, "convergence": rows}``, see :func:`sweep` and :func:`convergence`; empty without a plan.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as :func:`evaluate`.
     """
+    check_call(classifier, objective, images, labels)
     plan = parameters.curves
     if plan is None:
         return {}
@@ -63,8 +68,10 @@ def curves(
     threat = Threat(parameters.norm, plan.convergence_eps)
     steps = plan.convergence_steps
     return {
-        "sweep": sweep(*chosen, spec, parameters.norm, parameters.eps[0], state=folder / "sweep.npz", **common),
-        "convergence": convergence(*chosen, spec, threat, steps=steps, state=folder / "convergence.npz", **common),
+        "sweep": sweep(*chosen, spec, parameters.norm, parameters.eps[0], state=Path(folder) / "sweep.npz", **common),
+        "convergence": convergence(
+            *chosen, spec, threat, steps=steps, state=Path(folder) / "convergence.npz", **common
+        ),
     }
 
 
@@ -81,7 +88,7 @@ def sweep(
     batch_size: int,
     index: Tensor | None = None,
     progress: bool = True,
-    state: Path | None = None,
+    state: Path | str | None = None,
 ) -> list[dict[str, Any]]:
     """Robust accuracy under one attack at growing eps, until nothing is left or eps is as wide as the box.
 
@@ -109,6 +116,7 @@ def sweep(
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`evaluate`; ``start`` not above 0, or wider than the box.
     """
+    check_call(classifier, objective, images, labels)
     eps = _grid(norm, start, images[0].numel())
     suite = Suite(name="sweep", rows=[spec], survivors_only=True)
     parameters = _parameters(suite, norm, eps, seed, batch_size)
@@ -133,7 +141,7 @@ def convergence(
     steps: Sequence[int] = STEPS,
     index: Tensor | None = None,
     progress: bool = True,
-    state: Path | None = None,
+    state: Path | str | None = None,
 ) -> list[dict[str, Any]]:
     """Robust accuracy under the same attack with more and more steps, each number of steps run from scratch.
 

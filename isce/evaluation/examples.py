@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from isce import attacks
-from isce.attacks import Threat
+from isce.attacks import ForeignError, Threat
 from isce.attacks.base import untouched
-from isce.attacks.checks import check_images
+from isce.attacks.checks import check_call, check_images, check_index
 
 if TYPE_CHECKING:
     from isce.suites import AttackSpec
@@ -47,8 +47,11 @@ def examples(
     count: int = 5,
     seed: int = 0,
     batch_size: int = 256,
+    index: Tensor | None = None,
 ) -> Examples:
-    """The first images, class by class in turn, that are classified right and fall to an attack.
+    """Show the first images, class by class in turn, that are classified right and fall to an attack.
+
+    A batch on which the package that runs the attack fails shows none.
 
     Args:
         classifier: see :func:`evaluate`.
@@ -60,16 +63,25 @@ def examples(
         count: how many to return at most; fewer, or none, where fewer fall.
         seed: keys the attack's randomness.
         batch_size: images attacked at once.
+        index: of the evaluation that they are shown for: place of each image in its data set (N,), int64, which keys
+            the attack's randomness; default 0 to N - 1.
 
     Returns:
         The examples, on the CPU.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: arguments that can't be used, see ``attacks.run``.
     """
-    check_images(images, labels)
+    check_call(classifier, objective, images, labels)
+    places = check_index(index, labels)
     device = next((p.device for p in classifier.parameters()), images.device)
-    found: list[tuple[Tensor, Tensor]] = []
+    found = [(torch.arange(0), images[:0].cpu())]
     for rows in torch.arange(len(images)).split(batch_size):
         x, y = images[rows].to(device), labels[rows].to(device)
-        result = attacks.run(spec, classifier, objective, x, y, threat, seed=seed, index=rows)
+        try:
+            result = attacks.run(spec, classifier, objective, x, y, threat, seed=seed, index=places[rows].to(device))
+        except ForeignError:
+            continue
         fallen = (result.success & (result.first_success != 0)).cpu()
         found.append((rows[fallen], result.adversarial.cpu()[fallen]))
         if sum(len(fallen_rows) for fallen_rows, _ in found) >= count:
@@ -108,11 +120,12 @@ def verify(classifier: nn.Module, images: Tensor, labels: Tensor, adversarial: T
         bool (N,), on the CPU: inside ball and box, and misclassified.
 
     Raises:
-        TypeError, ValueError: images or labels that can't be used, or adversarial examples of another shape.
+        TypeError, ValueError: images or labels that can't be used, or adversarial examples of another shape or type.
     """
     check_images(images, labels)
-    if adversarial.shape != images.shape:
-        raise ValueError(f"adversarial examples must have shape {tuple(images.shape)}, got {tuple(adversarial.shape)}")
+    if adversarial.shape != images.shape or adversarial.dtype != images.dtype:
+        wanted, got = (f"shape {tuple(t.shape)} and type {t.dtype}" for t in (images, adversarial))
+        raise ValueError(f"adversarial examples must have {wanted}, got {got}")
     inside = threat.inside(adversarial, images)
     device = next((p.device for p in classifier.parameters()), images.device)
     with untouched(classifier), torch.no_grad():

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from isce import attacks
-from isce.attacks import Threat
+from isce.attacks import ForeignError, Threat
 from isce.attacks.base import Problem, training_loss, untouched
-from isce.evaluation.outcome import Evaluation, Outcome
+from isce.attacks.checks import check_call, check_index, first_scores
+from isce.evaluation.outcome import Evaluation, Outcome, in_percent
 
 if TYPE_CHECKING:
     from isce.suites import AttackParameters, AttackSpec
@@ -25,10 +26,12 @@ FEW = 3  # fewer images than this never raise a flag by a difference in accuracy
 POINTS = 0.02  # nor does a difference up to this
 MISLEADS = 0.05  # nor, between attacks on the training loss alone and the whole suite, up to this
 STUCK = 0.1  # share of probe images without a usable gradient
+ALONE = 0.02  # share of the spread of an image's scores by which they may change when it is alone
+ROUNDING = 16  # or by so many units in the last place of the largest
 MORE = 4  # times the steps
 RESTARTS = 2  # at most
 SEARCH_STEPS = 100
-BLACK_BOX = ("local-search", "search", "simba", "single-pixel", "spsa")
+BLACK_BOX = tuple(name for name in attacks.names() if not attacks.about(name).gradients and name != "transfer")
 
 
 def red_flags(
@@ -38,8 +41,10 @@ def red_flags(
     images: Tensor,
     labels: Tensor,
     parameters: AttackParameters,
+    *,
+    index: Tensor | None = None,
 ) -> dict[str, str]:
-    """Everything about an evaluation that should make a reader doubt it.
+    """Find everything about an evaluation that should make a reader doubt it.
 
     Args:
         evaluation: what ``evaluate`` returned for the other arguments.
@@ -48,15 +53,27 @@ def red_flags(
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,), int64.
         parameters: of the evaluation.
+        index: of the evaluation, if it was given one: place of each image in its data set (N,), int64, which keys the
+            draws of the further attacks.
 
     Returns:
         Detail by name of the flag; empty if nothing is wrong. Names: ``attack-failed``, ``rejected-points``,
-        ``last-worse-than-best``, ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``zero-gradient``,
-        ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``.
+        ``last-worse-than-best``, ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``depends-on-batch``,
+        ``zero-gradient``, ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: arguments that can't be used, see :func:`evaluate`; an evaluation of
+            another number of images.
     """
+    check_call(classifier, objective, images, labels)
+    if evaluation.clean.shape != labels.shape:
+        raise ValueError(f"the evaluation must be of these {len(labels)} images, got one of {evaluation.clean.shape}")
+    index = check_index(index, labels)
     found = outcome_flags(evaluation.figures())
     if evaluation.clean.any():
-        found |= _Probe(evaluation, classifier, objective, images, labels, parameters).flags()
+        more = _Probe(evaluation, classifier, objective, images, labels, index, parameters).flags()
+        failed = [flags["attack-failed"] for flags in (found, more) if "attack-failed" in flags]
+        found |= more | ({"attack-failed": "; ".join(failed)} if failed else {})
     return found
 
 
@@ -72,18 +89,21 @@ def outcome_flags(figures: dict[str, Any]) -> dict[str, str]:
                 found.setdefault("attack-failed", []).append(f"{row} {threat}: {cell['error']}")
             if cell["rejected"]:
                 found.setdefault("rejected-points", []).append(f"{row} {threat}: {cell['rejected']} of {cell['n']}")
+            if cell["accuracy"] is None:
+                continue
             targeted = "target_success" in cell  # its best point is one that hits the target, not the one furthest gone
-            if not targeted and _matters(cell["last_accuracy"] - cell["accuracy"], cell["n"]):
-                text = f"{cell['last_accuracy']:.1%} at the last point, {cell['accuracy']:.1%} at the best"
+            last = cell["accuracy"] if cell["last_accuracy"] is None else cell["last_accuracy"]
+            if not targeted and _matters(last - cell["accuracy"], cell["n"]):
+                text = f"{last:.1%} at the last point, {cell['accuracy']:.1%} at the best"
                 found.setdefault("last-worse-than-best", []).append(f"{row} {threat}: {text}")
             if _matters(cell["accuracy"] - before.get((norm, row), 1.0), cell["n"]):
                 found.setdefault("rises-with-eps", []).append(f"{row} {threat}: {cell['accuracy']:.1%}")
             before[norm, row] = cell["accuracy"]
         # A row on survivors or on a subset alone says nothing about its own strength.
         full = [(row, c) for row, c in outcome["attacks"].items() if not c["survivors"] and c["n"] == all_images]
-        own = [cell["accuracy"] for row, cell in full if row.endswith("-training")]
+        own = [c["accuracy"] for row, c in full if row.endswith("-training") and c["accuracy"] is not None]
         worst = outcome["worst"]["accuracy"]
-        if own and _matters(min(own) - worst, outcome["worst"]["n"], MISLEADS):
+        if own and worst is not None and _matters(min(own) - worst, outcome["worst"]["n"], MISLEADS):
             text = f"{threat}: {min(own):.1%} under attacks on the training loss, {worst:.1%} under the suite"
             found.setdefault("own-loss-misleads", []).append(text)
     return {name: "; ".join(texts) for name, texts in found.items()}
@@ -96,14 +116,14 @@ def curve_flags(curves: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
         curves: what :func:`isce.evaluation.curves` returned.
 
     Returns:
-        ``{"not-converged": detail}`` if the largest number of steps leaves fewer images than the one before it; else
-        empty.
+        ``{"not-converged": detail}`` if the largest number of steps leaves fewer images than the one before it, or one
+        of the two was not evaluated; else empty.
     """
-    rows = curves.get("convergence", [])
-    if len(rows) < 2 or not _matters(rows[-2]["accuracy"] - rows[-1]["accuracy"], rows[-1]["n"]):
+    rows = curves.get("convergence", [])[-2:]
+    known = all(row["accuracy"] is not None for row in rows)
+    if known and (len(rows) < 2 or not _matters(rows[0]["accuracy"] - rows[1]["accuracy"], rows[1]["n"])):
         return {}
-    texts = (f"{row['accuracy']:.1%} after {row['steps']} steps" for row in rows[-2:])
-    return {"not-converged": ", ".join(texts)}
+    return {"not-converged": ", ".join(f"{in_percent(row)} after {row['steps']} steps" for row in rows)}
 
 
 def _matters(difference: float, n: int, points: float = POINTS) -> bool:
@@ -120,17 +140,23 @@ class _Probe:
         objective: Any,
         images: Tensor,
         labels: Tensor,
+        index: Tensor,
         parameters: AttackParameters,
     ) -> None:
         self.evaluation, self.parameters = evaluation, parameters
         self.classifier, self.objective = classifier, objective
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.index = images, labels, index
         self.device = next((p.device for p in classifier.parameters()), images.device)
+        with untouched(classifier, objective):
+            x, y, _ = self._batch(evaluation.clean)
+            self.differentiable = first_scores(classifier, objective, x, y, gradients=True).requires_grad
+        self.failed: list[str] = []
 
     def flags(self) -> dict[str, str]:
         """All flags that need the network."""
         found = {
             "random-output": self._random_output(),
+            "depends-on-batch": self._depends_on_batch(),
             "zero-gradient": self._zero_gradient(),
             "not-zero-at-large-eps": self._large_eps(),
         }
@@ -142,13 +168,20 @@ class _Probe:
             found["more-steps-lower"] = next(filter(None, longer), "")
             black.append(self._at_stake(_search(), threat, left))
         found["black-box-beats-white-box"] = "; ".join(filter(None, black))
+        found["attack-failed"] = "; ".join(self.failed)
         return {name: detail for name, detail in found.items() if detail}
 
     def _strongest(self, white: list[AttackSpec], threat: Threat) -> list[AttackSpec]:
         """The row that broke most by itself, and the one with the largest budget: on survivors that says little."""
-        alone = min(white, key=lambda row: int(self.evaluation.robust(threat.label, row.label).sum()))
+        known = [row for row in white if row.label in self._known(threat.label)]
+        alone = min(known or white, key=lambda row: int(self.evaluation.robust(threat.label, row.label).sum()))
         largest = max(white, key=lambda row: row.steps * row.restarts)
         return [alone] if largest is alone else [alone, largest]
+
+    def _known(self, threat: str) -> list[str]:
+        """The rows of a threat that have an accuracy, and did not fail."""
+        rows = self.evaluation.figures()["threats"][threat]["attacks"]
+        return [row for row, cell in rows.items() if cell["accuracy"] is not None and "error" not in cell]
 
     def _black_box_rows(self) -> list[str]:
         """Threat models in which a row of the suite without gradients breaks more than every row with them.
@@ -157,8 +190,9 @@ class _Probe:
         """
         found: list[str] = []
         for threat, outcomes in self.evaluation.outcomes.items():
-            rows = [(row, outcomes[row.label]) for row in self.parameters.suite.rows if row.label in outcomes]
-            alone = [(r, o) for r, o in rows if not (r.targeted or o.survivors or o.error or r.attack == "transfer")]
+            known = self._known(threat)
+            rows = [(row, outcomes[row.label]) for row in self.parameters.suite.rows if row.label in known]
+            alone = [(r, o) for r, o in rows if not (r.targeted or o.survivors or r.attack == "transfer")]
             white = [(row.label, outcome) for row, outcome in alone if row.attack not in BLACK_BOX]
             for row, outcome in alone:
                 if row.attack in BLACK_BOX and white:
@@ -176,8 +210,9 @@ class _Probe:
         return (float((one.broken[both].sum() - other.broken[both].sum()) / n) if n else 0.0), n
 
     def _batch(self, mask: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        index = torch.from_numpy(np.flatnonzero(mask)[:PROBE])
-        return self.images[index].to(self.device), self.labels[index].to(self.device), index.to(self.device)
+        rows = torch.from_numpy(np.flatnonzero(mask)[:PROBE]).to(self.labels.device)
+        x, y, index = (part[rows].to(self.device) for part in (self.images, self.labels, self.index))
+        return x, y, index
 
     def _random_output(self) -> str:
         x, _, _ = self._batch(self.evaluation.clean)
@@ -186,6 +221,25 @@ class _Probe:
         if torch.equal(one, two):
             return ""
         return f"scores of the same batch differ by up to {float((one - two).abs().max()):.2g}"
+
+    def _depends_on_batch(self) -> str:
+        """Compare scores of images in one batch with those of each alone, unless the classifier says that they differ.
+
+        A change no larger than that from one call to the next is left to the flag for random output.
+        """
+        if getattr(self.classifier, "batch_dependent", False):
+            return ""
+        x, _, _ = self._batch(self.evaluation.clean)
+        with untouched(self.classifier), torch.no_grad():
+            together, again = self.classifier(x), self.classifier(x)
+            alone = torch.cat([self.classifier(image) for image in x.split(1)])
+        apart, noise = ((together - other).abs().amax(1) for other in (alone, again))
+        spread, rounding = together.amax(1) - together.amin(1), ROUNDING * torch.finfo(together.dtype).eps
+        moved = apart > torch.maximum(ALONE * spread, rounding * together.abs().amax(1)) + 2 * noise.max()
+        if not bool(moved.any()):
+            return ""
+        found = f"scores of {int(moved.sum())} of {len(x)} images differ by up to {float(apart.max()):.2g} alone"
+        return f"{found}: set batch_dependent = True on the classifier and evaluate again"
 
     def _zero_gradient(self) -> str:
         """As a plain attack computes it: the training loss, in the network's own precision."""
@@ -209,7 +263,7 @@ class _Probe:
         x, y, index = self._batch(self.evaluation.clean)
         eps = 1.0 if self.parameters.norm == "linf" else math.sqrt(x[0].numel())
         threat = Threat(self.parameters.norm, eps)
-        broken = self._attack(_matched(50), threat, x, y, index)
+        broken = self._attack(_matched(50) if self.differentiable else _search(), threat, x, y, index)
         return "" if broken.all() else f"{int((~broken).sum())} of {len(x)} images stand at {threat.label}"
 
     def _contested(self) -> tuple[Threat, np.ndarray[Any, Any]]:
@@ -234,8 +288,16 @@ class _Probe:
         )
 
     def _attack(self, spec: AttackSpec, threat: Threat, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
-        seed = self.parameters.seed
-        return attacks.run(spec, self.classifier, self.objective, x, y, threat, seed=seed, index=index).success
+        """Which images an attack breaks; a failure is noted."""
+        seed, name = self.parameters.seed, f"{spec.label} {threat.label}, beside the suite"
+        try:
+            result = attacks.run(spec, self.classifier, self.objective, x, y, threat, seed=seed, index=index)
+        except ForeignError as error:
+            self.failed.append(f"{name}: {error}")
+            return torch.zeros_like(y, dtype=torch.bool)
+        if bool((result.rejected & ~result.success).any()):
+            self.failed.append(f"{name}: no valid point")
+        return result.success
 
 
 def _like(spec: AttackSpec, **changes: Any) -> AttackSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from isce import attacks
-from isce.attacks import Threat, TimeLimitError
+from isce.attacks import ForeignError, Threat, TimeLimitError
 from isce.attacks.base import untouched
-from isce.attacks.checks import check_scores
+from isce.attacks.checks import check_gradient, check_scores, first_scores, scores_of
 from isce.checkpoint import load_checkpoint
 from isce.data import stratified
 from isce.evaluation import memory
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BATCH = 256  # of a batch-dependent classifier, as the released script has it
+FEW = 8  # images that show whether a classifier can be attacked
 LIMITED = 10  # images at once of a row with a time limit: the batch that is cut off is lost
 
 
@@ -45,13 +47,17 @@ class Job:
         self.images, self.labels, self.index, self.parameters = images, labels, index, parameters
         self.device = next((p.device for p in classifier.parameters()), images.device)
         self.whole = bool(getattr(classifier, "batch_dependent", False))
-        self.batch_size = parameters.batch_size or (BATCH if self.whole else memory.batch_size(classifier, images))
+        self.batch_size = parameters.batch_size or BATCH
+        self._check_classifier()
+        if parameters.batch_size is None and not self.whole:
+            self.batch_size = memory.batch_size(classifier, images)
         self.sources = {
             row.source: load_checkpoint(ROOT / row.source, self.device) for row in parameters.suite.rows if row.source
         }
         # Points of attacks that look for the smallest change: found once, judged at every eps.
         self.raw: dict[str, Tensor] = {}
         self.scores = self._scores()
+        check_scores(self.scores, labels.to(self.device))
 
     def batches(self, todo: Mask, *, limited: bool = False) -> Iterator[Tensor]:
         """Positions of the images to do, by batches; a batch-dependent classifier keeps its batches of all images."""
@@ -65,13 +71,26 @@ class Job:
         """Which images are classified right."""
         return (self.scores.argmax(1) == self.labels.to(self.device)).cpu().numpy()
 
+    def _check_classifier(self) -> None:
+        """Refuse a classifier that the suite can't be run on, seen on a few images."""
+        few, rows = slice(min(FEW, self.batch_size)), self.parameters.suite.rows
+        x, y = self.images[few].to(self.device), self.labels[few].to(self.device)
+        wanted = any(attacks.about(row.attack).gradients for row in rows)
+        try:
+            with untouched(self.classifier, self.objective):
+                scores = first_scores(self.classifier, self.objective, x, y, gradients=wanted)
+        except Exception as error:
+            self._stop_if_out_of_memory(error)
+            raise
+        check_gradient(scores, rows)
+
     def _scores(self) -> Tensor:
         """Of all images as they stand (N, K): every row of the suite begins with them."""
         parts: list[Tensor] = []
         with untouched(self.classifier), torch.no_grad():
             for batch in self.batches(np.ones(len(self.labels), dtype=bool)):
                 try:
-                    parts.append(self.classifier(self.images[batch].to(self.device)))
+                    parts.append(scores_of(self.classifier, self.images[batch].to(self.device)))
                 except Exception as error:
                     self._stop_if_out_of_memory(error)
                     raise
@@ -79,11 +98,25 @@ class Job:
         return torch.cat(parts)
 
     def attack(self, spec: AttackSpec, threat: Threat, standing: Mask, bar: tqdm[Any]) -> Outcome:
-        """One row of the suite on those of its images that stand."""
-        asked = np.ones(len(standing), dtype=bool)
-        if spec.images is not None and spec.images < len(standing):
+        """One row of the suite on those of its images that stand.
+
+        Raises:
+            RuntimeError: out of memory, with the remedy; or our own code or the network failed, with the row and the
+                error. Only a failure of the package that runs the attack is a matter of its row.
+        """
+        try:
+            return self._attack(spec, threat, standing, bar)
+        except Exception as error:
+            self._stop_if_out_of_memory(error)
+            raise RuntimeError(f"{spec.label} {threat.label}: {type(error).__name__}: {error}") from error
+
+    def _attack(self, spec: AttackSpec, threat: Threat, standing: Mask, bar: tqdm[Any]) -> Outcome:
+        asked = np.ones(len(self.labels), dtype=bool)
+        if spec.images is not None and spec.images < len(asked):
             asked[:] = False
             asked[stratified(self.labels.cpu(), spec.images).numpy()] = True
+            if int(asked.sum()) != spec.images:
+                raise RuntimeError(f"the subset must have {spec.images} images, got {int(asked.sum())}")
         todo, tally = standing & asked, _Tally(asked, self.images, keep_points=self.parameters.keep_points)
         raw = self.raw.get(spec.label) if spec.threat is None else None
         deadline = None if spec.seconds is None else time.monotonic() + spec.seconds
@@ -93,9 +126,10 @@ class Job:
             except TimeLimitError:
                 tally.errors[f"stopped after {spec.seconds:g} s"] = None
                 break
-            except Exception as error:
-                self._give_up_unless_foreign(spec, error)
-                tally.errors[f"{type(error).__name__}: {error}"] = None
+            except ForeignError as error:
+                if _out_of_memory(error):
+                    raise
+                tally.errors[str(error)] = None
                 continue
             tally.add(batch, todo[batch.numpy()], result)
             done, broken = (int(tally.masks[name].sum()) for name in ("attacked", "broken"))
@@ -103,12 +137,6 @@ class Job:
         if raw is None and spec.threat is None and attacks.about(spec.attack).minimal and not tally.errors:
             self.raw[spec.label] = tally.raw
         return tally.outcome(spec)
-
-    def _give_up_unless_foreign(self, spec: AttackSpec, error: Exception) -> None:
-        """Another package's failure is a flag in its row; ours, and want of memory, end the evaluation."""
-        self._stop_if_out_of_memory(error)
-        if not attacks.about(spec.attack).foreign:
-            raise error
 
     def _stop_if_out_of_memory(self, error: Exception) -> None:
         if _out_of_memory(error):
@@ -147,7 +175,15 @@ class _Tally:
         self.errors: dict[str, None] = {}  # an ordered set
 
     def add(self, batch: Tensor, chosen: Mask, result: attacks.AttackResult) -> None:
-        """Count one batch, of which only the chosen images are to be."""
+        """Count one batch, of which only the chosen images are to be.
+
+        Raises:
+            RuntimeError: the result is not one of this batch.
+        """
+        for name in (field.name for field in dataclasses.fields(result)):
+            shape = (len(batch), *(self.raw.shape[1:] if name in ("adversarial", "raw") else ()))
+            if (got := tuple(getattr(result, name).shape)) != shape:
+                raise RuntimeError(f"{name} of a result must have shape {shape}, got {got}")
         rows, broken = batch.numpy(), result.success.cpu().numpy() & chosen
         found = {"rejected": result.rejected, "last_broken": result.last_success, "hit": result.hit & result.success}
         self.masks["attacked"][rows], self.masks["broken"][rows] = chosen, broken
@@ -173,8 +209,9 @@ class _Tally:
         )
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     """On a GPU torch has a class for it; on the CPU only a text, one for each system."""
+    error = error.__cause__ if isinstance(error, ForeignError) and error.__cause__ else error
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(text in str(error) for text in ("not enough memory", "can't allocate memory", "Cannot allocate memory"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ class Outcome:
         attacked: bool, the attack was run on this image (not: misclassified anyway, broken by an earlier row, or left
             when the attack failed).
         broken: bool, classified right but misclassified at the verified point.
-        rejected: bool, the attack returned a point outside ball or box, or not finite.
+        rejected: bool, the attack returned a point outside ball or box, or not finite, or met scores or gradients that
+            are not finite; it says nothing of the image unless it broke it all the same.
         last_broken: bool, broken by the attack's last point alone.
         hit: bool, broken, and predicted as the class that a targeted attack was after.
         first_success: int64, steps to the first misclassified point, -1 where none.
@@ -50,6 +51,27 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class _Step:
+    """A row of a suite in its threat: its outcome, the images that it was to attack, and those that stand after it."""
+
+    row: str
+    outcome: Outcome
+    before: Mask
+    left: Mask
+
+    @property
+    def unknown(self) -> Mask:
+        """Images that the row should have attacked, and says nothing of."""
+        outcome = self.outcome
+        return self.before & outcome.asked & ~outcome.broken & ~(outcome.attacked & ~outcome.rejected)
+
+    @property
+    def error(self) -> str:
+        """Why there are such images; else empty, but for a failure that left none."""
+        return self.outcome.error or ("no valid point" if self.unknown.any() else "")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything one evaluation found, image by image.
 
@@ -57,14 +79,25 @@ class Evaluation:
         clean: bool (N,), classified right.
         outcomes: by threat (``linf@0.1``; eps rising within a norm), then by row of the suite (``pgd50-training``).
         batch_size: images that were attacked at once.
+
+    Raises:
+        ValueError: masks of different shapes.
     """
 
     clean: Mask
     outcomes: dict[str, dict[str, Outcome]]
     batch_size: int
 
+    def __post_init__(self) -> None:
+        n = len(self.clean)
+        for threat, outcomes in self.outcomes.items():
+            for row, outcome in outcomes.items():
+                shapes = {f.name: np.shape(getattr(outcome, f.name)) for f in fields(Outcome) if f.name != "points"}
+                if wrong := {name: shape for name, shape in shapes.items() if shape not in ((n,), ())}:
+                    raise ValueError(f"masks of {row} {threat} must have shape ({n},), got {wrong}")
+
     def robust(self, threat: str, row: str | None = None) -> Mask:
-        """Which images are robust, bool (N,).
+        """Which images are known to be robust, bool (N,): none of :meth:`unknown` is.
 
         Args:
             threat: such as ``linf@0.1``.
@@ -73,12 +106,30 @@ class Evaluation:
         Raises:
             KeyError: no such threat or row.
         """
+        steps = self._steps(threat)
         if row is not None:
-            return self.clean & ~self.outcomes[threat][row].broken
-        left = self.clean.copy()
-        for outcome in self._up_to(threat):
-            left &= ~outcome.broken
-        return left
+            step = {step.row: step for step in steps}[row]
+            return self.clean & ~step.outcome.broken & ~step.unknown
+        return steps[-1].left & ~self.unknown(threat)
+
+    def unknown(self, threat: str) -> Mask:
+        """Which images a row of this threat should have attacked, and did not, while no row broke them; bool (N,).
+
+        Raises:
+            KeyError: no such threat.
+        """
+        steps = self._steps(threat)
+        return np.logical_or.reduce([step.unknown for step in steps]) & steps[-1].left
+
+    def _steps(self, threat: str) -> list[_Step]:
+        """The rows of a threat, each with the images that were left for it and by it."""
+        left, steps = self.clean, list[_Step]()
+        for at, row, outcome in self._up_to(threat):
+            before = left if outcome.survivors else self.clean
+            left = left & ~outcome.broken
+            if at == threat:
+                steps.append(_Step(row, outcome, before, left))
+        return steps
 
     def worst_points(self, threat: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The first adversarial point that was found for each image that is not robust, where points were kept.
@@ -87,7 +138,7 @@ class Evaluation:
             Positions among the images (k,), int64, rising; points (k, C, H, W), float32.
         """
         found: dict[int, np.ndarray[Any, Any]] = {}
-        for outcome in self._up_to(threat):
+        for _, _, outcome in self._up_to(threat):
             for position, point in zip(np.flatnonzero(outcome.broken), outcome.points, strict=False):
                 found.setdefault(int(position), point)
         index = np.array(sorted(found), dtype=np.int64)
@@ -97,59 +148,86 @@ class Evaluation:
         """Which images at least one row of this threat is about, bool (N,): of the others nothing is known."""
         return np.logical_or.reduce([outcome.asked for outcome in self.outcomes[threat].values()])
 
-    def _up_to(self, threat: str) -> Iterator[Outcome]:
-        """Outcomes of a threat and, in the same norm, of smaller eps."""
+    def _up_to(self, threat: str) -> Iterator[tuple[str, str, Outcome]]:
+        """Threat, row and outcome, of a threat and, in the same norm, of smaller eps."""
         if threat not in self.outcomes:
             raise KeyError(threat)
         for label, outcomes in self.outcomes.items():
             if label.partition("@")[0] == threat.partition("@")[0]:
-                yield from outcomes.values()
+                yield from ((label, row, outcome) for row, outcome in outcomes.items())
             if label == threat:
                 return
 
     def figures(self) -> dict[str, Any]:
         """All accuracies as plain JSON values.
 
+        An image that a row should have attacked and did not, or that the attack said nothing about, has no outcome
+        there. A row with such images has no accuracy, whatever the others did, and a row on survivors none where the
+        rows before it left such images and nothing broke them since. Nor has the worst case, where such an image of any
+        row stands. What has no accuracy holds None for every figure that depends on it, and says ``why``.
+
         Returns:
             ``{"clean": share, "threats": {"linf@0.1": {"attacks": {"pgd50-training": row}, "worst": share}}}`` with
-            share = ``accuracy`` in [0, 1], ``correct`` of ``n`` images, Wilson 95% bounds ``low`` and ``high``, and
-            row = share with counts ``attacked`` and ``rejected``, ``last_accuracy`` (under the attack's last points
-            alone), ``survivors``, ``error`` where the attack failed, and for a targeted row ``target_success``: the
-            share of its images that it brought to the target. Clean mistakes count as not robust. A row's accuracy is
-            over the images it is about, the worst case over those that at least one row is about; a row on survivors
-            alone gives what is left, after it and everything before it, of the images that they were about.
+            share = ``accuracy`` in [0, 1], ``correct`` of ``n`` images, Wilson 95% bounds ``low`` and ``high``; or
+            these but ``n`` None, and ``why``. row = share with counts ``attacked`` and ``rejected``, ``last_accuracy``
+            (under the attack's last points alone), ``survivors``, ``error`` where the attack failed, and for a targeted
+            row ``target_success``: the share of its images that it brought to the target. Clean mistakes count as not
+            robust. A row's accuracy is over the images it is about, the worst case over those that at least one row is
+            about; a row on survivors alone gives what is left, after it and everything before it, of the images that
+            they were about.
         """
         threats: dict[str, Any] = {}
-        standing: dict[str, Mask] = {}
-        for threat, outcomes in self.outcomes.items():
-            before = standing.setdefault(threat.partition("@")[0], self.clean.copy())
-            asked = np.zeros_like(self.clean)
-            rows: dict[str, Any] = {}
-            for label, outcome in outcomes.items():
-                asked |= outcome.asked
-                base, over = (before, asked) if outcome.survivors else (self.clean, outcome.asked)
-                rows[label] = _row(base, over, outcome)
-                before &= ~outcome.broken
-            threats[threat] = {"attacks": rows, "worst": _share(before[asked])}
+        for threat in self.outcomes:
+            steps, rows = self._steps(threat), dict[str, Any]()
+            for number, step in enumerate(steps):
+                before = steps[: number + 1] if step.outcome.survivors else [step]
+                asked = np.logical_or.reduce([one.outcome.asked for one in before])
+                rows[step.row] = _row(step, asked, _why(before, step.left if step.outcome.survivors else self.clean))
+            worst = _share(steps[-1].left[self.asked(threat)], _why(steps, steps[-1].left))
+            threats[threat] = {"attacks": rows, "worst": worst}
         return {"clean": _share(self.clean), "threats": threats}
 
 
-def _row(base: Mask, over: Mask, outcome: Outcome) -> dict[str, Any]:
-    row: dict[str, Any] = _share((base & ~outcome.broken)[over])
+def _why(steps: list[_Step], standing: Mask) -> str:
+    """Why an accuracy isn't known: rows, their errors, and how many of the standing images have no outcome there."""
+    counts = [(step, int((step.unknown & standing).sum()), int(step.outcome.asked.sum())) for step in steps]
+    return "; ".join(f"{step.row}: {step.error} (no outcome for {k} of {n} images)" for step, k, n in counts if k)
+
+
+def _row(step: _Step, asked: Mask, why: str) -> dict[str, Any]:
+    outcome = step.outcome
+    row: dict[str, Any] = _share((step.before & ~outcome.broken)[asked], why)
+    doubtful = bool(why) or bool((step.before & outcome.rejected & ~outcome.last_broken).any())
     row |= {
         "attacked": int(outcome.attacked.sum()),
         "rejected": int(outcome.rejected.sum()),
-        "last_accuracy": float((base & ~outcome.last_broken)[over].mean()),
+        "last_accuracy": None if doubtful else float((step.before & ~outcome.last_broken)[asked].mean()),
         "survivors": outcome.survivors,
     }
     if outcome.targeted:
-        row["target_success"] = float(outcome.hit[over].mean())
-    if outcome.error:
-        row["error"] = outcome.error
-    return row
+        row["target_success"] = None if why else float(outcome.hit[asked].mean())
+    return row | ({"error": step.error} if step.error else {})
 
 
-def _share(mask: Mask) -> dict[str, Any]:
+def _share(mask: Mask, why: str = "") -> dict[str, Any]:
+    """Share of a mask's images; no figure but their number where there is a reason ``why`` it is not known."""
     correct, n = int(mask.sum()), len(mask)
+    if why:
+        return {"accuracy": None, "correct": None, "n": n, "low": None, "high": None, "why": why}
     low, high = wilson(correct, n)
     return {"accuracy": correct / n, "correct": correct, "n": n, "low": low, "high": high}
+
+
+def in_percent(share: dict[str, Any], *, interval: bool = False) -> str:
+    """An accuracy of :meth:`Evaluation.figures` in words, or that it was not evaluated and why.
+
+    Args:
+        share: the accuracy.
+        interval: with its Wilson interval, as tables have it: without the sign of per cent.
+    """
+    if share["accuracy"] is None:
+        return f"not evaluated: {share['why']}"
+    if not interval:
+        return f"{share['accuracy']:.1%}"
+    value, low, high = (100 * share[name] for name in ("accuracy", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"

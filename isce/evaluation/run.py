@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from isce.attacks import Threat
-from isce.attacks.checks import check_images, check_index
+from isce.attacks.checks import check_call, check_index
 from isce.evaluation.job import Job
 from isce.evaluation.outcome import Evaluation, Mask, Outcome
 from isce.evaluation.state import RowKeys, State
@@ -28,7 +28,7 @@ def evaluate(
     *,
     index: Tensor | None = None,
     progress: bool = True,
-    state: Path | None = None,
+    state: Path | str | None = None,
 ) -> Evaluation:
     """Run a suite against a classifier.
 
@@ -44,19 +44,25 @@ def evaluate(
             the images that it attacks and the code are the same, and it did not fail: so an interrupted evaluation goes
             on, one that ran out of memory too, and a suite that gained a row runs that row alone.
 
-    Rows that fail or run out of time in another package's code keep what they had broken until then, and say so.
+    A row fails where the package that runs it does, or runs out of time: what it broke until then stays broken, and it
+    has no accuracy, see :meth:`Evaluation.figures`. Any other failure, in this package or in the network, ends the
+    evaluation.
 
     Returns:
         The outcome for every image. It doesn't depend on ``batch_size`` beyond float rounding, unless the classifier is
         batch-dependent.
 
     Raises:
-        TypeError, ValueError: images or labels that can't be used, see ``attacks.run``.
-        RuntimeError: out of memory; names the remedy. Finished rows are kept in ``state``.
+        TypeError, ValueError: arguments that can't be used, see ``attacks.run``; before any work, also for a classifier
+            without gradients under a suite with rows that need them.
+        OSError: ``state`` is a folder, or can't be written; said before the first row.
+        RuntimeError: inside ``torch.inference_mode()``; out of memory, with the remedy; or an attack of this package,
+            or the network, failed: names the row and the error. Finished rows are kept in ``state``.
     """
-    check_images(images, labels)
+    check_call(classifier, objective, images, labels)
+    kept = State(state)
     job = Job(classifier, objective, images, labels, check_index(index, labels), parameters)
-    kept, keys = State(state), RowKeys(job) if state else None
+    keys = RowKeys(job) if kept.path else None
     clean = job.clean()
     standing, outcomes = dict[str, Mask](), dict[str, dict[str, Outcome]]()
     plan = _plan(parameters)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import io
+import os
+import tempfile
 import time
 import zipfile
 import zlib
@@ -20,25 +23,20 @@ from isce.attacks import Threat
 from isce.attacks.registry import about
 from isce.evaluation.outcome import Mask, Outcome
 from isce.records import canonical, sha256, versions, write_atomic
-from isce.sources import PASSIVE, closure, essence, module_files
+from isce.semantics import CHANGES, numbers
 
 if TYPE_CHECKING:
     from isce.evaluation.job import Job
     from isce.suites import AttackSpec
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-#: What an evaluation does with finished rows, and how it keeps them, decides no row.
-AROUND = {"isce.evaluation"} | {
-    f"isce.evaluation.{name}"
-    for name in ("curves", "examples", "flags", "intervals", "memory", "outcome", "run", "saved", "state")
-}
-
+#: Every network and objective whose results have changed: a row does not know by which name its own was built.
+NETWORKS = [part for part in CHANGES if part.startswith(("network.", "objective."))]
 
 _PLUMBING = frozenset(vars(nn.Module()))  # parameters, submodules and hooks of a module, and whether it is in training
 
 
 class RowKeys:
-    """Hashes of what decides a row's outcome: network, images, the row and what it attacks, code, packages.
+    """Hashes of what decides a row's outcome: network, images, the row and what it attacks, semantics, packages.
 
     The batch size is none of it, but for a batch-dependent network and for AutoAttack, which draws for a batch at once:
     it moves other outcomes by float rounding only, and is what has to change when memory runs out.
@@ -49,11 +47,10 @@ class RowKeys:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._codes: dict[tuple[str, ...], str] = {}
         data = [_digest(tensor) for tensor in (job.images, job.labels, job.index)]
         chosen = {"seed": job.parameters.seed, "keep_points": job.parameters.keep_points}
         self._nets = [_described(job.classifier), _described(job.objective)]
-        self._common = sha256(canonical([self._nets, data, chosen, versions()]))
+        self._common = sha256(canonical([self._nets, data, chosen]))
 
     def key(self, spec: AttackSpec, threat: Threat, standing: Mask) -> str:
         """Key of one row.
@@ -63,28 +60,18 @@ class RowKeys:
             threat: norm and eps.
             standing: the images that it attacks, bool (N,).
         """
-        job, family = self.job, about(spec.attack).family
-        nets: list[Any] = [job.classifier, job.objective]
+        job, attack = self.job, about(spec.attack)
         source: list[Any] = []
         if spec.source:
             network = job.sources[spec.source]
-            nets += [network.classifier, network.objective]
             source = [_described(network.classifier), _described(network.objective)]
-        batch = job.batch_size if job.whole or family == "ensemble" else None
+        batch = job.batch_size if job.whole or attack.family == "ensemble" else None
         row = spec.model_dump(mode="json", exclude={"source"})
         stands = [len(standing), sha256(np.packbits(standing).tobytes())]
-        code = self._code(f"isce.attacks.{family}", *nets)
-        return sha256(canonical([self._common, code, row, source, threat.norm, threat.eps, stands, batch]))
-
-    def _code(self, family: str, *nets: nn.Module) -> str:
-        """Hash of the project's modules that run a row of this family on these networks."""
-        kinds = {type(part).__module__ for net in nets for part in net.modules()}
-        roots = tuple(sorted({"isce.evaluation.job", "isce.attacks.driver", family, *kinds}))
-        if roots not in self._codes:
-            files = module_files(closure(roots, ROOT, skip=PASSIVE | AROUND), ROOT)
-            parts = {name: sha256(essence(file.read_text(encoding="utf-8"))) for name, file in files}
-            self._codes[roots] = sha256(canonical(parts))
-        return self._codes[roots]
+        semantics = numbers(["attack", f"attack.{spec.attack}", *NETWORKS])
+        packages = versions({"numpy", "torch", *attack.packages})
+        parts = [self._common, semantics, packages, row, source, threat.norm, threat.eps, stands, batch]
+        return sha256(canonical(parts))
 
 
 def _described(net: nn.Module) -> str:
@@ -92,13 +79,14 @@ def _described(net: nn.Module) -> str:
     parts: dict[str, Any] = {}
     for name, part in net.named_modules():
         kind, text = type(part), ""
-        if kind.__module__.split(".")[0] not in ("torch", "isce"):
+        known = kind.__module__.split(".")[0] in ("torch", "isce")
+        if not known:
             with contextlib.suppress(OSError, TypeError):
                 text = inspect.getsource(kind)
         own = {n: v for n, v in vars(part).items() if n not in _PLUMBING}
         tensors = dict(part.named_parameters(recurse=False)) | dict(part.named_buffers(recurse=False))
         values = {n: _value(v) for n, v in sorted((own | tensors).items())}
-        parts[name] = [f"{kind.__module__}.{kind.__qualname__}", text, values]
+        parts[name] = [kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}", text, values]
     return sha256(canonical(parts))
 
 
@@ -129,11 +117,16 @@ class State:
 
     Args:
         path: the file; None: rows are kept nowhere.
+
+    Raises:
+        OSError: a folder, or a place where no file can be written: better now than after the first row.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._rows = _read(path) if path is not None else {}
+    def __init__(self, path: Path | str | None) -> None:
+        self.path = None if path is None else Path(path)
+        if self.path is not None:
+            _check_place(self.path)
+        self._rows = _read(self.path) if self.path is not None else {}
         self._used: set[str] = set()
 
     def get(self, name: str, key: str) -> Outcome | None:
@@ -162,6 +155,17 @@ class State:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_atomic(path, buffer.getvalue())
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"can't write there ({error.strerror})", str(path)) from None
 
 
 class _Row(NamedTuple):

@@ -169,6 +169,7 @@ def explain(
 
     Raises:
         ValueError: images or labels that can't be used, or a classifier whose scores depend on the batch.
+        RuntimeError: an attack met scores or gradients that are not finite, and says nothing of some images.
     """
     check_images(x, y)
     if getattr(classifier, "batch_dependent", False):
@@ -188,6 +189,8 @@ def explain(
             progress(f"adaptive attack on {name}")
             spec = _adaptive(name, parameters.steps)
             result = attacks.run(spec, classifier, objective, x, y, threat, seed=parameters.seed, index=index)
+            if bool((result.rejected & ~result.success).any()):
+                raise RuntimeError(f"the adaptive attack on {name} met values that are not finite")
             alone[name] = ~result.success.cpu()
         progress("gallery")
         given = (classifier, objective, x, y, parameters.gallery, threat)

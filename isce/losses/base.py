@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, Literal, TypedDict, Unpack, get_args
+from typing import ClassVar, TypedDict, Unpack, get_args
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.losses.checks import check, class_dim, explain_labels, number, numbers
+from isce.losses.checks import check_tensor, class_dim, integer, number, numbers
+from isce.losses.functional import (
+    CallOptions,
+    Reduction,
+    along_classes,
+    cross_entropy,
+    loss_of_checked,
+    negative_margin,
+    reduce_losses,
+    table_rows,
+    true_class,
+)
 
-Reduction = Literal["none", "mean", "sum"]
 
-
-class Common(TypedDict, total=False):
+class LossOptions(TypedDict, total=False):
     """Parameters that every objective takes; :class:`Objective` says what they mean."""
 
     weight: Tensor | Sequence[float] | None
@@ -34,7 +40,8 @@ class Objective(nn.Module):
     Args:
         weight: (C,) non-negative weight of each class; an example's whole loss is multiplied by the weight of its
             class, and a mean is divided by the sum of the weights, as in torch. Saved in the state dict.
-        ignore_index: label of examples that don't count: their loss is 0 and a mean leaves them out.
+        ignore_index: label of examples that don't count: their loss and gradient are 0, whatever their scores and
+            embedding hold, and a mean leaves them out. As in torch, probabilities go with a negative one only.
         reduction: ``none``, ``mean`` or ``sum``. As in torch the mean over ignored examples alone is NaN.
         label_smoothing: in [0, 1]; the share of the target that is spread evenly over all C classes. It acts on the
             cross-entropy part of the objective, after the objective has changed the scores.
@@ -47,27 +54,24 @@ class Objective(nn.Module):
     name: ClassVar[str]
     """Name in the registry."""
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """What can't hold for this objective (``vmap``, ``trailing``, ``label_smoothing``), each with its reason."""
+    """What can't hold for this objective, with the reasons: ``vmap``, ``trailing``, ``label_smoothing``, ``soft``."""
     needs_embedding: ClassVar[bool] = False
     """Whether a call needs the embedding beside the scores."""
 
     weight: Tensor | None
 
-    def __init__(self, **common: Unpack[Common]) -> None:
+    def __init__(self, **options: Unpack[LossOptions]) -> None:
         super().__init__()
-        reduction = common.get("reduction", "mean")
+        reduction = options.get("reduction", "mean")
         if reduction not in get_args(Reduction):
             raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}")
-        ignore_index = common.get("ignore_index", -100)
-        if type(ignore_index) is not int:
-            raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}")
-        smoothing = number("label_smoothing", common.get("label_smoothing", 0.0), at_least=0, at_most=1)
+        smoothing = number("label_smoothing", options.get("label_smoothing", 0.0), at_least=0, at_most=1)
         if smoothing and "label_smoothing" in self.exempt:
             raise ValueError(f"{self.name} takes no label_smoothing: {self.exempt['label_smoothing']}")
         self.reduction: Reduction = reduction
-        self.ignore_index = ignore_index
+        self.ignore_index = integer("ignore_index", options.get("ignore_index", -100))
         self.label_smoothing = smoothing
-        weight = common.get("weight")
+        weight = options.get("weight")
         if weight is not None:
             weight = numbers("weight", weight)
             if weight.dim() != 1 or bool((weight < 0).any()):
@@ -81,21 +85,25 @@ class Objective(nn.Module):
             scores: raw decision scores (N, C), (N, C, ...) or (C,), floating point; half precision is computed in
                 float32.
             target: int64 class labels, shaped as ``scores`` without the class dimension, in [0, C) or ``ignore_index``.
+                Or soft: floating-point probabilities of the classes, shaped as ``scores``, as mixup makes them (that
+                they sum to 1 isn't checked). The loss is then sum_k p_k L(scores, k), what a label drawn from p costs
+                on average, and a mean is divided by the number of examples, as in torch.
             embedding: (N, D) the embedding that the scores were made from; needed where :attr:`needs_embedding`.
 
         Returns:
-            A scalar, or the shape of ``target`` where ``reduction`` is ``none``.
+            A scalar, or the shape of labels where ``reduction`` is ``none``.
 
         Raises:
             ValueError: shapes that don't fit, an empty batch, labels out of range (where they can be read without a
                 wait for the device; elsewhere torch's own device-side assertion fires), or a missing embedding.
-            TypeError: scores that aren't floating point or labels that aren't int64.
+            TypeError: not tensors, scores that aren't floating point, labels that aren't int64, or probabilities where
+                :attr:`exempt` has ``soft``.
         """
-        return self._loss(scores, target, embedding, self.reduction)
+        return self._checked_loss(scores, target, embedding, self.reduction)
 
     def per_example(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Training loss of each example, shaped as ``target``, whatever ``reduction`` is; 0 for an ignored example."""
-        return self._loss(scores, target, embedding, "none")
+        """Training loss of each example, shaped as labels, whatever ``reduction`` is; 0 for an ignored example."""
+        return self._checked_loss(scores, target, embedding, "none")
 
     def matched(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
         """What an adaptive adversary ascends: max_{k != y} s_k - s_y of the raw scores, positive once y has lost.
@@ -105,115 +113,61 @@ class Objective(nn.Module):
 
         Args:
             scores: as in :meth:`forward`.
-            target: as in :meth:`forward`.
+            target: int64 labels as in :meth:`forward`; an attack needs one true class.
             embedding: as in :meth:`forward`; not used unless the objective says so.
 
         Returns:
             Shaped as ``target``; 0 for an ignored example.
         """
+        if embedding is not None:
+            check_tensor("embedding", embedding)
         return negative_margin(scores, target, self.ignore_index)
 
     def score_map(self, embedding_dim: int, num_classes: int) -> nn.Module:
         """A new map from embeddings (N, embedding_dim) to raw scores (N, num_classes); here a linear layer."""
         return nn.Linear(embedding_dim, num_classes)
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+    def _checked_loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        check_tensor("target", target)
+        if "soft" in self.exempt and target.is_floating_point():
+            raise TypeError(f"{self.name} takes int64 labels only, got {target.dtype}: {self.exempt['soft']}")
+        if embedding is not None:
+            check_tensor("embedding", embedding)
+
+        def loss(logits: Tensor, target: Tensor) -> Tensor:
+            return self._loss(logits, target, embedding, reduction)
+
+        return loss_of_checked(loss, scores, target, self.weight, self.ignore_index)
+
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        """The loss of checked logits in float32 at least, 0 for ignored examples; ``target`` may be probabilities."""
         raise NotImplementedError
 
-    def _cross_entropy(self, logits: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
-        """Softmax cross-entropy of ``logits`` with this objective's weight, ignored label and smoothing."""
-        return cross_entropy(
-            logits,
-            target,
+    def _options(self, reduction: Reduction) -> CallOptions:
+        return CallOptions(
             weight=self.weight,
             ignore_index=self.ignore_index,
             reduction=reduction,
             label_smoothing=self.label_smoothing,
         )
 
+    def _cross_entropy(self, logits: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+        """Softmax cross-entropy of ``logits`` with this objective's weight, ignored label and smoothing."""
+        return cross_entropy(logits, target, **self._options(reduction))
 
-def widen(values: Tensor) -> Tensor:
-    """``values`` in float32 if they are in half precision, else as they are."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    def _example_weights(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Weight of each example, in the type of ``logits``: that of its class (1 without weights), 0 if ignored."""
+        if target.is_floating_point():
+            return self._weighted(target, logits).sum(class_dim(logits))
+        kept = (target != self.ignore_index).to(logits.dtype)
+        if self.weight is None:
+            return kept
+        return kept * table_rows(self.weight.to(logits), true_class(target, self.ignore_index))
 
+    def _weighted(self, probabilities: Tensor, logits: Tensor) -> Tensor:
+        """Probabilities times class weights, shaped as ``logits``."""
+        return probabilities if self.weight is None else probabilities * along_classes(self.weight.to(logits), logits)
 
-def cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: Reduction = "mean",
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """:func:`torch.nn.functional.cross_entropy`, in float32 at least, with the errors of :meth:`Objective.forward`."""
-    check(logits, target, weight)
-    logits = widen(logits)
-    try:
-        return F.cross_entropy(
-            logits,
-            target,
-            weight=None if weight is None else weight.to(logits),
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
-    except (IndexError, RuntimeError):
-        explain_labels(target, logits.shape[class_dim(logits)], ignore_index)
-        raise
-
-
-def true_score(scores: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
-    """The score of the true class, in float32 at least, shaped as ``target``; of class 0 for an ignored example."""
-    check(scores, target)
-    dim = class_dim(scores)
-    index = target.masked_fill(target == ignore_index, 0).unsqueeze(dim)
-    try:
-        return widen(scores).gather(dim, index).squeeze(dim)
-    except (IndexError, RuntimeError):
-        explain_labels(target, scores.shape[dim], ignore_index)
-        raise
-
-
-def negative_margin(scores: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
-    """max_{k != y} s_k - s_y, shaped as ``target``: above 0 where y has lost, 0 for an ignored example.
-
-    Where several wrong classes share the maximum its gradient is split between them evenly.
-    """
-    true = true_score(scores, target, ignore_index)
-    dim = class_dim(scores)
-    ignored = target == ignore_index
-    wrong = widen(scores).scatter(dim, target.masked_fill(ignored, 0).unsqueeze(dim), -math.inf)
-    return (wrong.amax(dim) - true).masked_fill(ignored, 0.0)
-
-
-def example_weight(like: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
-    """Weight of each example, in the type of ``like``: that of its class (1 without weights), 0 if it is ignored."""
-    kept = (target != ignore_index).to(like.dtype)
-    if weight is None:
-        return kept
-    return kept * rows(weight.to(like), target.masked_fill(target == ignore_index, 0))
-
-
-def rows(table: Tensor, index: Tensor) -> Tensor:
-    """``table[index]``; inside nested transforms torch would read the value of an index without dimensions."""
-    return table[index.unsqueeze(0)].squeeze(0)
-
-
-def reduce(loss: Tensor, weight: Tensor, reduction: Reduction) -> Tensor:
-    """Reduce losses that already hold their ``weight`` (both shaped as the labels) as torch's cross-entropy does."""
-    if reduction == "none":
-        return loss
-    return loss.sum() if reduction == "sum" else loss.sum() / weight.sum()
-
-
-def unit(values: Tensor, dim: int = -1) -> Tensor:
-    """``values`` divided by their l_2 norm along ``dim``; a zero vector stays zero, and has the identity's gradient."""
-    norm = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
-    return values / norm.masked_fill(norm == 0, 1.0)
-
-
-def root(values: Tensor) -> Tensor:
-    """Square root of non-negative ``values`` whose derivatives of every order are finite at 0 (the first is 1/2)."""
-    zero = (values == 0).to(values.dtype)
-    return (values + zero).sqrt() - zero
+    def _reduce(self, losses: Tensor, weights: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+        """Reduce losses that hold their weights; as in torch a mean over soft targets is divided by their number."""
+        return reduce_losses(losses, reduction, None if target.is_floating_point() else weights)

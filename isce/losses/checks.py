@@ -3,44 +3,77 @@
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Mapping
+from numbers import Real
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+def known(kind: str, name: str, table: Mapping[str, Value]) -> Value:
+    """``table[name]``, or a :class:`ValueError` that lists the names of the table."""
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(table))}")
+    return table[name]
 
 
 def number(
     name: str, value: object, *, at_least: float = -math.inf, above: float = -math.inf, at_most: float = math.inf
 ) -> float:
-    """``value`` as a finite float in the given range.
+    """``value``, a real number of Python or NumPy, as a finite float in the given range.
 
     Raises:
-        TypeError: not a real number.
+        TypeError: not a real number; a bool is none.
         ValueError: not finite, or out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value < at_least or value <= above or value > at_most:
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found) or found < at_least or found <= above or found > at_most:
         limits = [("at least", at_least), ("above", above), ("at most", at_most)]
-        allowed = " and ".join(f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit))
-        raise ValueError(f"{name} must be {allowed or 'finite'}, got {value}")
-    return float(value)
+        allowed = [f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit)]
+        if not (allowed and math.isfinite(found)):
+            allowed = ["finite", *allowed]
+        raise ValueError(f"{name} must be {' and '.join(allowed)}, got {value}")
+    return found
+
+
+def integer(name: str, value: object) -> int:
+    """``value``, an integer of Python or NumPy, as an int.
+
+    Raises:
+        TypeError: not an integer; a bool is none.
+    """
+    if not isinstance(value, bool | Tensor):
+        try:
+            return operator.index(value)  # pyright: ignore[reportArgumentType] - refuses what is none
+        except TypeError:
+            pass
+    raise TypeError(f"{name} must be an integer, got {value!r}")
 
 
 def numbers(name: str, value: object) -> Tensor:
     """``value`` (a number, nested sequences or a tensor) as a new finite floating-point tensor without gradient.
 
     Raises:
-        TypeError: not numbers.
+        TypeError: not real numbers; bools are none.
         ValueError: some not finite, or ragged.
     """
-    if isinstance(value, bool | str):
-        raise TypeError(f"{name} must be numbers, got {value!r}")
     try:
         tensor = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value)
     except ValueError as error:
-        raise ValueError(f"{name} must have rows of equal length, got {value!r}") from error
+        raise ValueError(f"{name} must be finite numbers, in rows of equal length, got {value!r}") from error
     except (TypeError, RuntimeError) as error:
         raise TypeError(f"{name} must be numbers, got {value!r}") from error
+    if tensor.dtype == torch.bool or tensor.is_complex():
+        raise TypeError(f"{name} must be numbers, got {value!r}")
     if not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())
     if not bool(tensor.isfinite().all()):
@@ -53,29 +86,47 @@ def class_dim(scores: Tensor) -> int:
     return min(scores.dim() - 1, 1)
 
 
-def check(scores: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
+def check_tensor(name: str, value: object) -> None:
+    """Refuse (:class:`TypeError`) what isn't a tensor: a tuple, a list, an array, None."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+
+
+def check(scores: Tensor, target: Tensor, weight: Tensor | None = None, *, soft: bool = False) -> None:
     """Refuse scores, labels and class weights whose types or shapes don't fit; looks at no value.
 
+    Args:
+        scores: (N, C), (N, C, ...) or (C,).
+        target: int64 labels, or probabilities where ``soft`` says so.
+        weight: (C,) weight of each class.
+        soft: whether floating-point probabilities, shaped as ``scores``, are allowed as well.
+
     Raises:
-        TypeError: scores not floating point, labels not int64.
+        TypeError: not tensors, scores not floating point, labels not int64.
         ValueError: shapes that don't fit, fewer than two classes, an empty batch.
     """
+    check_tensor("scores", scores)
+    check_tensor("target", target)
     if not scores.is_floating_point():
         raise TypeError(f"scores must be floating point, got {scores.dtype}")
-    if target.dtype != torch.int64:
-        raise TypeError(f"labels must be int64, got {target.dtype}")
     if scores.dim() == 0:
         raise ValueError("scores must have a class dimension: (N, C), (N, C, ...) or (C,)")
-    dim = class_dim(scores)
-    if target.shape != scores.shape[:dim] + scores.shape[dim + 1 :]:
+    dim, shape = class_dim(scores), tuple(scores.shape)
+    labels_shape = scores.shape[:dim] + scores.shape[dim + 1 :]
+    if soft and target.is_floating_point() and target.shape != labels_shape:
+        if target.shape != scores.shape:
+            raise ValueError(f"probabilities must be shaped as scores {shape}, got {tuple(target.shape)}")
+    elif target.dtype != torch.int64:
+        other = f" (or probabilities shaped as scores {shape})" if soft else ""
+        raise TypeError(f"labels must be int64, got {target.dtype}{other}")
+    elif target.shape != labels_shape:
         raise ValueError(
-            f"labels must be shaped as scores {tuple(scores.shape)} without the class dimension {dim}, "
-            f"got {tuple(target.shape)}"
+            f"labels must be shaped as scores {shape} without the class dimension {dim}, got {tuple(target.shape)}"
         )
     if scores.shape[dim] < 2:
-        raise ValueError(f"scores must be over at least 2 classes, got {tuple(scores.shape)}")
-    if target.numel() == 0:
-        raise ValueError(f"the batch is empty: scores {tuple(scores.shape)}")
+        raise ValueError(f"scores must be over at least 2 classes, got {shape}")
+    if scores.numel() == 0:
+        raise ValueError(f"the batch is empty: scores {shape}")
     if weight is not None and weight.shape != (scores.shape[dim],):
         raise ValueError(
             f"weight must have one entry for each of {scores.shape[dim]} classes, got {tuple(weight.shape)}"

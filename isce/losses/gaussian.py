@@ -8,8 +8,9 @@ from typing import Literal, Unpack, get_args
 import torch
 from torch import Tensor, nn
 
-from isce.losses.base import Common, Objective, Reduction, example_weight, reduce, rows, true_score, widen
-from isce.losses.checks import check, class_dim, number
+from isce.losses.base import LossOptions, Objective
+from isce.losses.checks import check_tensor, class_dim, number
+from isce.losses.functional import Reduction, along_classes, expected_cross_entropy, table_rows, true_class, widen
 
 Covariance = Literal["identity", "diagonal"]
 
@@ -17,7 +18,8 @@ Covariance = Literal["identity", "diagonal"]
 class GaussianScores(nn.Module):
     """Scores s_k = -d_k - 1/2 log|S_k| with d_k = 1/2 (h - mu_k)^T S_k^-1 (h - mu_k): log-densities of class Gaussians.
 
-    The constant D/2 log(2 pi) is left out. Means start as Glorot-uniform weights, variances at 1. Memory is N x C x D.
+    The constant D/2 log(2 pi) is left out. Means start as Glorot-uniform weights, variances at 1. Memory is N x C x D:
+    ||h||^2 - 2 h mu + ||mu||^2 would need N x C, and loses to rounding what is left of a small distance.
 
     Args:
         embedding_dim: D.
@@ -34,16 +36,17 @@ class GaussianScores(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Scores (N, C) of embeddings (N, D), in float32 at least."""
+        check_tensor("embedding", embedding)
         squared = (widen(embedding).unsqueeze(-2) - self.means).square()
         if self.log_variance is None:
             return -squared.sum(-1) / 2
-        return -(squared * (-self.log_variance).exp()).sum(-1) / 2 - self.half_log_determinant()
+        return -(squared * (-widen(self.log_variance)).exp()).sum(-1) / 2 - self.half_log_determinant()
 
     def half_log_determinant(self) -> Tensor:
         """1/2 log|S_k| of each class (C,)."""
         if self.log_variance is None:
             return self.means.new_zeros(len(self.means))
-        return self.log_variance.sum(-1) / 2
+        return widen(self.log_variance).sum(-1) / 2
 
 
 class LargeMarginGaussianMixture(Objective):
@@ -63,7 +66,7 @@ class LargeMarginGaussianMixture(Objective):
         alpha: margin factor, at least 0.
         lam: weight of the likelihood, at least 0.
         covariance: ``identity`` or ``diagonal``.
-        **common: see :class:`~isce.losses.base.Objective`; smoothing acts on the cross-entropy alone.
+        **options: see :class:`~isce.losses.base.Objective`; smoothing acts on the cross-entropy alone.
 
     Raises:
         ValueError: a parameter out of range.
@@ -73,9 +76,9 @@ class LargeMarginGaussianMixture(Objective):
     name = "lgm"
 
     def __init__(
-        self, alpha: float = 0.3, lam: float = 0.1, covariance: Covariance = "identity", **common: Unpack[Common]
+        self, alpha: float = 0.3, lam: float = 0.1, covariance: Covariance = "identity", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(**common)
+        super().__init__(**options)
         if covariance not in get_args(Covariance):
             raise ValueError(f"covariance must be one of {', '.join(get_args(Covariance))}, got {covariance!r}")
         self.alpha = number("alpha", alpha, at_least=0)
@@ -90,19 +93,34 @@ class LargeMarginGaussianMixture(Objective):
         self._map = (scores,)
         return scores
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        check(scores, target, self.weight)
-        true = true_score(scores, target, self.ignore_index)
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        dim = class_dim(logits)
+        half_log_det = self._half_log_determinant()
+        weights = self._example_weights(logits, target)
+        if target.is_floating_point():
+            distance = -logits
+            if half_log_det is not None:
+                distance = distance - along_classes(half_log_det, logits)
+            changed = logits - self.alpha * distance
+            entropy = expected_cross_entropy(logits, changed, target, **self._options("none"))
+            losses = entropy - self.lam * (self._weighted(target, logits) * logits).sum(dim)
+            return self._reduce(losses, weights, target, reduction)
+        label = true_class(target, self.ignore_index)
+        true = logits.gather(dim, label.unsqueeze(dim)).squeeze(dim)
         distance = -true
-        row = target.masked_fill(target == self.ignore_index, 0)
-        if self.covariance == "diagonal":
-            if self._map is None:
-                raise RuntimeError("lgm with a learnt diagonal has no map yet: call score_map(...) first")
-            distance = distance - rows(self._map[0].half_log_determinant(), row)
-        dim = class_dim(scores)
-        logits = widen(scores).scatter_add(dim, row.unsqueeze(dim), -self.alpha * distance.unsqueeze(dim))
-        weight = example_weight(true, target, self.weight, self.ignore_index)
-        return reduce(self._cross_entropy(logits, target, "none") - self.lam * weight * true, weight, reduction)
+        if half_log_det is not None:
+            distance = distance - table_rows(half_log_det, label)
+        changed = logits.scatter_add(dim, label.unsqueeze(dim), -self.alpha * distance.unsqueeze(dim))
+        losses = self._cross_entropy(changed, target, "none") - self.lam * weights * true
+        return self._reduce(losses, weights, target, reduction)
+
+    def _half_log_determinant(self) -> Tensor | None:
+        """1/2 log|S_k| of each class (C,) by the map; None where it is 0."""
+        if self.covariance == "identity":
+            return None
+        if self._map is None:
+            raise RuntimeError("lgm with a learnt diagonal has no map yet: call score_map(...) first")
+        return self._map[0].half_log_determinant()
 
 
 def simplex(num_classes: int, embedding_dim: int) -> Tensor:
@@ -152,6 +170,7 @@ class SimplexScores(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Scores (N, C) of embeddings (N, D), in float32 at least."""
+        check_tensor("embedding", embedding)
         return -(widen(embedding).unsqueeze(-2) - self.centres).square().sum(-1)
 
 
@@ -166,7 +185,7 @@ class MaxMahalanobisCenter(Objective):
     Args:
         c_mm: norm of the centres, above 0; 10 is the paper's, 100 its larger one. The gradient grows with it, so a
             larger one wants a smaller step size.
-        **common: see :class:`~isce.losses.base.Objective`; ``label_smoothing`` is refused.
+        **options: see :class:`~isce.losses.base.Objective`; ``label_smoothing`` is refused.
 
     Raises:
         ValueError: a parameter out of range.
@@ -176,16 +195,20 @@ class MaxMahalanobisCenter(Objective):
     name = "mmc"
     exempt = MappingProxyType({"label_smoothing": "the loss is a distance to one centre, without a softmax to smooth"})
 
-    def __init__(self, c_mm: float = 10.0, **common: Unpack[Common]) -> None:
-        super().__init__(**common)
+    def __init__(self, c_mm: float = 10.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.c_mm = number("c_mm", c_mm, above=0)
 
     def score_map(self, embedding_dim: int, num_classes: int) -> SimplexScores:
         """A new map; it has nothing to learn."""
         return SimplexScores(embedding_dim, num_classes, self.c_mm)
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        check(scores, target, self.weight)
-        true = true_score(scores, target, self.ignore_index)
-        weight = example_weight(true, target, self.weight, self.ignore_index)
-        return reduce(-true / 2 * weight, weight, reduction)
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        weights = self._example_weights(logits, target)
+        dim = class_dim(logits)
+        if target.is_floating_point():
+            losses = (self._weighted(target, logits) * (-logits / 2)).sum(dim)
+        else:
+            index = true_class(target, self.ignore_index).unsqueeze(dim)
+            losses = -logits.gather(dim, index).squeeze(dim) / 2 * weights
+        return self._reduce(losses, weights, target, reduction)

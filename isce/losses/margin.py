@@ -1,4 +1,4 @@
-"""Losses that a user would compare with I-SCE: CosFace, ArcFace, label smoothing and logit squeezing."""
+"""Losses that a user would compare with I-SCE: CosFace, ArcFace and logit squeezing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.losses.base import Common, Objective, Reduction, example_weight, reduce, root, true_score, unit, widen
-from isce.losses.checks import class_dim, number
+from isce.losses.base import LossOptions, Objective
+from isce.losses.checks import check_tensor, class_dim, number
+from isce.losses.functional import Reduction, expected_cross_entropy, safe_sqrt, true_class, unit_vectors, widen
 
 
 class CosineScores(nn.Module):
@@ -29,15 +30,16 @@ class CosineScores(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Scores (N, C) in [-scale, scale] of embeddings (N, D), in float32 at least."""
+        check_tensor("embedding", embedding)
         with torch.autocast(embedding.device.type, enabled=False):
-            return self.scale * F.linear(unit(widen(embedding)), unit(self.weight))
+            return self.scale * F.linear(unit_vectors(widen(embedding)), unit_vectors(widen(self.weight)))
 
 
 class _Cosine(Objective):
     """Softmax cross-entropy of scaled cosines with a margin on the true class's."""
 
-    def __init__(self, scale: float, margin: float, **common: Unpack[Common]) -> None:
-        super().__init__(**common)
+    def __init__(self, scale: float, margin: float, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.scale = number("scale", scale, above=0)
         self.margin = number("margin", margin, at_least=0, at_most=math.pi / 2)
 
@@ -45,12 +47,19 @@ class _Cosine(Objective):
         """A new map with random class directions."""
         return CosineScores(embedding_dim, num_classes, self.scale)
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        cosine = true_score(scores, target, self.ignore_index) / self.scale
-        dim = class_dim(scores)
-        row = target.masked_fill(target == self.ignore_index, 0).unsqueeze(dim)
-        change = self.scale * (self._with_margin(cosine) - cosine).unsqueeze(dim)
-        return self._cross_entropy(widen(scores).scatter_add(dim, row, change), target, reduction)
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        if target.is_floating_point():
+            true_logits = logits + self._change(logits)
+            return expected_cross_entropy(logits, true_logits, target, **self._options(reduction))
+        dim = class_dim(logits)
+        index = true_class(target, self.ignore_index).unsqueeze(dim)
+        change = self._change(logits.gather(dim, index))
+        return self._cross_entropy(logits.scatter_add(dim, index, change), target, reduction)
+
+    def _change(self, true: Tensor) -> Tensor:
+        """What the margin adds to a logit of the true class."""
+        cosine = true / self.scale
+        return self.scale * (self._with_margin(cosine) - cosine)
 
     def _with_margin(self, cosine: Tensor) -> Tensor:
         raise NotImplementedError
@@ -66,13 +75,13 @@ class CosFace(_Cosine):
             taken here, for ten: above the paper's lower bound (C-1)/C log((C-1) P / (1-P)), 8.2 at P = 0.999. A
             larger scale wants a smaller step size, in proportion.
         margin: m, in [0, pi/2], in units of the cosine; the paper's is 0.35.
-        **common: see :class:`~isce.losses.base.Objective`.
+        **options: see :class:`~isce.losses.base.Objective`.
     """
 
     name = "cosface"
 
-    def __init__(self, scale: float = 10.0, margin: float = 0.35, **common: Unpack[Common]) -> None:
-        super().__init__(scale, margin, **common)
+    def __init__(self, scale: float = 10.0, margin: float = 0.35, **options: Unpack[LossOptions]) -> None:
+        super().__init__(scale, margin, **options)
 
     def _with_margin(self, cosine: Tensor) -> Tensor:
         return cosine - self.margin
@@ -91,39 +100,18 @@ class ArcFace(_Cosine):
         scale: s, above 0, also of the map from embedding to scores. The paper's is 64; 10 is taken here, as for
             :class:`CosFace`.
         margin: m, an angle in [0, pi/2], in radians; the paper's is 0.5.
-        **common: see :class:`~isce.losses.base.Objective`.
+        **options: see :class:`~isce.losses.base.Objective`.
     """
 
     name = "arcface"
 
-    def __init__(self, scale: float = 10.0, margin: float = 0.5, **common: Unpack[Common]) -> None:
-        super().__init__(scale, margin, **common)
+    def __init__(self, scale: float = 10.0, margin: float = 0.5, **options: Unpack[LossOptions]) -> None:
+        super().__init__(scale, margin, **options)
 
     def _with_margin(self, cosine: Tensor) -> Tensor:
         cos, sin = math.cos(self.margin), math.sin(self.margin)
-        turned = cosine * cos - root((1 - cosine.square()).clamp_min(0)) * sin
+        turned = cosine * cos - safe_sqrt((1 - cosine.square()).clamp_min(0)) * sin
         return torch.where(cosine > -cos, turned, cosine - self.margin * sin)
-
-
-class LabelSmoothingCrossEntropy(Objective):
-    """Softmax cross-entropy against labels smoothed as by Szegedy et al. (CVPR 2016, section 7).
-
-    The target is (1 - label_smoothing) onehot(y) + label_smoothing / C.
-
-    Matched attack: the margin of the raw scores.
-
-    Args:
-        label_smoothing: in [0, 1]; the paper's is 0.1.
-        **common: the others, see :class:`~isce.losses.base.Objective`.
-    """
-
-    name = "label-smoothing"
-
-    def __init__(self, **common: Unpack[Common]) -> None:
-        super().__init__(**(Common(label_smoothing=0.1) | common))
-
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        return self._cross_entropy(scores, target, reduction)
 
 
 class LogitSqueezing(Objective):
@@ -138,17 +126,17 @@ class LogitSqueezing(Objective):
 
     Args:
         lam: weight of the norm, at least 0.
-        **common: see :class:`~isce.losses.base.Objective`; smoothing acts on the cross-entropy alone.
+        **options: see :class:`~isce.losses.base.Objective`; smoothing acts on the cross-entropy alone.
     """
 
     name = "logit-squeezing"
 
-    def __init__(self, lam: float = 0.5, **common: Unpack[Common]) -> None:
-        super().__init__(**common)
+    def __init__(self, lam: float = 0.5, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.lam = number("lam", lam, at_least=0)
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        entropy = self._cross_entropy(scores, target, "none")
-        weight = example_weight(entropy, target, self.weight, self.ignore_index)
-        norm = root(widen(scores).square().sum(class_dim(scores)))
-        return reduce(entropy + self.lam * weight * norm, weight, reduction)
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        entropy = self._cross_entropy(logits, target, "none")
+        weights = self._example_weights(logits, target)
+        norm = safe_sqrt(logits.square().sum(class_dim(logits)))
+        return self._reduce(entropy + self.lam * weights * norm, weights, target, reduction)

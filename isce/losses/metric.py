@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.losses.base import Common, Objective, Reduction, example_weight, reduce, root, rows, unit, widen
+from isce.losses.base import LossOptions, Objective
 from isce.losses.checks import number
+from isce.losses.functional import Reduction, safe_sqrt, table_rows, true_class, unit_vectors, widen
 
 _TRAILING = "the term compares embeddings, one for each example: scores are (N, C)"
 _PAIRS = "the term compares the examples of a batch with each other, so an example alone has no loss of its own"
+_SOFT = "the term asks whether two examples are of one class, which probabilities don't say"
 
 
 class _Embedded(Objective):
@@ -21,15 +23,17 @@ class _Embedded(Objective):
 
     needs_embedding = True
 
-    def __init__(self, lam: float, **common: Unpack[Common]) -> None:
-        super().__init__(**common)
+    def __init__(self, lam: float, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.lam = number("lam", lam, at_least=0)
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        entropy = self._cross_entropy(scores, target, "none")
-        embedding = self._checked(embedding, target)
-        weight = example_weight(entropy, target, self.weight, self.ignore_index)
-        return reduce(entropy + self.lam * weight * self._term(embedding, target), weight, reduction)
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        entropy = self._cross_entropy(logits, target, "none")
+        ignored = (target == self.ignore_index).unsqueeze(-1)
+        # What an ignored example holds must reach no gradient either: 0 times NaN is NaN.
+        embedding = torch.where(ignored, 0.0, self._checked(embedding, target))
+        weights = self._example_weights(logits, target)
+        return self._reduce(entropy + self.lam * weights * self._term(embedding, target), weights, target, reduction)
 
     def _checked(self, embedding: Tensor | None, target: Tensor) -> Tensor:
         """The embedding in float32 at least."""
@@ -48,10 +52,7 @@ class _Embedded(Objective):
         raise NotImplementedError
 
     def _pairs(self, embedding: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Squared distances (N, N), whether two examples share a class, and whether they are two and the second counts.
-
-        Where the first is an ignored example its weight is 0.
-        """
+        """Squared distances (N, N), a mask of pairs of one class, and a mask of pairs i != j whose j isn't ignored."""
         if target.dim() != 1:
             raise ValueError(f"{self.name}: labels must be (N,), got {tuple(target.shape)}; {_PAIRS}")
         squared = (embedding.unsqueeze(1) - embedding.unsqueeze(0)).square().sum(-1)
@@ -74,19 +75,19 @@ class ContrastiveLoss(_Embedded):
     Args:
         margin: distance that embeddings of two classes should keep, above 0.
         lam: weight of the term, at least 0; the paper's is 0.05.
-        **common: see :class:`~isce.losses.base.Objective`.
+        **options: see :class:`~isce.losses.base.Objective`.
     """
 
     name = "contrastive"
-    exempt = MappingProxyType({"vmap": _PAIRS, "trailing": _TRAILING})
+    exempt = MappingProxyType({"vmap": _PAIRS, "trailing": _TRAILING, "soft": _SOFT})
 
-    def __init__(self, margin: float = 1.0, lam: float = 0.05, **common: Unpack[Common]) -> None:
-        super().__init__(lam, **common)
+    def __init__(self, margin: float = 1.0, lam: float = 0.05, **options: Unpack[LossOptions]) -> None:
+        super().__init__(lam, **options)
         self.margin = number("margin", margin, above=0)
 
     def _term(self, embedding: Tensor, target: Tensor) -> Tensor:
         squared, same, pair = self._pairs(embedding, target)
-        apart = F.relu(self.margin - root(squared)).square()
+        apart = F.relu(self.margin - safe_sqrt(squared)).square()
         loss = torch.where(same, squared, apart).masked_fill(~pair, 0.0) / 2
         return loss.sum(1) / pair.sum(1).clamp_min(1)
 
@@ -105,18 +106,18 @@ class TripletLoss(_Embedded):
     Args:
         margin: in squared distance on the unit sphere, above 0; the paper's is 0.2.
         lam: weight of the term, at least 0; 1 is ours (the paper trains the term alone).
-        **common: see :class:`~isce.losses.base.Objective`.
+        **options: see :class:`~isce.losses.base.Objective`.
     """
 
     name = "triplet"
-    exempt = MappingProxyType({"vmap": _PAIRS, "trailing": _TRAILING})
+    exempt = MappingProxyType({"vmap": _PAIRS, "trailing": _TRAILING, "soft": _SOFT})
 
-    def __init__(self, margin: float = 0.2, lam: float = 1.0, **common: Unpack[Common]) -> None:
-        super().__init__(lam, **common)
+    def __init__(self, margin: float = 0.2, lam: float = 1.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(lam, **options)
         self.margin = number("margin", margin, above=0)
 
     def _term(self, embedding: Tensor, target: Tensor) -> Tensor:
-        squared, same, pair = self._pairs(unit(embedding), target)
+        squared, same, pair = self._pairs(unit_vectors(embedding), target)
         negative = pair & ~same
         count = negative.sum(1, keepdim=True)
         ordered = squared.masked_fill(~negative, torch.inf).sort(1).values
@@ -133,23 +134,26 @@ class CenterLoss(_Embedded):
     The centres are a buffer that moves by the paper's own rule (its equation 4), not by gradient: after each call in
     training mode with gradients on, c_j loses alpha sum_i [y_i = j] (c_j - h_i) / (1 + sum_i [y_i = j]). So
     :meth:`per_example`, :meth:`matched` and evaluation never move them, and ``vmap`` is for :meth:`per_example` or
-    evaluation mode. They start at 0 (the paper doesn't say where). :meth:`score_map` makes them, anew at each call, and
-    comes before the first use or the loading of a state dict.
+    evaluation mode. Ignored examples and examples whose embedding isn't finite (an overflow in half precision, which a
+    gradient scaler skips) move no centre. The centres start at 0 (the paper doesn't say where). :meth:`score_map` makes
+    them, anew at each call, and comes before the first use or the loading of a state dict.
 
     Matched attack: the margin of the raw scores.
 
     Args:
         lam: weight of the term, at least 0; the paper's are 0.003 (faces) to 0.01.
         alpha: rate of the centres in [0, 1].
-        **common: see :class:`~isce.losses.base.Objective`.
+        **options: see :class:`~isce.losses.base.Objective`.
     """
 
     name = "center"
-    exempt = MappingProxyType({"trailing": _TRAILING})
+    exempt = MappingProxyType(
+        {"trailing": _TRAILING, "soft": "the centres are of one class each, and move by the count of its examples"}
+    )
     centres: Tensor | None
 
-    def __init__(self, lam: float = 0.003, alpha: float = 0.5, **common: Unpack[Common]) -> None:
-        super().__init__(lam, **common)
+    def __init__(self, lam: float = 0.003, alpha: float = 0.5, **options: Unpack[LossOptions]) -> None:
+        super().__init__(lam, **options)
         self.alpha = number("alpha", alpha, at_least=0, at_most=1)
         self.register_buffer("centres", None)
 
@@ -171,16 +175,20 @@ class CenterLoss(_Embedded):
             raise RuntimeError("center has no centres yet: call score_map(embedding_dim, num_classes) first")
         if self.centres.shape[1] != embedding.shape[-1]:
             raise ValueError(f"embedding must be (N, {self.centres.shape[1]}), got {tuple(embedding.shape)}")
-        return embedding - rows(self.centres, target.masked_fill(target == self.ignore_index, 0))
+        return embedding - table_rows(self.centres, true_class(target, self.ignore_index))
 
     def _term(self, embedding: Tensor, target: Tensor) -> Tensor:
         return self._offset(embedding, target).square().sum(-1) / 2
 
     @torch.no_grad()
     def _move(self, embedding: Tensor, target: Tensor) -> None:
+        """Move the centres; leave out ignored examples and those whose embedding isn't finite, as after an overflow."""
         offset = self._offset(embedding, target).reshape(-1, embedding.shape[-1])
         if self.centres is not None:
+            counted = (target.reshape(-1) != self.ignore_index) & offset.isfinite().all(1)
+            offset = torch.where(counted.unsqueeze(1), offset, 0.0)  # 0 times inf would reach every centre
             member = target.reshape(1, -1) == torch.arange(len(self.centres), device=target.device).unsqueeze(1)
-            member = (member & (target != self.ignore_index)).to(offset.dtype)
+            member = (member & counted).to(offset.dtype)
             with torch.autocast(target.device.type, enabled=False):
-                self.centres.add_(self.alpha * (member @ offset) / (1 + member.sum(1, keepdim=True)))
+                step = self.alpha * (member @ offset) / (1 + member.sum(1, keepdim=True))
+            self.centres.add_(torch.where(step.isfinite(), step, 0.0))  # a sum of finite values can overflow as well

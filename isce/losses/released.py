@@ -6,8 +6,9 @@ from typing import Unpack
 
 from torch import Tensor
 
-from isce.losses.base import Common, Objective, Reduction, cross_entropy, unit, widen
-from isce.losses.checks import check, class_dim, number
+from isce.losses.base import LossOptions, Objective
+from isce.losses.checks import check_tensor, class_dim, number
+from isce.losses.functional import Reduction, cross_entropy, loss_of_checked, unit_vectors, widen
 
 
 def released_outputs(logits: Tensor, inference: float = 0.1, scale: float = 1.0, clip: bool = True) -> Tensor:
@@ -27,8 +28,9 @@ def released_outputs(logits: Tensor, inference: float = 0.1, scale: float = 1.0,
         Shaped as ``logits``, with the same arg-max where ``inference`` >= 0 and ``scale`` >= 1 (unless the clip makes a
         tie, which needs t_p = 1).
     """
+    check_tensor("logits", logits)
     dim = class_dim(logits)
-    t = unit(widen(logits), dim)
+    t = unit_vectors(widen(logits), dim)
     predicted = logits.argmax(dim, keepdim=True)
     term = scale * (t.gather(dim, predicted) + inference)
     return t.scatter(dim, predicted, term.clamp(-1, 1) if clip else term)
@@ -53,7 +55,8 @@ def released_inference_softmax_cross_entropy(
 
     Args:
         logits: as in :func:`released_outputs`.
-        target: int64 labels, shaped as ``logits`` without the class dimension.
+        target: int64 labels, shaped as ``logits`` without the class dimension; or probabilities, shaped as ``logits``,
+            which the softmax of the outputs (these don't depend on the label) is compared with, as in torch.
         inference: as in :func:`released_outputs`.
         scale: as in :func:`released_outputs`.
         clip: as in :func:`released_outputs`.
@@ -67,17 +70,20 @@ def released_inference_softmax_cross_entropy(
 
     Raises:
         ValueError: shapes that don't fit, labels out of range, or an empty batch.
-        TypeError: logits not floating point or labels not int64.
+        TypeError: not tensors, logits not floating point, or labels not int64.
     """
-    check(logits, target)
-    return cross_entropy(
-        released_outputs(logits, inference, scale, clip),
-        target,
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(
+            released_outputs(logits, inference, scale, clip),
+            target,
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+
+    return loss_of_checked(loss, logits, target, weight, ignore_index)
 
 
 class ReleasedInferenceSoftmaxCrossEntropy(Objective):
@@ -93,7 +99,7 @@ class ReleasedInferenceSoftmaxCrossEntropy(Objective):
         inference: m, finite, in units of the normalised logit.
         scale: s, above 0.
         clip: whether the term is clipped to [-1, 1]; the script has a variant without, commented out.
-        **common: see :class:`~isce.losses.base.Objective`. For ``label_smoothing`` the smoothed label is compared with
+        **options: see :class:`~isce.losses.base.Objective`. For ``label_smoothing`` the smoothed label is compared with
             the softmax of the changed outputs.
 
     Raises:
@@ -103,23 +109,16 @@ class ReleasedInferenceSoftmaxCrossEntropy(Objective):
 
     name = "isce-released"
 
-    def __init__(self, inference: float = 0.1, scale: float = 1.0, clip: bool = True, **common: Unpack[Common]) -> None:
-        super().__init__(**common)
+    def __init__(
+        self, inference: float = 0.1, scale: float = 1.0, clip: bool = True, **options: Unpack[LossOptions]
+    ) -> None:
+        super().__init__(**options)
         if type(clip) is not bool:
             raise TypeError(f"clip must be True or False, got {clip!r}")
         self.inference = number("inference", inference)
         self.scale = number("scale", scale, above=0)
         self.clip = clip
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        return released_inference_softmax_cross_entropy(
-            scores,
-            target,
-            self.inference,
-            self.scale,
-            self.clip,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=reduction,
-            label_smoothing=self.label_smoothing,
-        )
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        outputs = released_outputs(logits, self.inference, self.scale, self.clip)
+        return self._cross_entropy(outputs, target, reduction)

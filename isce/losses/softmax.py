@@ -1,16 +1,25 @@
-"""Softmax cross-entropy (SCE) and the text reading of I-SCE: inference information as a term on a logit."""
+"""Softmax cross-entropy (SCE), with smoothed labels too, and the text reading of I-SCE: a term on a logit."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from isce.losses.base import Common, Objective, Reduction, cross_entropy, rows, widen
-from isce.losses.checks import check, class_dim, number, numbers
+from isce.losses.base import LossOptions, Objective
+from isce.losses.checks import class_dim, number, numbers
+from isce.losses.functional import (
+    CallOptions,
+    Reduction,
+    along_classes,
+    cross_entropy,
+    expected_cross_entropy,
+    loss_of_checked,
+    reduce_losses,
+    table_rows,
+)
 
 
 def inference_softmax_cross_entropy(
@@ -32,7 +41,10 @@ def inference_softmax_cross_entropy(
 
     Args:
         logits: (N, C), (N, C, ...) or (C,), floating point; half precision is computed in float32.
-        target: int64 labels, shaped as ``logits`` without the class dimension.
+        target: int64 labels, shaped as ``logits`` without the class dimension; or probabilities p, shaped as
+            ``logits``. The loss is then sum_k p_k L_m(z, k), the expected loss of a label drawn from p: linear in p as
+            torch's, equal to torch's at m = 0, and for a mixup of two labels the mix of their losses, as in the mixup
+            paper's code (Zhang et al., ICLR 2018). A (C, C) ``inference`` then takes memory N x C x C.
         inference: the inference information m, in units of a logit. A number or a tensor (); (C,) with one m for each
             true class; or (C, C) with one m[y, k] for each pair, added to z_k where k != y (the diagonal isn't used).
             Positive asks for a margin, negative makes a correct prediction cheaper. A tensor may require gradients.
@@ -46,58 +58,105 @@ def inference_softmax_cross_entropy(
         A scalar, or the shape of ``target`` where ``reduction`` is ``none``; float32 for half-precision logits.
 
     Raises:
-        ValueError: shapes that don't fit, labels out of range, an empty batch, or a number that isn't finite.
-        TypeError: logits not floating point or labels not int64.
+        ValueError: shapes that don't fit, labels out of range, an empty batch, or a number (not a tensor, which isn't
+            looked at) that isn't finite.
+        TypeError: not tensors, logits not floating point, or labels not int64.
     """
-    check(logits, target)
-    return cross_entropy(
-        _with_inference(widen(logits), target, inference),
-        target,
-        weight=weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        return _inference_loss(
+            logits,
+            target,
+            inference,
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+
+    return loss_of_checked(loss, logits, target, weight, ignore_index)
 
 
-def _with_inference(logits: Tensor, target: Tensor, inference: float | Tensor) -> Tensor:
-    """The logits with the inference information on them."""
+def _inference_loss(
+    logits: Tensor, target: Tensor, inference: float | Tensor, **options: Unpack[CallOptions]
+) -> Tensor:
+    """I-SCE of checked logits; see :func:`inference_softmax_cross_entropy`."""
     dim = class_dim(logits)
     classes = logits.shape[dim]
-    # Brings ignored labels into range; a label that is out of range is refused by the cross-entropy that follows.
-    row = target.clamp(0, classes - 1)
-    index = row.unsqueeze(dim)
-    if not isinstance(inference, Tensor):
-        if not torch.compiler.is_compiling() and not math.isfinite(inference):
-            raise ValueError(f"inference must be finite, got {inference}")
-        return logits.scatter_add(dim, index, logits.new_full(index.shape, -inference))
-    m = inference.to(logits)
-    if m.dim() == 0:
-        return logits.scatter_add(dim, index, (-m).expand(index.shape))
-    if m.dim() > 2 or any(size != classes for size in m.shape):
-        raise ValueError(f"inference must be (), ({classes},) or ({classes}, {classes}), got {tuple(m.shape)}")
-    if m.dim() == 1:
-        return logits.scatter_add(dim, index, -m[index])
-    pairs = m.masked_fill(torch.eye(classes, dtype=torch.bool, device=m.device), 0.0)
-    return logits + rows(pairs, row).movedim(-1, dim)
+    m = inference
+    if isinstance(m, Tensor):
+        if m.dim() > 2 or any(size != classes for size in m.shape):
+            raise ValueError(f"inference must be (), ({classes},) or ({classes}, {classes}), got {tuple(m.shape)}")
+        if m.dim() == 2:
+            return _pairs_loss(logits, target, m, **options)
+        m = m.to(logits)
+    elif not torch.compiler.is_compiling():
+        m = number("inference", m)
+    if target.is_floating_point():
+        term = along_classes(m, logits) if isinstance(m, Tensor) and m.dim() else m
+        return expected_cross_entropy(logits, logits - term, target, **options)
+    index = _in_range(target, classes).unsqueeze(dim)
+    if isinstance(m, Tensor):
+        term = -m[index] if m.dim() else (-m).expand(index.shape)
+    else:
+        term = logits.new_full(index.shape, -m)
+    return cross_entropy(logits.scatter_add(dim, index, term), target, **options)
+
+
+def _pairs_loss(logits: Tensor, target: Tensor, m: Tensor, **options: Unpack[CallOptions]) -> Tensor:
+    """I-SCE of checked logits with one m for each pair of classes."""
+    dim = class_dim(logits)
+    classes = logits.shape[dim]
+    if not target.is_floating_point():
+        label = _in_range(target, classes)
+        rows = table_rows(m.to(logits.device), label).to(logits)  # the whole matrix may be large
+        rows = rows.scatter(-1, label.unsqueeze(-1), 0.0)
+        return cross_entropy(logits + rows.movedim(-1, dim), target, **options)
+    # The loss of every label, then its mean by the probabilities.
+    pairs = m.to(logits).masked_fill(torch.eye(classes, dtype=torch.bool, device=logits.device), 0.0)
+    changed = (logits.movedim(dim, -1).unsqueeze(-2) + pairs).reshape(-1, classes)
+    labels = torch.arange(classes, device=logits.device).repeat(len(changed) // classes)
+    losses = cross_entropy(changed, labels, **{**options, "reduction": "none"})
+    probabilities = target.movedim(dim, -1)
+    return reduce_losses((probabilities * losses.reshape(probabilities.shape)).sum(-1), options["reduction"])
+
+
+def _in_range(target: Tensor, classes: int) -> Tensor:
+    """Labels with ignored ones brought into range; any other that is out of range fails in the cross-entropy."""
+    return target.clamp(0, classes - 1)
 
 
 class SoftmaxCrossEntropy(Objective):
-    """Softmax cross-entropy, the baseline: :class:`torch.nn.CrossEntropyLoss` on int64 labels.
+    """Softmax cross-entropy, the baseline: :class:`torch.nn.CrossEntropyLoss`, for labels and for probabilities.
 
     Matched attack: the margin of the raw scores (the default of every objective).
 
     Args:
-        **common: see :class:`~isce.losses.base.Objective`.
+        **options: see :class:`~isce.losses.base.Objective`.
     """
 
     name = "sce"
 
-    def __init__(self, **common: Unpack[Common]) -> None:
-        super().__init__(**common)
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        return self._cross_entropy(logits, target, reduction)
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        return self._cross_entropy(scores, target, reduction)
+
+class LabelSmoothingCrossEntropy(SoftmaxCrossEntropy):
+    """Softmax cross-entropy against labels smoothed as by Szegedy et al. (CVPR 2016, section 7).
+
+    The target is (1 - label_smoothing) onehot(y) + label_smoothing / C.
+
+    Matched attack: the margin of the raw scores.
+
+    Args:
+        label_smoothing: in [0, 1]; the paper's is 0.1.
+        **options: the others, see :class:`~isce.losses.base.Objective`.
+    """
+
+    name = "label-smoothing"
+
+    def __init__(self, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**(LossOptions(label_smoothing=0.1) | options))
 
 
 class InferenceSoftmaxCrossEntropy(Objective):
@@ -113,7 +172,7 @@ class InferenceSoftmaxCrossEntropy(Objective):
         inference: m, a number, (C,) or (C, C), in units of a logit, finite. A number stays a number (the fastest form);
             a vector or matrix is a buffer, saved in the state dict, the diagonal of a matrix set to 0. The default 2
             covers moves of each logit by up to 1.
-        **common: see :class:`~isce.losses.base.Objective`. For ``label_smoothing`` the smoothed label is compared with
+        **options: see :class:`~isce.losses.base.Objective`. For ``label_smoothing`` the smoothed label is compared with
             the softmax of the logits after the term.
 
     Raises:
@@ -125,9 +184,11 @@ class InferenceSoftmaxCrossEntropy(Objective):
     inference: float | Tensor
 
     def __init__(
-        self, inference: float | Sequence[float] | Sequence[Sequence[float]] | Tensor = 2.0, **common: Unpack[Common]
+        self,
+        inference: float | Sequence[float] | Sequence[Sequence[float]] | Tensor = 2.0,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(**common)
+        super().__init__(**options)
         m = numbers("inference", inference)
         if m.dim() > 2 or (m.dim() and (m.shape[0] < 2 or len(set(m.shape)) > 1)):
             raise ValueError(f"inference must be a number, (C,) or (C, C), got shape {tuple(m.shape)}")
@@ -136,13 +197,5 @@ class InferenceSoftmaxCrossEntropy(Objective):
             return
         self.register_buffer("inference", m.fill_diagonal_(0.0) if m.dim() == 2 else m)
 
-    def _loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        return inference_softmax_cross_entropy(
-            scores,
-            target,
-            self.inference,
-            weight=self.weight,
-            ignore_index=self.ignore_index,
-            reduction=reduction,
-            label_smoothing=self.label_smoothing,
-        )
+    def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+        return _inference_loss(logits, target, self.inference, **self._options(reduction))

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from isce.losses.base import check
+from isce.losses.checks import check
 
 
 def check_scores(scores: Tensor, target: Tensor) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 
+from isce.losses.checks import integer, known
 from isce.models.base import Backbone, Classifier, Shape
 from isce.models.resnet import PreActivationResNet, ResNet18
 from isce.models.shallow import LeNet, SmallCNN
@@ -26,12 +28,12 @@ __all__ = [
     "names",
 ]
 
-_PLAIN: dict[str, Callable[..., Backbone]] = {"lenet": LeNet, "small-cnn": SmallCNN}
-_NORMALISED: dict[str, Callable[..., Backbone]] = {
+_NETWORKS: dict[str, Callable[..., Backbone]] = {
+    "lenet": LeNet,
     "resnet-18": ResNet18,
+    "small-cnn": SmallCNN,
     **{f"preact-resnet-{depth}": partial(PreActivationResNet, depth) for depth in (20, 32, 110)},
 }
-_NETWORKS = _PLAIN | _NORMALISED
 
 
 def names() -> list[str]:
@@ -45,17 +47,16 @@ def family(name: str) -> str:
     Raises:
         ValueError: unknown name.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"unknown network {name!r}; known: {', '.join(names())}")
-    network = _NETWORKS[name]
+    network = known("network", name, _NETWORKS)
     holder = network.func if isinstance(network, partial) else network
     return holder.__module__.rpartition(".")[2]
 
 
 def check_batch_statistics(name: str) -> None:
     """Refuse a network without batch normalisation (:class:`ValueError`)."""
-    if name not in _NORMALISED:
-        allowed = ", ".join(sorted(_NORMALISED))
+    normalised = [key for key in names() if "batch_statistics" in signature(_NETWORKS[key]).parameters]
+    if name not in normalised:
+        allowed = ", ".join(normalised)
         raise ValueError(f"batch_statistics needs a network with batch normalisation ({allowed}), got {name!r}")
 
 
@@ -68,7 +69,7 @@ def build(
     embedding_dim: int | None = None,
     batch_statistics: bool = False,
 ) -> Backbone:
-    """A new backbone with random weights (from torch's global generator, as torch's layers draw them).
+    """Build a backbone with random weights (from torch's global generator, as torch's layers draw them).
 
     Args:
         name: one of :func:`names`.
@@ -80,11 +81,12 @@ def build(
 
     Raises:
         ValueError: unknown name, or parameters that the network can't take.
+        TypeError: parameters that are no numbers.
     """
-    family(name)  # refuses an unknown name
-    if embedding_dim is not None and embedding_dim < 1:
+    network = known("network", name, _NETWORKS)
+    if embedding_dim is not None and integer("embedding_dim", embedding_dim) < 1:
         raise ValueError(f"embedding_dim must be at least 1 or None, got {embedding_dim}")
     if not batch_statistics:
-        return _NETWORKS[name](input_shape, mean, std, embedding_dim)
+        return network(input_shape, mean, std, embedding_dim)
     check_batch_statistics(name)
-    return _NORMALISED[name](input_shape, mean, std, embedding_dim, batch_statistics)
+    return network(input_shape, mean, std, embedding_dim, batch_statistics)

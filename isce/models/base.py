@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isce.losses.checks import check_tensor, integer, numbers
+
 Shape = tuple[int, int, int]
 
 
 class Backbone(nn.Module):
     """Base of all networks: images in [0, 1] to embeddings, normalised before the first layer.
 
-    Subclasses set :attr:`embedding_dim` and implement :meth:`features`. The normalisation is by channel, or that of the
-    released script after :meth:`normalise_as_released`.
+    A subclass sets its layers with :meth:`_set_layers`, or implements :meth:`features` and sets :attr:`embedding_dim`.
+    The normalisation is by channel, or that of the released script after :meth:`normalise_as_released`.
 
     Args:
         input_shape: channels, height and width of an image.
@@ -26,23 +28,27 @@ class Backbone(nn.Module):
 
     Raises:
         ValueError: ``input_shape``, ``mean`` and ``std`` don't fit together or are out of range.
+        TypeError: not numbers.
     """
 
     embedding_dim: int
+    layers: nn.Sequential
+    embed: nn.Module
 
     def __init__(self, input_shape: Shape, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         if len(input_shape) != 3 or min(input_shape) < 1:
             raise ValueError(f"input_shape must be 3 positive numbers (channels, height, width), got {input_shape}")
-        for name, values in (("mean", mean), ("std", std)):
-            if len(values) != input_shape[0] or not all(0 <= v <= 1 for v in values):
-                raise ValueError(f"{name} must be {input_shape[0]} numbers in [0, 1], one a channel, got {values}")
-        self.input_shape = input_shape
+        channels, height, width = (integer("each size of input_shape", size) for size in input_shape)
+        self.input_shape: Shape = channels, height, width
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
-        divisor = [value if value > 0 else 1.0 for value in std]
-        self.register_buffer("std", torch.tensor(divisor, dtype=torch.float32).reshape(-1, 1, 1))
+        for name, values in (("mean", mean), ("std", std)):
+            found = numbers(name, values).float()
+            if found.shape != (channels,) or not bool(((found >= 0) & (found <= 1)).all()):
+                raise ValueError(f"{name} must be {channels} numbers in [0, 1], one a channel, got {values}")
+            self.register_buffer(name, found.reshape(-1, 1, 1))
+        self.std[self.std == 0] = 1.0
         self.mean_image: Tensor | None
         self.register_buffer("mean_image", None)
 
@@ -65,9 +71,15 @@ class Backbone(nn.Module):
         # The floor comes before the root, whose gradient at 0 is infinite.
         return centred / variance.clamp(min=1 / math.prod(self.input_shape)).sqrt()
 
+    def _set_layers(self, layers: Sequence[nn.Module], width: int, embedding_dim: int | None) -> None:
+        """Set the layers, which end with ``width`` values, then a linear layer to ``embedding_dim`` values if asked."""
+        self.layers = nn.Sequential(*layers)
+        self.embed = nn.Identity() if embedding_dim is None else nn.Linear(width, embedding_dim)
+        self.embedding_dim = width if embedding_dim is None else embedding_dim
+
     def features(self, x: Tensor) -> Tensor:
         """Embeddings (N, embedding_dim) of normalised images (N, C, H, W)."""
-        raise NotImplementedError
+        return self.embed(self.layers(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings of images.
@@ -79,9 +91,10 @@ class Backbone(nn.Module):
             Embeddings (N, embedding_dim).
 
         Raises:
-            TypeError: ``x`` isn't floating point.
+            TypeError: ``x`` isn't a tensor, or isn't floating point.
             ValueError: ``x`` has another shape than the network was built for.
         """
+        check_tensor("images", x)
         if not x.is_floating_point():
             raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
         if x.dim() != 4 or tuple(x.shape[1:]) != self.input_shape:

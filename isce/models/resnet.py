@@ -68,7 +68,7 @@ class PreActivationResNet(Backbone):
         batch_statistics: bool = False,
     ) -> None:
         super().__init__(input_shape, mean, std)
-        channels, height, width = input_shape
+        channels, height, width = self.input_shape
         if height % 4 or width % 4:
             raise ValueError(f"a pre-activation ResNet needs sides that are multiples of 4, got {height}x{width}")
         blocks, rest = divmod(depth - 2, 6)
@@ -82,14 +82,8 @@ class PreActivationResNet(Backbone):
                 layers.append(PreActivationBlock(before, out, first=first, batch_statistics=batch_statistics))
                 before = out
         layers += [BatchNorm(before, batch_statistics), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        self.layers = nn.Sequential(*layers)
-        self.embedding_dim = before if embedding_dim is None else embedding_dim
-        self.embed = nn.Identity() if embedding_dim is None else nn.Linear(before, embedding_dim)
+        self._set_layers(layers, before, embedding_dim)
         _initialise(self)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Embeddings (N, embedding_dim) of normalised images."""
-        return self.embed(self.layers(x))
 
 
 class BasicBlock(nn.Module):
@@ -140,20 +134,14 @@ class ResNet18(Backbone):
         batch_statistics: bool = False,
     ) -> None:
         super().__init__(input_shape, mean, std)
-        layers: list[nn.Module] = [_conv(input_shape[0], 64, 1), BatchNorm(64, batch_statistics), nn.ReLU()]
+        layers: list[nn.Module] = [_conv(self.input_shape[0], 64, 1), BatchNorm(64, batch_statistics), nn.ReLU()]
         before = 64
         for out in (64, 128, 256, 512):
             layers.append(BasicBlock(before, out, 1 if out == 64 else 2, batch_statistics))
             layers.append(BasicBlock(out, out, 1, batch_statistics))
             before = out
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.embedding_dim = before if embedding_dim is None else embedding_dim
-        self.embed = nn.Identity() if embedding_dim is None else nn.Linear(before, embedding_dim)
+        self._set_layers([*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()], before, embedding_dim)
         _initialise(self)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Embeddings (N, embedding_dim) of normalised images."""
-        return self.embed(self.layers(x))
 
 
 def _initialise(network: nn.Module) -> None:

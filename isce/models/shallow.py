@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from isce.models.base import Backbone, Shape
 
@@ -31,7 +31,7 @@ class SmallCNN(Backbone):
         self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
     ) -> None:
         super().__init__(input_shape, mean, std)
-        channels, height, width = input_shape
+        channels, height, width = self.input_shape
         if min(height, width) < 4:
             raise ValueError(f"small-cnn needs images of at least 4x4, got {height}x{width}")
         layers: list[nn.Module] = []
@@ -42,13 +42,9 @@ class SmallCNN(Backbone):
                 height, width = height // 2, width // 2
             layers.append(nn.ReLU())
             channels = out
-        self.layers = nn.Sequential(*layers, nn.Flatten())
-        self.embedding_dim = 128 if embedding_dim is None else embedding_dim
-        self.embed = nn.Linear(channels * height * width, self.embedding_dim)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Embeddings (N, embedding_dim) of normalised images."""
-        return self.embed(self.layers(x))
+        self._set_layers(
+            [*layers, nn.Flatten()], channels * height * width, 128 if embedding_dim is None else embedding_dim
+        )
 
 
 class LeNet(Backbone):
@@ -71,11 +67,11 @@ class LeNet(Backbone):
         self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
     ) -> None:
         super().__init__(input_shape, mean, std)
-        channels, height, width = input_shape
+        channels, height, width = self.input_shape
         if min(height, width) < 12:
             raise ValueError(f"lenet needs images of at least 12x12, got {height}x{width}")
         inside = (height // 2 - 4) // 2 * ((width // 2 - 4) // 2)
-        self.layers = nn.Sequential(
+        layers = [
             nn.Conv2d(channels, 6, 5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(2),
@@ -87,10 +83,5 @@ class LeNet(Backbone):
             nn.ReLU(),
             nn.Linear(120, 84),
             nn.ReLU(),
-        )
-        self.embedding_dim = 84 if embedding_dim is None else embedding_dim
-        self.embed = nn.Identity() if embedding_dim is None else nn.Linear(84, embedding_dim)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Embeddings (N, embedding_dim) of normalised images."""
-        return self.embed(self.layers(x))
+        ]
+        self._set_layers(layers, 84, embedding_dim)

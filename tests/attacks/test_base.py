@@ -159,7 +159,7 @@ def test_verify_replaces_what_is_outside_or_not_finite_and_judges_the_rest():
     model = _Sum(bad=0.5)
     problem = Problem(model, build("sce"), x, y, torch.arange(4), Threat("linf", 0.2), 0, model(x), best=x)
     points = torch.tensor([[0.6, 0.6], [0.7, 0.7], [math.nan, 0.6], [0.5, 0.6]]).view(4, 1, 1, 2)
-    held, success, _, rejected = verify(problem, points)
+    held, success, _, _, rejected = verify(problem, points)
     assert success.tolist() == [True, False, False, False]
     assert rejected.tolist() == [False, True, True, True]  # good; outside; NaN; scores not finite
     assert torch.equal(held[1:], x[1:])

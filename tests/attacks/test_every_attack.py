@@ -26,7 +26,7 @@ SPECS = [
     AttackSpec(attack="pgd", steps=5),
     AttackSpec(attack="pgd", steps=5, restarts=2, objective="matched"),
     *(AttackSpec(attack="matched", steps=5, restarts=3, objective=o) for o in attacks.about("matched").objectives),
-    AttackSpec(attack="search", objective="margin", steps=30, restarts=2),
+    AttackSpec(attack="search", objective="margin", steps=100, restarts=2),
 ]
 SLOW = [
     AttackSpec(attack="fgsm", targeted=True),
@@ -87,7 +87,6 @@ def test_the_result_is_inside_and_success_is_what_a_fresh_forward_says(target, s
         wrong = target.classifier(result.adversarial).argmax(1) != y
         clean_wrong = target.classifier(x).argmax(1) != y
     assert torch.equal(result.success, wrong)
-    assert (result.success & ~clean_wrong).any()
     assert (result.hit <= result.success).all()
     assert spec.targeted or not result.hit.any()
     assert not result.rejected.any()
@@ -95,6 +94,32 @@ def test_the_result_is_inside_and_success_is_what_a_fresh_forward_says(target, s
     assert torch.equal(result.first_success == 0, clean_wrong | (result.success & (result.first_success == 0)))
     assert (result.first_success <= spec.steps * spec.restarts).all()
     assert (result.success | ~result.last_success).all()  # the best point is at least as good as the last
+
+
+class _OnePixel(nn.Module):
+    """Class 0 until the weighted sum of pixels exceeds 2.6; one pixel weighs more than the others together."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        weights = torch.full((1, 1, 4, 4), 0.2)
+        weights[..., 1, 2] = 10
+        self.weights = nn.Parameter(weights)
+        self.classes = classes
+
+    def forward(self, x):
+        over = (x * self.weights).flatten(1).sum(1) - 2.6
+        return torch.stack([-over, over, 0.5 * over, 0.25 * over], 1)[:, : self.classes]
+
+
+@pytest.mark.parametrize(("spec", "threat"), CASES, ids=label)
+def test_what_is_near_is_broken(spec, threat):
+    """Grey images whose weightiest pixel is black: a third of each eps is enough."""
+    x, y = torch.full((2, 1, 4, 4), 0.6), torch.zeros(2, dtype=torch.int64)
+    x[:, 0, 1, 2] = torch.tensor([0.02, 0.04])
+    model, objective = _OnePixel(2 if spec.targeted else 4), build("sce")
+    assert torch.equal(model(x).argmax(1), y)
+    source = (model, objective) if spec.source else None
+    assert run(spec, model, objective, x, y, threat, seed=0, source=source).success.all()
 
 
 @pytest.mark.parametrize(("spec", "threat"), FIRST.values(), ids=label)
@@ -316,13 +341,12 @@ def test_labels_tell_rows_apart():
     assert AttackSpec(attack="transfer", steps=5, source=source).label == "transfer5-training-from-sce-s1"
 
 
-@pytest.mark.parametrize("threat", THREATS, ids=label)
-def test_autoattack_goes_after_as_many_classes_as_there_are(threat):
+def test_autoattack_goes_after_as_many_classes_as_there_are():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 4)).eval()
-    x = torch.rand(12, 1, 8, 8)
+    x, threat = torch.rand(12, 1, 8, 8), THREATS[0]
     y = model(x).argmax(1)
     result = run(AttackSpec(attack="autoattack"), model, build("sce"), x, y, threat, seed=0)
     ours = AttackSpec(attack="matched", objective="margin", steps=100, restarts=3)
     found = run(ours, model, build("sce"), x, y, threat, seed=0).success
-    assert 0 < int(result.success.sum()) <= int(found.sum())
+    assert 0 < int(result.success.sum()) <= int(found.sum()) < 12

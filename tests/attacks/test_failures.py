@@ -1,4 +1,4 @@
-"""A third-party attack that fails is a flagged row, not a lost evaluation; ours ends it."""
+"""A third-party attack that fails is a flagged row without accuracy; what fails of ours ends the evaluation."""
 
 from __future__ import annotations
 
@@ -8,40 +8,247 @@ import time
 import numpy as np
 import pytest
 import torch
+from foreign import of_package
 
-from isce import attacks
+from isce import attacks, compat
 from isce.attacks import gradient, matched
-from isce.evaluation import evaluate, job, outcome_flags
+from isce.evaluation import Evaluation, Outcome, evaluate, examples, job, outcome_flags, red_flags
 from isce.losses import build
 from isce.suites import AttackParameters, AttackSpec, Suite
 
 PGD = {"attack": "pgd", "steps": 5, "objective": "matched"}
 
 
-def figures(target, monkeypatch, fake, rows=(PGD, {"attack": "bim", "steps": 5}), **changes):
-    monkeypatch.setattr(gradient, "pgd", fake)
+FGSM = {"attack": "fgsm"}
+IN_THE_PACKAGE = ZeroDivisionError("in the package")
+
+
+@pytest.fixture
+def fails_at(monkeypatch):
+    """Make advertorch's loop, which BIM and PGD share, raise in these of its calls, with what is in its closure."""
+    module = compat.import_advertorch().attacks.iterative_projected_gradient
+
+    def plant(*numbers, error=IN_THE_PACKAGE):
+        real, calls = module.perturb_iterative, []
+
+        def fails(*args, **named):
+            calls.append(1)
+            if not numbers or len(calls) in numbers:
+                raise error
+            return real(*args, **named)
+
+        monkeypatch.setattr(module, "perturb_iterative", of_package(fails))
+        return calls
+
+    return plant
+
+
+def figures(target, monkeypatch=None, fake=None, rows=(PGD, FGSM), classifier=None, **changes):
+    if monkeypatch is not None:
+        monkeypatch.setattr(gradient, "pgd", fake)
     suite = Suite(name="s", rows=[AttackSpec(**row) for row in rows])
     parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.15], batch_size=15, **changes)
-    found = evaluate(target.classifier, build("sce"), target.x, target.y, parameters, progress=False)
+    args = (classifier or target.classifier, build("sce"), target.x, target.y, parameters)
+    found = evaluate(*args, progress=False)
     return found, found.figures()["threats"]["linf@0.15"]["attacks"]
 
 
-def test_one_that_raises_keeps_what_it_broke(target, monkeypatch):
-    real = gradient.pgd
+NONE = dict.fromkeys(("accuracy", "correct", "low", "high"))
 
-    def fails_in_the_second_batch(spec, problem, restart):
-        if 20 in problem.index.tolist():
-            raise ZeroDivisionError("at 20")
-        return real(spec, problem, restart)
 
-    found, rows = figures(target, monkeypatch, fails_in_the_second_batch)
-    pgd, bim = rows["pgd5-matched"], rows["bim5-training"]
-    assert pgd["error"] == "ZeroDivisionError: at 20"
-    assert 0 < pgd["attacked"] < bim["attacked"] == int(found.clean.sum())
-    assert not found.outcomes["linf@0.15"]["pgd5-matched"].broken[15:30].any()
-    assert found.outcomes["linf@0.15"]["pgd5-matched"].broken[30:].any()
-    assert "error" not in bim
-    assert outcome_flags(found.figures())["attack-failed"] == "pgd5-matched linf@0.15: ZeroDivisionError: at 20"
+def test_one_that_raises_keeps_what_it_broke_and_has_no_accuracy(target, fails_at):
+    fails_at(2)
+    found, rows = figures(target)
+    pgd, fgsm = rows["pgd5-matched"], rows["fgsm-training"]
+    lost = int(found.clean[15:30].sum())
+    assert pgd["error"] == "ZeroDivisionError: in the package"
+    assert pgd | NONE | {"last_accuracy": None} == pgd
+    assert pgd["why"] == f"pgd5-matched: ZeroDivisionError: in the package (no outcome for {lost} of 40 images)"
+    assert 0 < pgd["attacked"] < fgsm["attacked"] == int(found.clean.sum())
+    outcome = found.outcomes["linf@0.15"]["pgd5-matched"]
+    assert not outcome.broken[15:30].any()
+    assert not found.robust("linf@0.15", "pgd5-matched")[15:30].any()
+    assert outcome.broken[30:].any()
+    assert set(fgsm).isdisjoint({"error", "why"})
+    assert (
+        outcome_flags(found.figures())["attack-failed"] == "pgd5-matched linf@0.15: ZeroDivisionError: in the package"
+    )
+
+
+def outcome(asked, attacked, broken=(), rejected=(), survivors=False) -> Outcome:
+    """An outcome on four images, by their places."""
+
+    def mask(places):
+        return np.isin(np.arange(4), places)
+
+    given = (asked, attacked, broken, rejected, broken, ())
+    return Outcome(*map(mask, given), first_success=np.full(4, -1), survivors=survivors)
+
+
+ALL = (0, 1, 2, 3)
+#: Rows on four images of which the last is misclassified anyway; accuracy of each row, then the worst case.
+KNOWN = {
+    "all attacked": ([outcome(ALL, (0, 1, 2), (0,))], [0.5], 0.5),
+    "one not attacked": ([outcome(ALL, (0, 1), (0,))], [None], None),
+    "one rejected": ([outcome(ALL, (0, 1, 2), (0,), (1,))], [None], None),
+    "rejected once, broken once": ([outcome(ALL, (0, 1, 2), (0,), (0,))], [0.5], 0.5),
+    "misclassified anyway": ([outcome(ALL, (0, 1, 2))], [0.75], 0.75),
+    "another row broke it": ([outcome(ALL, (0, 1)), outcome(ALL, (0, 1, 2), (2,))], [None, 0.5], 0.5),
+    "another row did not": ([outcome(ALL, (0, 1)), outcome(ALL, (0, 1, 2), (0,))], [None, 0.5], None),
+    "survivors need no others": (
+        [outcome(ALL, (0, 1, 2), (0,)), outcome(ALL, (1, 2), survivors=True)],
+        [0.5, 0.5],
+        0.5,
+    ),
+    "survivors after a loss": ([outcome(ALL, (0, 1)), outcome(ALL, (0, 1, 2), survivors=True)], [None, None], None),
+    "survivors mend a loss": ([outcome(ALL, (0, 1)), outcome(ALL, ALL, (2,), survivors=True)], [None, 0.5], 0.5),
+    "a part, known": ([outcome(ALL, (0, 1, 2)), outcome((0, 1), (0, 1))], [0.75, 1.0], 0.75),
+    "a part, lost": ([outcome(ALL, (0, 1, 2)), outcome((0, 1), (0,))], [0.75, None], None),
+    "a part, lost, then broken": (
+        [outcome((0, 1), (0,)), outcome(ALL, (0, 1, 2), (1,))],
+        [None, 0.5],
+        0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_an_accuracy_is_known_if_every_image_it_is_about_has_an_outcome(name):
+    rows, accuracies, worst = KNOWN[name]
+    clean = np.array([True, True, True, False])
+    found = Evaluation(clean, {"linf@0.1": {str(n): row for n, row in enumerate(rows)}}, 4).figures()["threats"]
+    cells = found["linf@0.1"]["attacks"].values()
+    assert [cell["accuracy"] for cell in cells] == accuracies
+    assert found["linf@0.1"]["worst"]["accuracy"] == worst
+    for cell in (*cells, found["linf@0.1"]["worst"]):
+        assert ("why" in cell) == (cell["accuracy"] is None)
+
+
+def test_a_row_that_failed_at_a_smaller_eps_leaves_the_larger_one_known():
+    clean = np.array([True, True, True, False])
+    rows = {"linf@0.1": {"a": outcome(ALL, (0,))}, "linf@0.2": {"a": outcome(ALL, (0, 1, 2), (1,))}}
+    found = Evaluation(clean, rows, 4).figures()["threats"]
+    assert found["linf@0.1"]["worst"]["accuracy"] is None
+    assert found["linf@0.2"]["worst"]["accuracy"] == 0.5
+
+
+def test_masks_of_another_shape_are_no_evaluation():
+    with pytest.raises(ValueError, match=r"masks of a linf@0.1 must have shape \(3,\), got .*\(4,\)"):
+        Evaluation(np.ones(3, dtype=bool), {"linf@0.1": {"a": outcome(ALL, ALL)}}, 4)
+
+
+class Faulty(torch.nn.Module):
+    """A network that goes wrong in a call after the first, the clean one."""
+
+    def __init__(self, inner, how) -> None:
+        super().__init__()
+        self.inner, self.how, self.calls = inner, how, 0
+
+    def forward(self, x, **options):
+        self.calls += 1
+        if self.calls <= 3:  # batches of clean images
+            return self.inner(x, **options)
+        return self.how(self.inner(x, **options))
+
+
+def breaks(scores):
+    raise KeyError("in the network")
+
+
+@pytest.mark.parametrize("row", [PGD, {"attack": "deepfool", "steps": 3}, {"attack": "matched", "steps": 3}])
+def test_an_error_of_the_network_ends_the_evaluation_with_the_row_named(target, row):
+    name = AttackSpec(**row).label
+    with pytest.raises(RuntimeError, match=f"^{name} linf@0.15: KeyError: 'in the network'$"):
+        figures(target, rows=(row,), classifier=Faulty(target.classifier, breaks))
+
+
+@pytest.mark.parametrize("row", [PGD, {"attack": "deepfool", "steps": 3}])
+def test_scores_of_another_shape_end_it_too(target, row):
+    with pytest.raises(RuntimeError, match=r"ValueError: scores must have shape \(\d+, classes\), got"):
+        figures(target, rows=(row,), classifier=Faulty(target.classifier, lambda scores: scores[:-1]))
+
+
+@pytest.mark.parametrize("row", [PGD, {"attack": "deepfool", "steps": 3}, {"attack": "search", "steps": 3}])
+def test_scores_that_are_no_numbers_show_nothing(target, row):
+    """NaN in the scores of one image: the gradient's sign would be 0, and the point would stay where it is."""
+
+    def poisoned(scores):
+        return torch.cat([scores[:1] * math.nan, scores[1:]])
+
+    found, rows = figures(target, rows=(row,), classifier=Faulty(target.classifier, poisoned))
+    (cell,) = rows.values()
+    assert cell["accuracy"] is None
+    assert cell["why"].startswith(f"{AttackSpec(**row).label}: no valid point (no outcome for ")
+    assert {"attack-failed", "rejected-points"} <= set(outcome_flags(found.figures()))
+
+
+class NoWay(torch.autograd.Function):
+    """The identity, with a gradient that is no number."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * math.nan
+
+
+@pytest.mark.parametrize(
+    "row", [PGD, FGSM, {"attack": "matched", "steps": 10}, {"attack": "matched", "steps": 4, "restarts": 2}]
+)
+def test_gradients_that_are_no_numbers_show_nothing(target, row):
+    class Blinding(torch.nn.Module):
+        def forward(self, x):
+            return target.classifier(NoWay.apply(x))
+
+    found, rows = figures(target, rows=(row,), classifier=Blinding())
+    (cell,) = rows.values()
+    assert cell["accuracy"] is None
+    assert found.figures()["threats"]["linf@0.15"]["worst"]["accuracy"] is None
+
+
+def test_an_error_of_ours_that_a_package_keeps_to_itself_is_known(target, monkeypatch):
+    module = compat.import_advertorch().attacks.iterative_projected_gradient
+
+    def swallows(xvar, yvar, predict, **named):
+        for _ in range(9):
+            try:
+                predict(xvar)
+            except KeyError:
+                return xvar
+        return None
+
+    monkeypatch.setattr(module, "perturb_iterative", of_package(swallows))
+    with pytest.raises(RuntimeError, match="KeyError: 'in the network'"):
+        figures(target, classifier=Faulty(target.classifier, breaks))
+
+
+def test_points_of_another_shape_are_the_package_s_failure(target, monkeypatch):
+    module = compat.import_advertorch().attacks.iterative_projected_gradient
+    monkeypatch.setattr(module, "perturb_iterative", lambda x, *_, **named: x[:-1] if len(x) > 1 else x)
+    _, rows = figures(target)
+    assert rows["pgd5-matched"]["error"].startswith("points of pgd must have shape (")
+
+
+def test_flags_and_examples_survive_an_attack_that_fails(target, fails_at):
+    calls = fails_at()
+    suite = Suite(name="s", rows=[AttackSpec(**PGD), AttackSpec(attack="bim", steps=5)])
+    parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.02])
+    args = (target.classifier, build("sce"), target.x, target.y)
+    found = evaluate(*args, parameters, progress=False)
+    assert len(calls) == 2
+    flags = red_flags(found, *args, parameters)
+    assert flags["attack-failed"].startswith("pgd5-matched linf@0.02: ZeroDivisionError: in the package; bim5-training")
+    shown = examples(*args, suite.rows[0], attacks.Threat("linf", 0.02))
+    assert len(shown.index) == 0
+
+
+def test_flags_are_of_the_images_that_were_evaluated(target):
+    found, _ = figures(target, rows=(FGSM,))
+    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=[AttackSpec(**FGSM)]), eps=[0.15])
+    with pytest.raises(ValueError, match=r"the evaluation must be of these 39 images, got one of \(40,\)"):
+        red_flags(found, target.classifier, build("sce"), target.x[1:], target.y[1:], parameters)
 
 
 def test_one_past_its_time_limit_is_stopped(target, monkeypatch):
@@ -52,6 +259,7 @@ def test_one_past_its_time_limit_is_stopped(target, monkeypatch):
     _, rows = figures(target, monkeypatch, never_ends, rows=(PGD | {"seconds": 0.2}, {"attack": "bim", "steps": 5}))
     assert rows["pgd5-matched"]["error"] == "stopped after 0.2 s"
     assert rows["pgd5-matched"]["attacked"] == 0
+    assert rows["pgd5-matched"]["accuracy"] is None
     assert rows["bim5-training"]["attacked"] > 0
 
 
@@ -72,7 +280,8 @@ def test_a_time_limit_costs_ten_images_at_most(target, monkeypatch):
     assert sizes == [10, 10, 10]
     assert row["error"] == "stopped after 2 s"
     assert row["attacked"] == 20
-    assert row["correct"] < int(found.clean.sum())
+    assert row["accuracy"] is None
+    assert found.outcomes["linf@0.15"]["pgd5-matched"].broken.any()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 2.0, 0.5])
@@ -81,22 +290,28 @@ def test_points_that_are_no_images_or_outside_the_ball_do_not_count(target, monk
         return gradient.Found.only(torch.full_like(problem.x, value))
 
     found, rows = figures(target, monkeypatch, thrown)
-    assert rows["pgd5-matched"]["correct"] == rows["pgd5-matched"]["rejected"] == int(found.clean.sum())
-    assert "rejected-points" in outcome_flags(found.figures())
+    assert not found.outcomes["linf@0.15"]["pgd5-matched"].broken.any()
+    assert rows["pgd5-matched"]["rejected"] == int(found.clean.sum())
+    assert rows["pgd5-matched"]["accuracy"] is None
+    assert {"attack-failed", "rejected-points"} <= set(outcome_flags(found.figures()))
 
 
-def test_our_own_bug_is_not_swept_under_a_row(target, monkeypatch):
-    monkeypatch.setattr(matched, "matched", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        figures(target, monkeypatch, gradient.pgd, rows=({"attack": "matched", "steps": 3},))
+@pytest.mark.parametrize(("module", "row"), [(matched, {"attack": "matched", "steps": 3}), (gradient, PGD)])
+def test_our_own_bug_is_not_swept_under_a_row(target, monkeypatch, module, row):
+    """Nor in the few lines of ours between the driver and a package."""
+    monkeypatch.setattr(module, row["attack"], lambda *_: 1 / 0)
+    with pytest.raises(RuntimeError, match=f"{AttackSpec(**row).label} linf@0.15: ZeroDivisionError: division by zero"):
+        figures(target, rows=(row,))
 
 
-def test_want_of_memory_names_the_remedy(target, monkeypatch):
+def test_want_of_memory_names_the_remedy(target, monkeypatch, fails_at):
     def hungry(spec, problem, restart):
         raise torch.OutOfMemoryError("no room")
 
-    with pytest.raises(RuntimeError, match="out of memory with batch_size 15: lower it and run again"):
-        figures(target, monkeypatch, hungry)
+    fails_at(error=torch.OutOfMemoryError("no room"))  # in the package
+    for planted in ((), (monkeypatch, hungry)):
+        with pytest.raises(RuntimeError, match=r"^out of memory with batch_size 15: lower it and run again"):
+            figures(target, *planted)
 
 
 @pytest.mark.parametrize(

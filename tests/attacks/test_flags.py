@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny import Layers, images, predicted
 from torch import nn
 
 from isce.evaluation import Evaluation, Outcome, curve_flags, curves, evaluate, outcome_flags, red_flags
@@ -80,6 +81,58 @@ def test_random_output(target):
         assert "random-output" in flags(target, RandomOutput)
 
 
+class BatchNormalised(nn.Module):
+    """Normalises its images, or a part of them, by the batch at hand."""
+
+    def __init__(self, strength: float = 1.0, *, declared: bool = False) -> None:
+        super().__init__()
+        self.layers, self.strength = Layers((1, 3, 3)), strength
+        self.norm = nn.BatchNorm2d(1, track_running_stats=False)
+        if declared:
+            self.batch_dependent = True
+
+    def forward(self, x):
+        return self.layers(self.strength * self.norm(x) + (1 - self.strength) * x)
+
+
+class Rounds(nn.Module):
+    """Rounds otherwise in a batch than alone, by a unit in the last place."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layers, self.dtype = Layers((1, 3, 3)), dtype
+
+    def forward(self, x):
+        scores = self.layers(x)
+        return (scores * (1 + (len(x) > 1) * torch.finfo(self.dtype).eps)).to(self.dtype)
+
+
+def batch_flag(model: nn.Module) -> str:
+    x = images(20, (1, 3, 3))
+    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS[:1]), eps=[0.01])
+    args = (model, build("sce"), x, predicted(model, x), parameters)
+    return red_flags(evaluate(*args, progress=False), *args).get("depends-on-batch", "")
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+def test_batch_statistics_that_nobody_declared(strength):
+    found = batch_flag(BatchNormalised(strength))
+    assert found.startswith("scores of ")
+    assert found.endswith("set batch_dependent = True on the classifier and evaluate again")
+    assert not batch_flag(BatchNormalised(strength, declared=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_rounding_of_a_batch_is_no_dependence_on_it(dtype):
+    assert not batch_flag(Rounds(dtype))
+
+
+def test_noise_is_no_dependence_on_the_batch(target):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert "depends-on-batch" not in flags(target, RandomOutput)
+
+
 def test_saturated_scores_hide_from_cross_entropy_only(target):
     found = flags(target, Saturated)
     assert {"zero-gradient", "own-loss-misleads"} <= set(found)
@@ -124,11 +177,15 @@ def test_queries_that_find_more_than_gradients_in_a_threat_model_of_their_own(ta
 
 def _two_rows(black: np.ndarray, white: np.ndarray, asked: np.ndarray, **more) -> dict[str, Outcome]:
     """A query row on some images and a gradient row on all, with what each broke."""
-    rows = {"simba200-margin": (asked, black, {}), "pgd1-training": (np.ones_like(asked), white, more)}
+    every = np.ones_like(asked)
+    rows = {
+        "simba200-margin": (asked, asked, black, {}),
+        "pgd1-training": (every, every & ("error" not in more), white, more),
+    }
     plain = np.zeros_like(asked)
     return {
-        name: Outcome(a, attacked=a, broken=b, rejected=plain, last_broken=b, hit=plain, first_success=plain - 1, **m)
-        for name, (a, b, m) in rows.items()
+        name: Outcome(a, attacked=d, broken=b, rejected=plain, last_broken=b, hit=plain, first_success=plain - 1, **m)
+        for name, (a, d, b, m) in rows.items()
     }
 
 
@@ -165,19 +222,36 @@ def test_a_row_with_restarts_is_prolonged_with_restarts():
     assert flags_module._longer(AttackSpec(attack="pgd", steps=10)).restarts == 1
 
 
+class LowestPixel(nn.Module):
+    """Class 1 where every pixel is above 0.5. The gradient shows the lowest pixel alone: one more with each step."""
+
+    def forward(self, x):
+        low = x.flatten(1).amin(1) - 0.5
+        return torch.stack([-low, low], 1)
+
+
 @pytest.mark.parametrize("steps", [[2, 50], [50, 100]])
-def test_a_curve_that_still_falls(target, steps, tmp_path):
-    suite = Suite(name="s", rows=ROWS)
+def test_a_curve_that_still_falls(steps, tmp_path):
+    """Four pixels must rise; of forty images ten can't rise far enough."""
     plan = {"images": 40, "convergence_eps": 0.1, "convergence_steps": steps}
-    chosen = AttackParameters(checkpoint="none", suite=suite, eps=[0.1], curves=plan)
-    given = (target.classifier, build("sce"), target.x, target.y, chosen)
-    places = torch.arange(len(target.y))
-    found = curve_flags(curves(*given, index=places, batch_size=40, folder=tmp_path, progress=False))
-    assert set(found) == ({"not-converged"} if steps[0] == 2 else set())
+    chosen = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS), eps=[0.1], curves=plan)
+    x = torch.tensor([0.41, 0.42, 0.43, 0.44]).view(1, 1, 2, 2).repeat(40, 1, 1, 1)
+    x[30:] -= 0.1
+    y, places = torch.zeros(40, dtype=torch.int64), torch.arange(40)
+    given = (LowestPixel(), build("sce"), x, y, chosen)
+    found = curves(*given, index=places, batch_size=40, folder=tmp_path, progress=False)
+    assert [row["correct"] for row in found["convergence"]] == [40 if n == 2 else 10 for n in steps]
+    assert set(curve_flags(found)) == ({"not-converged"} if steps[0] == 2 else set())
 
 
 def test_no_curve_no_flag():
     assert curve_flags({}) == curve_flags({"convergence": [{"steps": 10, "accuracy": 0.5, "n": 100}]}) == {}
+
+
+def test_a_curve_that_was_not_evaluated_is_not_converged():
+    rows = [{"steps": 10, "accuracy": 0.5, "n": 100}, {"steps": 20, "accuracy": None, "n": 100, "why": "a: no"}]
+    detail = "50.0% after 10 steps, not evaluated: a: no after 20 steps"
+    assert curve_flags({"convergence": rows}) == {"not-converged": detail}
 
 
 class Shell(nn.Module):
@@ -252,7 +326,7 @@ def test_flags_read_off_the_figures():
 
 
 def test_a_training_row_on_survivors_alone_is_not_held_against_the_loss():
-    rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, attacked=30, survivors=True)}
+    rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, survivors=True)}
     assert outcome_flags(figures(e1=rows)) == {}
 
 
@@ -262,8 +336,23 @@ def test_the_last_point_of_a_targeted_row_is_held_against_nobody():
 
 
 def test_an_attack_that_failed_is_a_flag():
-    rows = {"a-training": outcome(100, 40, error="ValueError: no")}
-    assert outcome_flags(figures(e1=rows)) == {"attack-failed": "a-training linf@0.1: ValueError: no"}
+    rows = {"a-training": outcome(100, 40, attacked=50, error="ValueError: no")}
+    found = figures(e1=rows, e2=PLAIN["e2"])
+    assert (
+        found["threats"]["linf@0.1"]["worst"]["why"] == "a-training: ValueError: no (no outcome for 50 of 100 images)"
+    )
+    assert outcome_flags(found) == {"attack-failed": "a-training linf@0.1: ValueError: no"}
+
+
+def test_points_that_were_rejected_leave_no_figure_to_compare():
+    """Neither with the row's last points, nor with other eps, nor with the worst case."""
+    found = figures(e1={"a-training": outcome(100, 40, rejected=50)}, e2=PLAIN["e2"])
+    assert outcome_flags(found) == {
+        "attack-failed": "a-training linf@0.1: no valid point",
+        "rejected-points": "a-training linf@0.1: 50 of 100",
+    }
+    last = figures(e1={"a-training": outcome(100, 40, last=0, rejected=1)}, e2=PLAIN["e2"])
+    assert outcome_flags(last) == {"rejected-points": "a-training linf@0.1: 1 of 100"}, "its last point is not known"
 
 
 @pytest.mark.parametrize("share", [1, 2])

@@ -215,11 +215,12 @@ def test_images_leave_the_batch_the_step_they_fall():
     y, model = torch.zeros(3, dtype=torch.int64), Mean()
     result = run(spec(steps=5, step_size=0.4), model, build("sce"), x, y, Threat("linf", 0.2), seed=0)
     assert result.first_success.tolist() == [1, 2, -1]
-    assert model.sizes == [3, 3, 3, 2, 1, 1, 3]  # the clean scores, five steps, the verification
+    # The clean scores and those of one image alone, five steps, the last point, the verification.
+    assert model.sizes == [3, 1, 3, 3, 2, 1, 1, 1, 3]
     model.sizes.clear()
     known = torch.stack([-10 * (x[:, 0, 0, 0] - 0.5), 10 * (x[:, 0, 0, 0] - 0.5)], 1)
     run(spec(steps=5, step_size=0.4), model, build("sce"), x, y, Threat("linf", 0.2), seed=0, scores=known)
-    assert model.sizes == [3, 3, 2, 1, 1, 3]  # clean scores that are known are not computed again
+    assert model.sizes == [3, 3, 2, 1, 1, 1, 3]  # clean scores that are known are not computed again
 
 
 class Hidden(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,29 @@ def test_a_chosen_attack_shows_the_figures_of_the_table(book: Path, page: Page):
     row = table_row(page, ATTACK, THREAT.replace(", eps ", "@"))
     assert after == {label: row[label] for label in after}
     assert len(after) == len(row) - 3
+
+
+def test_what_was_not_evaluated_says_why_and_stands_last(book: Path, page: Page):
+    html = (book / "experiments" / "mnist.html").read_text(encoding="utf-8")
+    start = html.index('<script type="application/json">{"start"') + len('<script type="application/json">')
+    data, _ = json.JSONDecoder().raw_decode(html[start:])
+    text = "not evaluated: seed 0: autoattack: ValueError: no"
+    found = next(one for one in data["attacks"][0]["at"] if one["threat"] == THREAT)
+    first = max(range(len(data["objectives"])), key=lambda number: found["figures"][number][0])
+    found["figures"][first] = text
+    end = html.index("</script>", start)
+    changed = book / "experiments" / "mnist-changed.html"
+    changed.write_text(html[:start] + json.dumps(data) + html[end:], encoding="utf-8")
+    try:
+        box = chooser(page, book, "mnist-changed")
+        box.get_by_label("highest first").check()
+        said = accuracies(box)
+    finally:
+        changed.unlink()
+    label = data["objectives"][first]["label"]
+    assert said[label] == text
+    assert list(said)[-1] == label
+    assert sum(value == text for value in said.values()) == 1
 
 
 def test_eps_and_what_was_left_are_said(book: Path, page: Page):

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isce.evaluation import mean_interval, paired_seeds
+from isce.evaluation import mean_interval, paired_seeds, wilson
 
 SHARES = st.floats(0, 1)
+
+
+def test_wilson_of_none_starts_at_0_and_of_all_ends_at_1():
+    """The other bound by hand: z^2 / (n + z^2) away, z the normal distribution's 97.5% point."""
+    square = 1.959963984540054**2
+    for n in range(1, 200):
+        (zero, high), (low, one) = wilson(0, n), wilson(n, n)
+        assert (zero, one) == (0, 1)
+        assert (high, low) == pytest.approx((square / (n + square), n / (n + square)))
 
 
 def test_paired_seeds_by_hand():

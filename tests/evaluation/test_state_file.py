@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from foreign import of_package
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
-from torch import nn
 
-from isce import attacks
-from isce.attacks import Threat, gradient
+from isce import attacks, compat, semantics
+from isce.attacks import Threat
 from isce.evaluation import evaluate, state
 from isce.evaluation.job import Job
 from isce.losses import build
-from isce.models import Classifier
 from isce.suites import AttackParameters, AttackSpec, Suite
 
 
@@ -50,7 +48,7 @@ def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monk
     assert calls == []
 
 
-@pytest.mark.parametrize("changed", ["weights", "images", "labels", "parameters", "objective", "damaged", "code"])
+@pytest.mark.parametrize("changed", ["weights", "images", "labels", "parameters", "objective", "damaged", "semantics"])
 def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed):
     x, y = flat(VALUES)
     model, objective, chosen, state = Mean(), build("isce"), parameters(), tmp_path / "state.npz"
@@ -68,7 +66,7 @@ def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed
     elif changed == "damaged":
         state.write_bytes(state.read_bytes()[:-200])
     else:
-        monkeypatch.setattr("isce.evaluation.state.essence", lambda source: source + "changed")
+        monkeypatch.setitem(semantics.CHANGES, "attack", ["another"])
     calls, real = [], attacks.run
     monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
     evaluate(model, objective, x, y, chosen, progress=False, state=state)
@@ -223,56 +221,71 @@ def test_autoattack_draws_for_a_batch_at_once():
     assert key_of(Mean(), row=row, batch_size=2) != key_of(Mean(), row=row, batch_size=3)
 
 
-def modules_of(monkeypatch, row: AttackSpec, source: str = "") -> set[str]:
-    """Names of the modules whose code is in a row's key."""
-    seen: set[str] = set()
-    real = state.module_files
-
-    def files(modules, root):
-        seen.update(modules)
-        return real(modules, root)
-
-    monkeypatch.setattr(state, "module_files", files)
-    x, y = flat(VALUES)
-    job = Job(Mean(), build("isce-released"), x, y, torch.arange(8), parameters(rows=ROWS))
-    if source:
-        network = Classifier(nn.Identity(), nn.Identity())
-        job.sources["other"] = SimpleNamespace(classifier=network, objective=build(source))
-    state.RowKeys(job).key(row, Threat("linf", 0.1), np.ones(8, dtype=bool))
-    return seen
-
-
-def test_code_that_decides_a_row_is_in_its_key_and_what_only_counts_is_not(monkeypatch):
-    found = modules_of(monkeypatch, ROWS[0])
-    assert {"isce.attacks.driver", "isce.attacks.base", "isce.attacks.gradient", "isce.attacks.threat"} <= found
-    assert {"isce.losses.released", "isce.losses.base", "isce.evaluation.job", "isce.data"} <= found
-    assert not found & {"isce.attacks.matched", "isce.evaluation.flags", "isce.evaluation.outcome", "isce.config"}
-    assert not found & {"isce.losses.gaussian"}
-
-
-def test_the_network_that_an_attack_is_transferred_from_counts_with_its_code(monkeypatch):
-    row = AttackSpec(attack="transfer", steps=3, source="other")
-    assert {"isce.losses.gaussian", "isce.models.base"} <= modules_of(monkeypatch, row, source="mmc")
+@pytest.mark.parametrize(
+    ("part", "counts"),
+    [("attack", True), ("attack.fgsm", True), ("attack.matched", False), ("train", False), ("minmax", False)],
+)
+def test_the_semantics_that_decide_a_row_are_in_its_key(monkeypatch, part, counts):
+    before = key_of(Mean())
+    monkeypatch.setitem(semantics.CHANGES, part, ["another"])
+    assert (key_of(Mean()) != before) == counts
 
 
 def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
     x, y = flat(VALUES)
-    path, real, calls = tmp_path / "state.npz", gradient.pgd, []
+    module = compat.import_advertorch().attacks.iterative_projected_gradient
+    path, real, calls = tmp_path / "state.npz", module.perturb_iterative, []
 
-    def fails_at_first(*args):
+    def fails_at_first(*args, **named):
         calls.append(1)
         if len(calls) == 1:
             raise ZeroDivisionError
-        return real(*args)
+        return real(*args, **named)
 
-    monkeypatch.setattr(gradient, "pgd", fails_at_first)
+    monkeypatch.setattr(module, "perturb_iterative", of_package(fails_at_first))
     chosen = parameters(rows=ROWS[1:2], eps=[0.1])
     first = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
-    assert first.figures()["threats"]["linf@0.1"]["attacks"]["pgd4-training"]["error"]
+    assert first.figures()["threats"]["linf@0.1"]["worst"]["accuracy"] is None
     again = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
-    assert "error" not in again.figures()["threats"]["linf@0.1"]["attacks"]["pgd4-training"]
+    assert again.figures()["threats"]["linf@0.1"]["worst"]["accuracy"] == 0.5
     evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
     assert len(calls) == 2
+
+
+def test_what_was_finished_before_an_error_of_ours_is_kept(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    path, real, calls = tmp_path / "state.npz", attacks.run, []
+
+    def breaks_in_the_third_row(spec, *args, **named):
+        calls.append(spec.label)
+        if len(calls) == 3:
+            raise KeyError("ours")
+        return real(spec, *args, **named)
+
+    monkeypatch.setattr(attacks, "run", breaks_in_the_third_row)
+    with pytest.raises(RuntimeError, match=r"^pgd1-matched linf@0.1: KeyError: 'ours'$"):
+        evaluate(Mean(), build("sce"), x, y, parameters(eps=[0.1]), progress=False, state=path)
+    evaluate(Mean(), build("sce"), x, y, parameters(eps=[0.1]), progress=False, state=path)
+    assert calls == [spec.label for spec in (*ROWS, ROWS[-1])]
+
+
+def test_the_place_may_be_given_as_text(tmp_path, monkeypatch):
+    x, y = flat(VALUES)
+    for _ in range(2):
+        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=str(tmp_path / "new" / "state.npz"))
+        calls = rows_run(monkeypatch)
+    assert calls == []
+
+
+@pytest.mark.parametrize(("name", "why"), [("folder", "Is a directory"), ("file/state.npz", "can't write there")])
+def test_a_place_where_no_row_can_be_kept_is_refused_before_the_first_one(tmp_path, monkeypatch, name, why):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    x, y = flat(VALUES)
+    calls = rows_run(monkeypatch)
+    with pytest.raises(OSError, match=rf"{why}.*{name}"):
+        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=tmp_path / name)
+    assert calls == []
 
 
 def test_time_spared_is_that_of_rows_finished_before_and_still_in_the_suite(tmp_path, monkeypatch):

@@ -35,7 +35,8 @@ class Case:
     """One objective.
 
     naive: (scores, target, embedding, smoothing, **params) -> loss of each example, from the paper, in plain floats.
-    worked: (params, scores, target, embedding or None, loss of each example), worked by hand.
+    worked: (params, scores, target, embedding or None, loss of each example), worked by hand; the target is labels, or
+        probabilities.
     minima: makers of minima.
     variants: parameters to run everything with, beside the defaults.
     bound: scores are drawn in [-bound, bound].
@@ -43,7 +44,7 @@ class Case:
     """
 
     naive: Callable[..., list[float]]
-    worked: Sequence[tuple[dict[str, Any], Rows, list[int], Rows | None, list[float]]]
+    worked: Sequence[tuple[dict[str, Any], Rows, list[int] | Rows, Rows | None, list[float]]]
     minima: Sequence[Callable[[], Minimum]]
     variants: Sequence[dict[str, Any]] = ({},)
     bound: float = 3.0
@@ -144,11 +145,20 @@ def _aligned(name: str) -> Minimum:
 
 LN2, E = math.log(2), math.e
 EQUAL = [[0.0, 0.0, 0.0, 0.0]]
+MIXED = [[0.25, 0.75]]  # a soft target: a quarter of the loss of class 0 and three quarters of that of class 1
+
+
+def _mixed(first: float, second: float) -> list[float]:
+    return [0.25 * first + 0.75 * second]
+
 
 CASES: dict[str, Case] = {
     "sce": Case(
         formulas.sce,
-        [({}, [[0.0, 0.0], [LN2, 0.0]], [0, 0], None, [LN2, math.log(1.5)])],
+        [
+            ({}, [[0.0, 0.0], [LN2, 0.0]], [0, 0], None, [LN2, math.log(1.5)]),
+            ({}, [[LN2, 0.0]], MIXED, None, _mixed(math.log(1.5), math.log(3))),
+        ],
         [_far("sce")],
         refused=[({"inference": 1.0}, ValueError)],
     ),
@@ -158,6 +168,9 @@ CASES: dict[str, Case] = {
             ({"inference": LN2}, [[0.0, 0.0], [0.0, 0.0, 0.0][:2]], [0, 1], None, [math.log(3), math.log(3)]),
             ({"inference": [0.0, LN2]}, [[0.0, 0.0], [0.0, 0.0]], [0, 1], None, [LN2, math.log(3)]),
             ({"inference": [[9.0, LN2], [0.0, 9.0]]}, [[0.0, 0.0], [0.0, 0.0]], [0, 1], None, [math.log(3), LN2]),
+            ({"inference": LN2}, [[LN2, 0.0]], MIXED, None, _mixed(LN2, math.log(5))),
+            ({"inference": [0.0, LN2]}, [[LN2, 0.0]], MIXED, None, _mixed(math.log(1.5), math.log(5))),
+            ({"inference": [[9.0, LN2], [0.0, 9.0]]}, [[LN2, 0.0]], MIXED, None, _mixed(LN2, math.log(3))),
         ],
         [_far("isce"), _far("isce", inference=-2.0)],
         variants=[
@@ -178,6 +191,9 @@ CASES: dict[str, Case] = {
             ({"inference": "two"}, TypeError),
             ({"inference": None}, TypeError),
             ({"inference": True}, TypeError),
+            ({"inference": [True, False]}, TypeError),
+            ({"inference": [1j, 2.0]}, TypeError),
+            ({"inference": 10**400}, ValueError),
         ],
     ),
     "isce-released": Case(
@@ -189,6 +205,7 @@ CASES: dict[str, Case] = {
             ({}, [[7.0, 0.0]], [0], None, [math.log(1 + E**-1)]),
             ({"clip": False}, [[7.0, 0.0]], [0], None, [math.log(1 + E**-1.1)]),
             ({"scale": 2.0, "clip": False}, [[3.0, 4.0]], [1], None, [math.log(1 + E**-1.2)]),
+            ({}, [[3.0, 4.0]], MIXED, None, _mixed(math.log(1 + E**0.3), math.log(1 + E**-0.3))),
         ],
         [_released_smooth, _released_kink],
         variants=[{}, {"clip": False}, {"inference": 0.3, "scale": 1.5}],
@@ -247,6 +264,7 @@ CASES: dict[str, Case] = {
             # d = (1, 1 + ln 2, ...): with the margin the true class is 2 away.
             ({"alpha": 1.0, "lam": 0.0}, [[-1.0, -2.0]], [0], None, [LN2]),
             ({"alpha": 1.0, "lam": 0.5}, [[-1.0, -2.0]], [0], None, [LN2 + 0.5]),
+            ({"alpha": 1.0, "lam": 0.5}, [[-1.0, -2.0]], MIXED, None, _mixed(LN2 + 0.5, math.log(1 + E**3) + 1)),
         ],
         [_lgm],
         variants=[{}, {"alpha": 0.0, "lam": 0.0}, {"alpha": 0.1, "lam": 0.3, "covariance": "diagonal"}],
@@ -258,13 +276,24 @@ CASES: dict[str, Case] = {
     ),
     "mmc": Case(
         formulas.mmc,
-        [({}, [[-3.0, -5.0], [-3.0, -5.0]], [0, 1], None, [1.5, 2.5])],
+        [
+            ({}, [[-3.0, -5.0], [-3.0, -5.0]], [0, 1], None, [1.5, 2.5]),
+            ({}, [[-3.0, -5.0]], MIXED, None, _mixed(1.5, 2.5)),
+        ],
         [_mmc],
-        refused=[({"c_mm": 0.0}, ValueError), ({"label_smoothing": 0.1}, ValueError)],
+        refused=[
+            ({"c_mm": 0.0}, ValueError),
+            ({"c_mm": True}, TypeError),
+            ({"c_mm": 10**400}, ValueError),
+            ({"label_smoothing": 0.1}, ValueError),
+        ],
     ),
     "cosface": Case(
         formulas.cosface,
-        [({"scale": 2.0, "margin": 0.5}, [[1.0, 0.0]], [0], None, [LN2])],
+        [
+            ({"scale": 2.0, "margin": 0.5}, [[1.0, 0.0]], [0], None, [LN2]),
+            ({"scale": 2.0, "margin": 0.5}, [[1.0, 0.0]], MIXED, None, _mixed(LN2, math.log(1 + E**2))),
+        ],
         [lambda: _aligned("cosface")],
         variants=[{}, {"scale": 3.0}],
         refused=[({"scale": 0.0}, ValueError), ({"margin": -0.1}, ValueError), ({"margin": "0"}, TypeError)],
@@ -281,6 +310,8 @@ CASES: dict[str, Case] = {
                 None,
                 [math.log(1 + math.exp(2 + math.pi / 6))],
             ),
+            # The second class, at 90 degrees, is turned to 120: cosine -1/2.
+            ({"scale": 2.0, "margin": math.pi / 6}, [[1.0, 0.0]], MIXED, None, _mixed(LN2, math.log(1 + E**2))),
         ],
         [lambda: _aligned("arcface")],
         variants=[{}, {"scale": 3.0, "margin": 1.2}],
@@ -289,14 +320,20 @@ CASES: dict[str, Case] = {
     ),
     "label-smoothing": Case(
         formulas.sce,
-        [({"label_smoothing": 0.5}, [[LN2, 0.0]], [0], None, [math.log(3) - 0.75 * LN2])],
+        [
+            ({"label_smoothing": 0.5}, [[LN2, 0.0]], [0], None, [math.log(3) - 0.75 * LN2]),
+            ({"label_smoothing": 0.5}, [[LN2, 0.0]], MIXED, None, [math.log(3) - 0.375 * LN2]),
+        ],
         [_smoothing],
         variants=[{}, {"label_smoothing": 0.3}],
         refused=[({"label_smoothing": 1.5}, ValueError), ({"label_smoothing": None}, TypeError)],
     ),
     "logit-squeezing": Case(
         formulas.logit_squeezing,
-        [({"lam": 0.1}, [[3.0, 3.0, 3.0, 3.0]], [2], None, [2 * LN2 + 0.6])],
+        [
+            ({"lam": 0.1}, [[3.0, 3.0, 3.0, 3.0]], [2], None, [2 * LN2 + 0.6]),
+            ({"lam": 0.1}, [[3.0, 3.0, 3.0, 3.0]], [[0.1, 0.2, 0.3, 0.4]], None, [2 * LN2 + 0.6]),
+        ],
         [_squeezing],
         variants=[{}, {"lam": 0.05}],
         refused=[({"lam": -0.5}, ValueError)],

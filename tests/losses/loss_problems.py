@@ -7,6 +7,8 @@ import torch
 from loss_cases import CASES
 from torch import Tensor
 
+from isce import losses
+
 C, D, N = 4, 3, 6
 VARIANTS = [
     pytest.param(name, params, id=f"{name}-{index}")
@@ -15,6 +17,9 @@ VARIANTS = [
 ]
 every = pytest.mark.parametrize("name", CASES)
 every_variant = pytest.mark.parametrize(("name", "params"), VARIANTS)
+SOFT = [name for name in CASES if "soft" not in losses.build(name).exempt]
+every_soft = pytest.mark.parametrize("name", SOFT)
+every_soft_variant = pytest.mark.parametrize(("name", "params"), [v for v in VARIANTS if v.values[0] in SOFT])
 
 
 def problem(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,6 +29,19 @@ def problem(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> tup
     scores = (2 * torch.rand(N, C, generator=generator, dtype=dtype) - 1) * bound
     embedding = torch.randn(N, D, generator=generator, dtype=dtype)
     return scores, torch.tensor([0, 1, 2, 3, 0, 1]), embedding
+
+
+def mixed(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Probabilities over the class dimension, as a mixup of two labels with a bit of every class."""
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(shape, generator=generator, dtype=dtype)).softmax(min(len(shape) - 1, 1))
+
+
+def by_label(objective: losses.Objective, scores: Tensor) -> Tensor:
+    """The loss of each example (N, C) for each label that it could have."""
+    return torch.stack(
+        [objective.per_example(scores, torch.full((len(scores),), k)) for k in range(scores.shape[1])], 1
+    )
 
 
 def naive(name: str, params: dict, scores: Tensor, target: Tensor, embedding: Tensor, smoothing: float | None = None):

@@ -7,9 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from isce import losses
@@ -33,6 +32,7 @@ def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 # The text reading with a scalar term only reweights.
 
 
+@settings(deadline=None)
 @given(m=st.floats(-20, 20), z=st.lists(st.floats(-15, 15), min_size=2, max_size=6))
 def test_scalar_term_is_an_increasing_function_of_sce(m, z):
     logits, y = torch.tensor([z]).double(), torch.tensor([0])
@@ -79,24 +79,30 @@ def test_a_term_for_each_class_keeps_the_direction_of_each_example_and_one_for_e
 
 @pytest.mark.parametrize("m", [-2.0, 0.0, 2.0])
 def test_linear_model_on_separable_data_tends_to_the_max_margin_direction(m):
-    """By normalised gradient descent, for every constant m, against a hard-margin support vector machine."""
+    """By normalised gradient descent, for every constant m.
+
+    Class 1 lies at u and beyond along u, at u on both sides, class 0 opposite: so a mix of the nearest points is u
+    itself, which makes u the direction of largest margin (the constant column, a bias, has no part in it).
+    """
+    u = torch.tensor([0.8, 0.6]).double()
+    across = torch.tensor([-0.6, 0.8]).double()
     generator = torch.Generator().manual_seed(3)
-    y = torch.arange(40) % 2
-    x = torch.randn(40, 2, generator=generator).double() + torch.tensor([[3.0, 1.0]]).double() * (2 * y - 1)[:, None]
-    # A constant column is the bias: descent counts it in the norm, so the machine must too.
-    inputs = torch.cat([x, torch.ones(40, 1).double()], 1)
-    machine = LinearSVC(C=1e6, loss="hinge", fit_intercept=False, max_iter=10**6, tol=1e-8)
-    best = torch.tensor(machine.fit(inputs.numpy(), y.numpy()).coef_[0])
+    along = torch.cat([torch.ones(2), 1.3 + torch.rand(18, generator=generator)]).double()
+    aside = torch.cat([torch.tensor([-0.5, 1.5]), 2 * torch.randn(18, generator=generator) + 1]).double()
+    side = along[:, None] * u + aside[:, None] * across
+    inputs = torch.cat([torch.cat([side, -side]), torch.ones(40, 1).double()], 1)
+    y = (torch.arange(40) < 20).long()
+    best = torch.cat([u, torch.zeros(1).double()])
     weight = torch.zeros(2, 3, dtype=torch.float64)
     angles = []
-    for step in range(1201):
+    for step in range(301):
         slope = gradient(lambda w: isce(inputs @ w.T, y, m), weight)
-        weight = weight - 0.05 * slope / slope.norm()
-        if step in (30, 300, 1200):
+        weight = weight - 0.2 * slope / slope.norm()
+        if step in (7, 75, 300):
             cosine = torch.nn.functional.cosine_similarity(weight[1] - weight[0], best, dim=0)
             angles.append(math.degrees(math.acos(min(float(cosine), 1.0))))
-    assert angles[0] > 4 > angles[1] > angles[2]
-    assert angles[2] < 0.3
+    assert angles[0] > 4 > angles[1] > angles[2], angles
+    assert angles[2] < 0.5, angles
 
 
 # The gradient of the text reading, and where float32 loses it.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from trained import trained
 
-from isce.models import Backbone, Classifier, build
+from isce import data
+from isce.models import Backbone, Classifier
 
 
 class Pixels(Backbone):
@@ -38,17 +38,6 @@ def linear_classifier():
 
 @pytest.fixture(scope="session")
 def digits():
-    """Real digits, and a small network trained on them in a second: (classifier, x, y) with held-out images."""
-    data = load_digits()
-    images = torch.tensor(data.images / 16, dtype=torch.float32)[:, None]
-    labels = torch.tensor(data.target)
-    torch.manual_seed(0)
-    backbone = build("small-cnn", input_shape=(1, 8, 8), mean=[0.305], std=[0.376], embedding_dim=32)
-    classifier = Classifier(backbone, nn.Linear(32, 10))
-    optimizer = torch.optim.Adam(classifier.parameters(), 3e-3)
-    for _ in range(5):
-        for batch in torch.randperm(1000).split(64):
-            optimizer.zero_grad()
-            F.cross_entropy(classifier(images[batch]), labels[batch]).backward()
-            optimizer.step()
-    return classifier.eval(), images[1400:1464], labels[1400:1464]
+    """A small network trained on digits, 64 images held out and their labels: (classifier, x, y)."""
+    test = data.load("digits").test
+    return trained("sce")[0], test.unit()[:64], test.labels[:64]

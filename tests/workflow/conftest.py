@@ -1,11 +1,20 @@
-"""A copy of the project with a tiny experiment that was run once; each test works on a copy of that copy."""
+"""A copy of the project with a tiny experiment that was run once; each test works on a copy of that copy.
 
+Its notebooks train and attack in that one run only. Then stubs take their place, which write the same records again
+without a network: what the tests here are about is files and processes. Tests that need the notebooks take ``real``.
+"""
+
+import atexit
+import functools
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 
@@ -28,6 +37,15 @@ TINY = {
 SUITE = {"name": "tiny", "rows": [{"attack": "fgsm"}, {"attack": "pgd", "objective": "matched", "steps": 3}]}
 
 
+@functools.cache
+def _server():
+    """The process of which commands are forks; see commands.py."""
+    command = [sys.executable, str(Path(__file__).with_name("commands.py"))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.communicate)  # which closes its input, and waits
+    return process
+
+
 class Project:
     """A project folder and what a user can do with it."""
 
@@ -35,13 +53,16 @@ class Project:
         self.root = root
         self.runs = root / "build" / "runs" / "tiny"
 
+    @property
+    def environment(self):
+        return os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
     def command(self, *arguments, before=(), **options):
         """Start ``python -m isce`` with these arguments, behind the words of ``before`` (a program that starts it)."""
-        environment = os.environ | {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         return subprocess.Popen(
             [*before, sys.executable, "-m", "isce", *arguments],
             cwd=self.root,
-            env=environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -49,9 +70,17 @@ class Project:
         )
 
     def isce(self, *arguments, timeout=600, **options):
-        process = self.command(*arguments, **options)
-        out, err = process.communicate(timeout=timeout)
-        return process.returncode, out, err
+        """Run a command to its end: exit code, output, errors."""
+        if options:
+            process = self.command(*arguments, **options)
+            out, err = process.communicate(timeout=timeout)
+            return process.returncode, out, err
+        with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+            request = {"root": str(self.root), "arguments": arguments, "environment": self.environment}
+            server = _server()
+            server.stdin.write(json.dumps(request | {"out": out.name, "err": err.name}) + "\n")
+            server.stdin.flush()
+            return int(server.stdout.readline()), out.read(), err.read()
 
     def reproduce(self, *arguments, **options):
         return self.isce("reproduce", "--experiment", "tiny", "--no-book", "--jobs", "2", *arguments, **options)
@@ -89,9 +118,29 @@ class Project:
         return self.runs / kind / run / "record.json"
 
 
+STUB = """
+import shutil, time
+from pathlib import Path
+from isce import records
+
+while Path("hold").exists():  # a test wants to find it at work
+    time.sleep(0.02)
+out, kept = Path(folder), Path("kept") / Path(folder).parent.name
+kept = kept / run if (kept / run).is_dir() else min(kept.iterdir())
+record = records.read(kept / "record.json")
+for name in record.files:
+    records.write_atomic(out / name, (kept / name).read_bytes())
+values = globals()
+record.parameters = {name: values[name] for name in record.parameters}
+record.experiment, record.run, record.key = experiment, run, key
+record.save(out / "record.json")
+"""
+
+
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    root = tmp_path_factory.mktemp("built") / "project"
+def whole(tmp_path_factory):
+    """The project after a run of its notebooks, and what that run printed."""
+    root = tmp_path_factory.mktemp("whole") / "project"
     for name in ("isce", "notebooks", "workflow"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "experiments" / "suites").mkdir(parents=True)
@@ -104,7 +153,27 @@ def built(tmp_path_factory):
     return project, out
 
 
+@pytest.fixture(scope="session")
+def built(whole, tmp_path_factory):
+    """The same with stubs as notebooks."""
+    root = tmp_path_factory.mktemp("built") / "project"
+    shutil.copytree(whole[0].root, root)
+    shutil.copytree(root / "build" / "runs" / "tiny", root / "kept")
+    for path in (root / "notebooks").iterdir():
+        notebook = nbformat.read(path, as_version=4)
+        (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        notebook.cells = [parameters, nbformat.v4.new_code_cell(STUB)]
+        nbformat.write(notebook, path)
+    return Project(root), whole[1]
+
+
 @pytest.fixture
 def project(built, tmp_path):
     shutil.copytree(built[0].root, tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def real(whole, tmp_path):
+    shutil.copytree(whole[0].root, tmp_path / "project")
     return Project(tmp_path / "project")

@@ -10,7 +10,8 @@ import time
 import pytest
 import yaml
 
-from isce import records
+from isce import __main__, records, semantics
+from isce.config import ConfigError
 
 RUNS = ["sce-s0", "isce-released-s0"]
 KINDS = ("train", "attack", "minmax")
@@ -42,10 +43,6 @@ def test_records_hold_parameters_outcome_and_hashes(built):
     assert attack.data_sha256 == train.data_sha256
 
 
-def test_nothing_is_due_afterwards(built):
-    assert built[0].due() == []
-
-
 def test_dry_run_says_the_tier_and_how_long_what_is_due_should_take(project):
     def said():
         code, out, err = project.reproduce("--dry-run", "--device", "cpu")
@@ -54,7 +51,8 @@ def test_dry_run_says_the_tier_and_how_long_what_is_due_should_take(project):
 
     tier, whole = "Tiny (tier A: two CPU cores, hours)", "the whole experiment took 1 minutes (no machine)"
     assert said() == [f"{tier}: everything is up to date", whole]
-    project.change("isce/losses/released.py", "", CODE)
+    assert project.planned() == set()
+    project.change(*raised("objective.isce-released"))
     first, time, last = said()
     assert (first, last) == (f"{tier}: {len(RELEASED)} steps to do", whole)
     assert time.startswith("time: what they take is unknown")
@@ -68,19 +66,32 @@ CODE = "\nEXTRA = 1\n"
 SEED_1 = {f"{kind} {run[:-1]}1" for kind in ("train", "attack") for run in RUNS}  # minmax asks for seed 0 alone
 
 
+def raised(part):
+    """An edit that raises a semantics number."""
+    return "isce/semantics.py", "", f'\nCHANGES["{part}"] = ["other"] * 9\n'
+
+
+RAISED = [
+    ("objective.isce-released", RELEASED),
+    ("objective.cosface", set()),
+    ("network.small-cnn", EVERYTHING),
+    ("network.lenet", set()),
+    ("train", EVERYTHING),
+    ("attack.pgd", ATTACKS),
+    ("attack.cw", set()),
+    ("attack", ATTACKS),
+    ("minmax", MINMAX),
+]
+
+
+@pytest.mark.parametrize(("part", "due"), RAISED)
+def test_a_raised_semantics_number_makes_due_what_uses_the_part(project, monkeypatch, part, due):
+    monkeypatch.setitem(semantics.CHANGES, part, ["other"] * 9)
+    assert project.planned() == {job for job in due if job != "tables"}
+
+
 CHANGES = [
-    ("isce/losses/released.py", "", CODE, RELEASED),
-    ("isce/losses/released.py", "", "\n# a comment\n", set()),
-    ("isce/losses/softmax.py", "", CODE, (EVERYTHING - RELEASED) | MINMAX),  # the bound is I-SCE
-    ("isce/losses/margin.py", "", CODE, set()),
-    ("isce/losses/base.py", "", CODE, EVERYTHING),
-    ("isce/models/shallow.py", "", CODE, EVERYTHING),
-    ("isce/models/resnet.py", "", CODE, set()),
-    ("isce/training.py", "", CODE, EVERYTHING),
-    ("isce/attacks/gradient.py", "", CODE, ATTACKS),
-    ("isce/attacks/driver.py", "", CODE, ATTACKS),
-    ("isce/attacks/matched.py", "", CODE, set()),
-    ("isce/minmax/gap.py", "", CODE, MINMAX),
+    ("isce/losses/released.py", "", CODE, set()),
     ("experiments/tiny.yaml", "epochs: 2", "epochs: 3", EVERYTHING),
     ("experiments/tiny.yaml", "images: 30", "images: 31", ATTACKS),
     ("experiments/suites/tiny.yaml", "steps: 3", "steps: 4", ATTACKS),
@@ -95,7 +106,8 @@ def test_change_makes_due_what_it_touches_and_nothing_else(project, name, old, n
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "due"), [CHANGES[0], CHANGES[14], ("isce/figures.py", "", CODE, {"tables"})]
+    ("name", "old", "new", "due"),
+    [(*raised("objective.isce-released"), RELEASED), ("isce/figures.py", "", CODE, {"tables"})],
 )
 def test_snakemake_runs_what_the_plan_says(project, name, old, new, due):
     project.change(name, old, new)
@@ -107,11 +119,12 @@ EXPLAIN = "explain:\n  gallery: tiny\n  objectives: [isce-released]\n  images: 3
 
 def test_explain_runs_that_are_asked_for_are_added_to_what_is_done(project):
     project.change("experiments/tiny.yaml", "", EXPLAIN)
-    assert set(project.due()) == {"explain isce-released-s0", "tables"}
+    assert project.planned() == {"explain isce-released-s0"}
 
 
 @pytest.mark.full
-def test_explain_run_ends_in_a_record_that_is_reported_and_adopted(project):
+def test_explain_run_ends_in_a_record_that_is_reported_and_adopted(real):
+    project = real
     project.change("experiments/tiny.yaml", "", EXPLAIN)
     code, out, err = project.reproduce()
     assert code == 0, out + err
@@ -208,28 +221,27 @@ def test_two_at_once_are_refused(project):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["reproduce", "--experiment", "nonesuch"], "unknown experiment 'nonesuch'; known: tiny"),
-        (["reproduce", "--experiment", "tiny", "--profile", "nonesuch"], "unknown profile 'nonesuch'; known: local"),
-        (["report", "tiny", "--records", "nothing", "--out", "x"], "no attack record of experiment 'tiny' in nothing"),
-        (["compare", "--experiment", "tiny"], "nothing to compare"),
+        (["reproduce", "--experiment", "nonesuch"], "unknown experiment 'nonesuch'; known: cifar10, "),
+        (["reproduce", "--experiment", "digits", "--profile", "nonesuch"], "unknown profile 'nonesuch'; known: local"),
+        (["report", "digits", "--records", "nothing", "--out", "x"], "no attack record of experiment 'digits'"),
+        (["compare", "--experiment", "digits"], "nothing to compare"),
         (["run", "train", "nothing.yaml"], "can't read nothing.yaml"),
     ],
 )
-def test_bad_input_is_one_line(built, arguments, words):
-    code, _, err = built[0].isce(*arguments)
-    assert code == 1
-    assert words in err
-    assert len(err.strip().splitlines()) == 1
+def test_bad_input_is_one_line(built, monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(__main__, "ROOT", built[0].root)  # whose build folder has nothing of digits
+    assert __main__.main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def test_bad_value_in_an_experiment_file_starts_nothing(project):
     project.change("experiments/tiny.yaml", "epochs: 2", "epochs: -2")
-    stamp = project.record("train", "sce-s0").stat().st_mtime_ns
-    code, _, err = project.reproduce()
-    assert code == 1
-    assert "epochs" in err
-    assert "got -2" in err
-    assert project.record("train", "sce-s0").stat().st_mtime_ns == stamp
+    params = project.record("train", "sce-s0").with_name("params.yaml")
+    before = params.read_bytes()
+    with pytest.raises(ConfigError, match=r"epochs.*got -2"):
+        project.planned()
+    assert params.read_bytes() == before
 
 
 def test_adopted_records_compare_equal_and_a_changed_one_does_not(project):
@@ -250,7 +262,7 @@ def test_adopted_records_compare_equal_and_a_changed_one_does_not(project):
     assert "differs" in out
 
 
-def test_committed_record_of_other_code_is_marked_stale(project):
+def test_committed_record_of_other_semantics_is_marked_stale(project):
     assert project.isce("adopt", "--experiment", "tiny")[0] == 0
     report = ["report", "tiny", "--records", "results", "--out", "out"]
 
@@ -260,7 +272,7 @@ def test_committed_record_of_other_code_is_marked_stale(project):
         return {name for name, number in numbers.items() if number["stale"]}
 
     assert stale() == set()
-    project.change("isce/losses/released.py", "", CODE)
+    project.change(*raised("objective.isce-released"))
     found = stale()
     assert "isce-released.clean" in found
     assert "sce.clean" not in found
@@ -301,7 +313,7 @@ def test_params_file_is_what_papermill_gets(built):
 
 
 def test_adopt_refuses_what_is_stale_or_damaged(project):
-    project.change("isce/losses/released.py", "", CODE)
+    project.change(*raised("objective.isce-released"))
     code, _, err = project.isce("adopt", "--experiment", "tiny")
     assert code == 1
     assert "isce-released-s0: is stale" in err
@@ -310,7 +322,7 @@ def test_adopt_refuses_what_is_stale_or_damaged(project):
 
 def test_what_is_done_can_be_adopted_run_by_run(project):
     assert project.isce("adopt", "--experiment", "tiny")[0] == 0
-    project.change("isce/losses/released.py", "", CODE)
+    project.change(*raised("objective.isce-released"))
     results = project.root / "results" / "tiny"
     shutil.copytree(results / "attack" / "sce-s0", results / "attack" / "retired-s0")
     before = {path: path.stat().st_mtime_ns for path in results.rglob("record.json")}

@@ -30,7 +30,11 @@ RUNS = {f"{kind} {run}" for kind in ("train", "attack", "minmax") for run in ("s
 
 @pytest.fixture
 def cluster(project):
-    """A project with nothing run yet, whose profile looks after its jobs more often."""
+    return _cluster(project)
+
+
+def _cluster(project):
+    """The project with nothing run yet; its profile looks after its jobs more often."""
     shutil.rmtree(project.root / "build")
     project.change("workflow/profiles/slurm/config.yaml", "status-checks: 10", "status-checks: 1")
     return project
@@ -95,7 +99,8 @@ def test_what_is_lacking_for_a_node_is_named_with_the_cure(monkeypatch):
 
 @needs_slurm
 @pytest.mark.full
-def test_records_are_those_of_one_machine(cluster, built):
+def test_records_are_those_of_one_machine(real, built):
+    cluster = _cluster(real)
     cluster.change(
         "workflow/profiles/slurm/config.yaml",
         "",

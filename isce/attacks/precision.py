@@ -1,0 +1,80 @@
+"""The precision that an attack's package computes in: images and scores are cast for it, and its points back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from isce.attacks.base import Found, Problem
+
+if TYPE_CHECKING:
+    from isce.suites import AttackSpec
+
+Run = Callable[["AttackSpec", Problem, int], Found]
+
+
+class Cast(nn.Module):
+    """A classifier with another precision outside than inside.
+
+    Args:
+        classifier: the classifier.
+        inside: type of the images that it takes.
+        outside: type of the scores, and of an embedding, that are handed out.
+    """
+
+    def __init__(self, classifier: nn.Module, inside: torch.dtype, outside: torch.dtype) -> None:
+        super().__init__()
+        self.classifier, self.inside, self.outside = classifier, inside, outside
+        self.batch_dependent = bool(getattr(classifier, "batch_dependent", False))
+        self.training = False  # foolbox asks
+
+    def forward(self, x: Tensor, **options: Any) -> Any:
+        """Scores (N, K), or scores and embedding, cast.
+
+        Raises:
+            OverflowError: they are finite and don't fit the type outside.
+        """
+        found = self.classifier(x.to(self.inside), **options)
+        return tuple(map(self._cast, found)) if isinstance(found, tuple) else self._cast(found)
+
+    def _cast(self, values: Tensor) -> Tensor:
+        cast = values.to(self.outside)
+        if bool((values.isfinite() & ~cast.isfinite()).any()):
+            raise OverflowError(f"scores of up to {float(values.abs().max()):.2g} don't fit {self.outside}")
+        return cast
+
+
+def cast(attack: Run, *, double: bool) -> Run:
+    """Give a package's attack images and scores of one precision, whatever the network's own.
+
+    Scores in half precision come as float32: packages write them into buffers of float32, and subtract them from each
+    other.
+
+    Args:
+        attack: runs one restart.
+        double: it also computes in float64; otherwise images and scores in float64 come as float32.
+    """
+
+    def run(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+        dtype = problem.x.dtype if double else torch.float32
+        part = _cast(problem, dtype)
+        found = attack(spec, part, restart)
+        if dtype == problem.x.dtype:
+            return found
+        # An image is not quite its own rounding: pixels that the attack left alone get their value back.
+        return Found.only(torch.where(found.points == part.x, problem.x, found.points))
+
+    return run
+
+
+def _cast(problem: Problem, dtype: torch.dtype) -> Problem:
+    source = None if problem.source is None else _cast(problem.source, dtype)
+    if problem.x.dtype == problem.scores.dtype == dtype:
+        return replace(problem, source=source)
+    classifier = Cast(problem.classifier, problem.x.dtype, dtype)
+    tensors = {name: getattr(problem, name).to(dtype) for name in ("x", "best", "scores")}
+    return replace(problem, classifier=classifier, source=source, **tensors)

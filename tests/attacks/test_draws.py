@@ -1,0 +1,158 @@
+"""Which key each draw has, and whose index keys it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from tiny import ROWS, Layers, Mean, attack, flat, images, predicted
+from torch import nn
+
+from isce import attacks
+from isce.attacks import Threat, keys
+from isce.attacks.keys import keyed_noise
+from isce.evaluation import evaluate, examples, red_flags
+from isce.losses import build
+from isce.suites import AttackParameters, AttackSpec, Suite
+
+
+def test_no_two_purposes_share_a_key(monkeypatch):
+    """Every draw of every attack, by the function that asks for it."""
+    asked, real = {}, keys._key
+    within = {"keyed_noise", "seeded", "<listcomp>", "__enter__"}
+
+    def spy(*parts):
+        frame = sys._getframe(1)
+        while frame.f_code.co_name in within:
+            frame = frame.f_back
+        asked.setdefault(real(*parts), set()).add(frame.f_code.co_name)
+        return real(*parts)
+
+    monkeypatch.setattr(keys, "_key", spy)
+    model, x = Layers(), images(2)
+    rows = [row for name, row in ROWS.items() if name in ("local-search", "matched", "search", "simba", "single-pixel")]
+    rows += [AttackSpec(attack=name, steps=2, restarts=3) for name in ("pgd", "search")]
+    rows += [ROWS["spsa"], AttackSpec(attack="bim", steps=2, targeted=True)]
+    for row in rows:
+        norm = "linf" if "linf" in attacks.about(row.attack).norms else "l2"
+        attack(row, model, x, predicted(model, x), row.threat or Threat(norm, 0.01))
+    purposes = {name for names in asked.values() for name in names}
+    assert {"random_start", "search", "squares", "simba", "random_targets"} < purposes
+    assert all(len(names) == 1 for names in asked.values())
+
+
+def test_draws_for_two_purposes_are_independent():
+    given = 0, torch.arange(200), 1, torch.Size([4]), "linf"
+    start, squares = keyed_noise(*given), keyed_noise(*given, "squares")
+    assert abs(float((start * squares).mean() * 3)) < 0.15  # correlation of 800 draws: five standard errors
+    assert torch.equal(squares, keyed_noise(*given, "squares"))
+
+
+INDEX = torch.tensor([7, 5, 3, 11])
+
+
+@pytest.fixture
+def keyed(monkeypatch):
+    """Positions that ``attacks.run`` was given, call by call."""
+    seen, real = [], attacks.run
+
+    def spy(*given, **named):
+        seen.append(named["index"].tolist())
+        return real(*given, **named)
+
+    monkeypatch.setattr(attacks, "run", spy)
+    return seen
+
+
+def given(*values: float, index=INDEX):
+    x, y = flat(*values)
+    parameters = AttackParameters(
+        checkpoint="none", suite=Suite(name="s", rows=[AttackSpec(attack="pgd", steps=4)]), eps=[0.1]
+    )
+    return (Mean(), build("sce"), x, y, parameters), {"index": index}
+
+
+def test_flags_attack_with_the_draws_of_the_evaluation(keyed):
+    values, named = given(0.2, 0.6, 0.3, 0.35)  # the second is a clean mistake, the others survive
+    found = evaluate(*values, **named, progress=False)
+    keyed.clear()
+    red_flags(found, *values, **named)
+    assert len(keyed) > 2
+    assert {tuple(index) for index in keyed} == {(7, 3, 11)}
+    keyed.clear()
+    red_flags(found, *values)
+    assert {tuple(index) for index in keyed} == {(0, 2, 3)}
+
+
+def test_examples_are_those_of_the_evaluation(keyed):
+    (model, objective, x, y, _), named = given(0.45, 0.48, 0.46, 0.47)
+    shown = examples(
+        model, objective, x, y, AttackSpec(attack="pgd", steps=4), Threat("linf", 0.1), batch_size=3, **named
+    )
+    assert keyed == [[7, 5, 3], [11]]
+    assert shown.index.tolist() == [0, 1, 2, 3]  # positions among the images, whatever keys the draws
+
+
+@pytest.mark.parametrize(
+    ("index", "error"), [(INDEX[:3], ValueError), (INDEX.float(), TypeError), (-INDEX, ValueError)]
+)
+def test_an_index_that_fits_no_images_is_refused(index, error):
+    values, _ = given(0.2, 0.3, 0.45, 0.48)
+    found = evaluate(*values, progress=False)
+    with pytest.raises(error, match="index must"):
+        red_flags(found, *values, index=index)
+    with pytest.raises(error, match="index must"):
+        examples(*values[:4], AttackSpec(attack="pgd"), Threat("linf", 0.1), index=index)
+
+
+class Waves(nn.Module):
+    """Scores that rise and fall along the way, with a lead of class 0 that nothing breaks; notes margins of batches."""
+
+    def __init__(self, dtype=torch.float64) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+        self.weight = 30 * torch.randn(4, 5, generator=generator, dtype=dtype)
+        self.lowest = torch.full((6,), torch.inf, dtype=dtype)
+
+    def forward(self, x):
+        scores = torch.sin(x.flatten(1) @ self.weight) + 3 * (torch.arange(5) == 0)
+        if len(x) == len(self.lowest):
+            reached = scores.detach()[:, 0] - scores.detach()[:, 1:].amax(1)
+            self.lowest = torch.minimum(self.lowest, reached)
+        return scores
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("objective", attacks.about("matched").objectives)
+@pytest.mark.parametrize("restarts", [1, 2, 3])
+def test_the_best_point_that_was_seen_is_handed_back(norm, objective, restarts):
+    model, x = Waves(), images(6, (1, 2, 2)).double()
+    spec = AttackSpec(attack="matched", objective=objective, steps=7, restarts=restarts)
+    found = attack(spec, model, x, torch.zeros(6, dtype=torch.int64), Threat(norm, 0.3)).adversarial
+    seen, scores = model.lowest, model(found)
+    reached = scores[:, 0] - scores[:, 1:].amax(1)
+    assert (reached <= seen + 1e-12).all()
+
+
+@pytest.mark.parametrize("name", ["search", "simba"])
+def test_the_best_point_that_queries_saw_is_handed_back(name):
+    model, x = Waves(), images(6, (1, 2, 2)).double()
+    found = attack(ROWS[name], model, x, torch.zeros(6, dtype=torch.int64)).adversarial
+    seen, scores = model.lowest, model(found)
+    assert (scores[:, 0] - scores[:, 1:].amax(1) <= seen + 1e-12).all()
+
+
+def test_a_point_without_finite_scores_is_handed_back_to_be_rejected():
+    """It might hide an error, so it must not pass for an image that stood."""
+
+    class Gap(nn.Module):
+        def forward(self, x):
+            mean = 10 * (x.flatten(1).mean(1) - 0.5)
+            return torch.stack([1 - mean, mean - 1], 1).masked_fill((mean > 0)[:, None], torch.nan)
+
+    x, y = flat(0.45, 0.2)
+    found = attack(AttackSpec(attack="matched", steps=5), Gap(), x, y, Threat("linf", 0.1))
+    assert found.rejected.tolist() == [True, False]
+    assert not found.success.any()
+    assert torch.equal(found.adversarial[0], x[0])
