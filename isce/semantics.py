@@ -13,19 +13,23 @@ from collections.abc import Iterable
 #: (``train``, ``attack``, ``minmax``, ``explain``) and, with their names, ``objective.<name>``, ``network.<name>``,
 #: ``adversarial.<kind>`` and ``attack.<name>``.
 CHANGES: dict[str, list[str]] = {
+    "attack": ["flags and examples draw as their evaluation does; a row that failed has no accuracy"],
     "attack.autoattack": ["its seed is drawn for a purpose of its own"],
     "attack.bim": ["l_2 steps don't depend on the scale of the logits"],
+    "attack.cw": ["random targets are drawn for a purpose of their own"],
     "attack.fgsm": ["random targets are drawn for a purpose of their own"],
     "attack.jsma": ["random targets are drawn for a purpose of their own"],
     "attack.lbfgs": ["random targets are drawn for a purpose of their own"],
     "attack.local-search": ["its seed is drawn for a purpose of its own"],
     "attack.matched": ["survivors go on from their lowest margin; squares are drawn for a purpose of their own"],
+    "attack.mim": ["each image's gradient has a largest entry of 1 before advertorch sees it"],
     "attack.pgd": ["random targets are drawn for a purpose of their own; l_2 steps don't depend on the logits' scale"],
     "attack.search": ["stripes and squares are drawn for a purpose of their own"],
     "attack.simba": ["the order of the pixels is drawn for a purpose of its own"],
     "attack.single-pixel": ["its seed is drawn for a purpose of its own"],
     "attack.spatial": ["points end a little beyond the boundary, so that no batch decides on them"],
     "attack.spsa": ["its seed is drawn for a purpose of its own"],
+    "attack.transfer": ["each image's gradient has a largest entry of 1 before advertorch sees it"],
 }
 
 
