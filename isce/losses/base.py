@@ -79,7 +79,7 @@ class Objective(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Training loss.
+        """Compute the training loss.
 
         Args:
             scores: raw decision scores (N, C), (N, C, ...) or (C,), floating point; half precision is computed in
@@ -102,14 +102,14 @@ class Objective(nn.Module):
         return self._checked_loss(scores, target, embedding, self.reduction)
 
     def per_example(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Training loss of each example, shaped as labels, whatever ``reduction`` is; 0 for an ignored example."""
+        """Compute each example's loss, shaped as labels, whatever ``reduction`` is; 0 for an ignored example."""
         return self._checked_loss(scores, target, embedding, "none")
 
     def matched(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """What an adaptive adversary ascends: max_{k != y} s_k - s_y of the raw scores, positive once y has lost.
+        """Compute what an adaptive adversary ascends: max_{k != y} s_k - s_y of the raw scores.
 
-        It is the decision itself, so nothing that a loss does to the scores on the way (a term, a norm, a clip) can
-        hide a direction from the attack.
+        The value is positive once y has lost. It is the decision itself, so nothing that a loss does to the scores on
+        the way (a term, a norm, a clip) can hide a direction from the attack.
 
         Args:
             scores: as in :meth:`forward`.
@@ -124,7 +124,7 @@ class Objective(nn.Module):
         return negative_margin(scores, target, self.ignore_index)
 
     def score_map(self, embedding_dim: int, num_classes: int) -> nn.Module:
-        """A new map from embeddings (N, embedding_dim) to raw scores (N, num_classes); here a linear layer."""
+        """Make a map from embeddings (N, embedding_dim) to raw scores (N, num_classes); here a linear layer."""
         return nn.Linear(embedding_dim, num_classes)
 
     def _checked_loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
@@ -140,7 +140,7 @@ class Objective(nn.Module):
         return loss_of_checked(loss, scores, target, self.weight, self.ignore_index)
 
     def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        """The loss of checked logits in float32 at least, 0 for ignored examples; ``target`` may be probabilities."""
+        """Compute the loss of checked logits, in float32 at least, 0 for ignored ones; ``target`` may be soft."""
         raise NotImplementedError
 
     def _options(self, reduction: Reduction) -> CallOptions:
