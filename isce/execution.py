@@ -125,7 +125,7 @@ def _manager(lock: locks.Lock, kernels: list[subprocess.Popen[bytes]]) -> type:
             assert isinstance(self.provisioner, LocalProvisioner)
             assert self.provisioner.process is not None
             kernels.append(self.provisioner.process)
-            lock.name(f"process {os.getpid()} (its kernel: {kernels[-1].pid})")
+            lock.name(os.getpid(), f" (its kernel: {kernels[-1].pid})")
 
     return Manager
 

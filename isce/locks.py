@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ def hold(path: Path, busy: Callable[[str], None]) -> Generator[Lock]:
     with path.open("a+", encoding="utf-8") as file:
         _lock(file, fcntl.LOCK_EX, busy)
         lock = Lock(file)
-        lock.name(f"process {os.getpid()}")
+        lock.name(os.getpid())
         yield lock
 
 
@@ -49,10 +50,10 @@ class Lock:
         """Descriptor of its file: a child process that gets it holds the lock too."""
         return self._file.fileno()
 
-    def name(self, owners: str) -> None:
-        """Write down who holds it, for those who find it held."""
+    def name(self, process: int, more: str = "") -> None:
+        """Write down who holds it, for those who find it held: a process of this machine, and words about it."""
         self._file.truncate(0)
-        self._file.write(owners)
+        self._file.write(f"process {process} on {platform.node()}{more}")
         self._file.flush()
 
 

@@ -70,7 +70,9 @@ def reproduce(
     # A record is written last and whole, whatever ended the Snakemake that asked for it.
     command += ["--nolock", "--ignore-incomplete"]
     command += ["--config", f"experiment={name}", "build=build", f"device={device}"]
-    with locks.hold(build / ".lock", lambda owners: _refuse(f"`make reproduce` ({owners})", str(build))) as lock:
+    with locks.hold(
+        build / ".lock", lambda owners: _refuse(f"another `make reproduce` ({owners})", str(build))
+    ) as lock:
         for path in sorted((build / "runs" / name).glob(f"*/*/{LOCK}")):
             locks.await_free(path, lambda owners, run=path.parent: _on_orphan(owners, run, dry_run))
             if not dry_run and not path.with_name(NOTEBOOK_HASH).exists():
@@ -110,7 +112,7 @@ def _profile(name: str, dry_run: bool) -> dict[str, Any]:
 
 
 def _refuse(who: str, where: str) -> NoReturn:
-    raise ConfigError(f"another {who} works in {where}: wait for its end, or stop it (`kill` and the process's number)")
+    raise ConfigError(f"{who} works in {where}: wait for its end, or end it (`kill` and the number of the process)")
 
 
 def _on_orphan(owners: str, run: Path, dry_run: bool) -> None:
@@ -119,7 +121,7 @@ def _on_orphan(owners: str, run: Path, dry_run: bool) -> None:
         _refuse(owners, str(run))
     sys.stderr.write(
         f"isce: {owners} still works in {run}, perhaps left by a command that was killed; waiting for its end "
-        "(`kill` and the number ends it)\n"
+        "(to end it: `kill` and its number)\n"
     )
 
 
@@ -137,7 +139,7 @@ def _snakemake(command: list[str], lock: locks.Lock, quiet: bool) -> int:
             program, passed = ["-c", QUIET_SNAKEMAKE, str(said.fileno())], [lock.file, said.fileno()]
             command = ["--quiet", "progress", "rules", "host", "reason", *command]
         with subprocess.Popen([sys.executable, *program, *command], env=_environment(), pass_fds=passed) as process:  # noqa: S603
-            lock.name(f"process {process.pid}")
+            lock.name(process.pid)
             code = process.wait()
         said.seek(0)
         text = said.read()

@@ -33,7 +33,10 @@ BOOK = ["--records", HERE, "--out", NOWHERE]
         (["run", "train", "params.yaml", "--device", "cuda:99"], ["device 'cuda:99' asked for, but torch", "sees"]),
         (["report"], ["required: --records, --out"]),
         (["report", "--records", NOWHERE, "--out", NOWHERE], ["no attack record of any experiment", NOWHERE]),
-        (["report", "digits", "--records", NOWHERE, "--out", NOWHERE], ["no attack record of digits", NOWHERE]),
+        (
+            ["report", "digits", "--records", NOWHERE, "--out", NOWHERE],
+            ["no attack record of experiment 'digits' in", NOWHERE],
+        ),
         (["book", "--source", NOWHERE, "--report", HERE, *BOOK], [f"{NOWHERE}/_toc.yml is not there (--source)"]),
         (["book", "--report", NOWHERE, *BOOK], [f"{NOWHERE} is not there (--report)"]),
         (["links", "--report", NOWHERE, *BOOK], [f"{NOWHERE} is not there (--report)"]),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -83,7 +84,7 @@ def test_run_that_another_process_finishes_meanwhile_is_not_done_twice(stub, cap
 
     def finish():
         said = stub_project.until(lambda: capfd.readouterr().err)
-        owners = rf"process {first.pid} \(its kernel: \d+\)"
+        owners = rf"process {first.pid} on \S+ \(its kernel: \d+\)"
         assert re.fullmatch(rf"isce: train stub sce-s0: {owners} already works on it; waiting .*\n", said)
         stub.let_go()
         first.communicate()
@@ -104,15 +105,15 @@ def test_lock_is_held_by_whoever_has_its_file_and_free_when_they_are_dead(tmp_pa
     with subprocess.Popen([sys.executable, "-c", hold, str(path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout.readline() == b"held\n"
-            with pytest.raises(RuntimeError, match=f"process {process.pid}"):
+            with pytest.raises(RuntimeError, match=f"process {process.pid} on "):
                 locks.await_free(path, busy)
-            with pytest.raises(RuntimeError, match=f"process {process.pid}"), locks.hold(path, busy):
+            with pytest.raises(RuntimeError, match=f"process {process.pid} on "), locks.hold(path, busy):
                 pass
         finally:
             process.kill()
     locks.await_free(path, busy)
     with locks.hold(path, busy):
-        assert path.read_text() == f"process {os.getpid()}"
+        assert path.read_text() == f"process {os.getpid()} on {platform.node()}"
 
 
 # --- `make reproduce`
@@ -174,6 +175,6 @@ def test_start_after_a_kill_never_makes_two_writers_and_ends_in_the_same_records
     if moment == "runs work":
         assert stub.workers() == dict.fromkeys(RUNS, 1), "what goes on is not begun again"
         if whom == "the command":
-            assert re.search(r"another `make reproduce` \(process \d+\) works in .*/build: wait", said[0])
+            assert re.search(r"another `make reproduce` \(process \d+ on \S+\) works in .*/build: wait", said[0])
         else:
-            assert len(re.findall(r"process \d+ \(its kernel: \d+\) still works in .*; waiting", said[0])) >= 1
+            assert len(re.findall(r"process \d+ on \S+ \(its kernel: \d+\) still works in .*; waiting", said[0])) >= 1
