@@ -6,12 +6,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 venv() {
-    bin=${FINDINGS_VENV:-$work/venv}/bin
     if [ -z "${FINDINGS_VENV:-}" ]; then
         "${PYTHON:-python3}" -m venv "$work/venv"
         # What these packages need in turn comes in the versions that the project was tested with.
-        "$bin/pip" install --quiet --disable-pip-version-check --constraint "$here/../requirements.lock" "$@"
+        "$work/venv/bin/pip" install --quiet --disable-pip-version-check --constraint "$here/../requirements.lock" "$@"
     fi
+    bin=$(cd "${FINDINGS_VENV:-$work/venv}/bin" && pwd)
     export PATH="$bin:$PATH" PYTHONPATH="$here" PYTHONDONTWRITEBYTECODE=1 PYTHONWARNINGS=ignore OMP_NUM_THREADS=1
     cd "$work"
     python -c 'import sys; from _toy import versions; versions(sys.argv[1:])' "$@"

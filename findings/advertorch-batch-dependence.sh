@@ -10,7 +10,7 @@
 #   seen: FAB: 9 of 40 distances differ (0.971 to 1.002 times that alone)
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 advertorch==0.2.3
+venv torch==2.13.0 numpy==2.4.6 pillow==13.0.0 advertorch==0.2.3
 python - <<'PY'
 import torch
 from _toy import advertorch, distance, images, network, see

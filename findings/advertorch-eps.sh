@@ -2,8 +2,8 @@
 # advertorch 0.2.3: what `eps` is. PGD's points lie beyond a strict <= eps, by float rounding (x + delta - x). An eps
 # for each image is taken in the shape (N,), though images are (N, C, H, W). (N, 1, 1, 1), which broadcasts, is refused,
 # but taken where N happens to be the images' width; eps then holds for each column of pixels, not for each image.
-# FABAttack's eps bounds nothing: points at 1 and at 0.001 are the same. LinfSPSAAttack makes one step of 0.01 unless
-# told otherwise, whatever eps is.
+# FABAttack's eps is the size of its restarts and bounds nothing: points at 1 and at 0.001 are the same. LinfSPSAAttack
+# makes one step of 0.01 unless told otherwise, whatever eps is.
 #
 # Seen in November 2026, Python 3.11, x86-64 Linux:
 #   seen: PGD: 34 of 40 points beyond eps, by up to 3e-08
@@ -13,7 +13,7 @@
 #   seen: SPSA at eps 0.3 moves no pixel by more than 0.010
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 advertorch==0.2.3
+venv torch==2.13.0 numpy==2.4.6 pillow==13.0.0 advertorch==0.2.3
 python - <<'PY'
 import torch
 from _toy import advertorch, distance, images, network, see

@@ -10,7 +10,7 @@
 #   seen: gradient left in the weights: length 97.3
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 advertorch==0.2.3
+venv torch==2.13.0 numpy==2.4.6 pillow==13.0.0 advertorch==0.2.3
 python - <<'PY'
 import torch
 from _toy import advertorch, network, see

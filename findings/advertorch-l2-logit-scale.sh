@@ -1,7 +1,7 @@
 #!/bin/sh
 # advertorch 0.2.3: L2PGDAttack divides the gradient by its length, but by no less than 1e-6. A network whose logits are
 # three times as large decides alike, yet the gradient of its cross-entropy is shorter, so the steps shrink to nothing
-# and most images look robust. foolbox 3.3.4 with the same steps breaks every image at both scales.
+# and many images look robust. foolbox 3.3.4 with the same steps breaks every image at both scales.
 #
 # Seen in November 2026, Python 3.11, x86-64 Linux:
 #   logits times 4: 0 of 40 left by advertorch, 0 by foolbox
@@ -10,7 +10,7 @@
 #   seen: foolbox leaves none at either scale
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 advertorch==0.2.3 foolbox==3.3.4
+venv torch==2.13.0 numpy==2.4.6 pillow==13.0.0 advertorch==0.2.3 foolbox==3.3.4
 python - <<'PY'
 import foolbox
 from _toy import advertorch, correct, images, network, see

@@ -11,7 +11,7 @@
 #   seen: LinfMomentumIterativeAttack, one pixel unused: 0 of 40 images hold a NaN, 40 of 40 still right at eps 1e-6
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 advertorch==0.2.3
+venv torch==2.13.0 numpy==2.4.6 pillow==13.0.0 advertorch==0.2.3
 python - <<'PY'
 from _toy import advertorch, correct, images, network, see
 

@@ -10,7 +10,7 @@
 #   seen: all images that were right are unchanged
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 'scipy==1.17.1' advertorch==0.2.3
+venv torch==2.13.0 numpy==2.4.6 pillow==13.0.0 'scipy==1.17.1' advertorch==0.2.3
 python - <<'PY'
 import torch
 from _toy import advertorch, correct, images, network, see

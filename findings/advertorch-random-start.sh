@@ -1,7 +1,7 @@
 #!/bin/sh
 # advertorch 0.2.3: the random start of L2PGDAttack is a random image pulled back to the ball. In 64 dimensions that is
 # never inside the ball but on its rim, and always nearly in the same direction, towards mid-grey: two starts for a dark
-# image have a cosine of about 0.75. Restarts from there try little that is new. Draws that are uniform in the ball, as
+# image have a cosine of about 0.7. Restarts from there try little that is new. Draws that are uniform in the ball, as
 # foolbox 3.3.4 makes them, have a mean cosine of 0.
 #
 # Seen in November 2026, Python 3.11, x86-64 Linux:
@@ -9,7 +9,7 @@
 #   seen: mean cosine of two starts 0.71, of uniform ones 0.00
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 advertorch==0.2.3 foolbox==3.3.4
+venv torch==2.13.0 numpy==2.4.6 pillow==13.0.0 advertorch==0.2.3 foolbox==3.3.4
 python - <<'PY'
 import eagerpy
 import foolbox

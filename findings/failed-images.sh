@@ -16,7 +16,7 @@
 #   seen: an image that is wrong from the start: C&W moves it by 2e-06, not by 0
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 'scipy==1.17.1' advertorch==0.2.3 foolbox==3.3.4
+venv torch==2.13.0 numpy==2.4.6 pillow==13.0.0 'scipy==1.17.1' advertorch==0.2.3 foolbox==3.3.4
 python - <<'PY'
 import foolbox
 import torch

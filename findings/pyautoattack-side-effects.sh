@@ -13,7 +13,7 @@
 #   seen: the same call with its own state file: The state was created with a different set of attacks to run.
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 pyautoattack==0.2.0
+venv torch==2.13.0 numpy==2.4.6 pyautoattack==0.2.0
 python - <<'PY'
 import logging
 import sys

@@ -15,7 +15,7 @@
 #   seen: batches of 7 instead of 40, same seed: 3 of 40 points differ
 
 . "$(dirname "$0")/_venv.sh"
-venv torch==2.13.0 pyautoattack==0.2.0
+venv torch==2.13.0 numpy==2.4.6 pyautoattack==0.2.0
 python - <<'PY'
 import logging
 

@@ -1,9 +1,9 @@
 #!/bin/sh
 # torch 2.13.0: float32 cross-entropy of an image that is classified right with room to spare. From a gap of 17 between
 # the logits on, the loss is exactly 0.0 and so is the true logit's gradient, while the gradient of the *other* logits
-# lives on to a gap of 103. In between, the gradient by the image is not small, it points elsewhere: it lowers what the
-# other classes have and forgets the true one. And the logits themselves depend on the batch: alone and among 256, an
-# image's differ by 1e-7, for nearly every image, though no layer looks at the batch.
+# lives on to a gap of 103. In between, the gradient with respect to the image has not vanished but points elsewhere: up
+# its slope the other classes rise, and the true one is forgotten. The logits themselves depend on the batch: alone and
+# among 256, an image's differ by 1e-7, for nearly every image, though no layer looks at the batch.
 #
 # Seen in November 2026, Python 3.11, x86-64 Linux:
 #   seen: gap 16: loss 1.2e-07, gradient of the true logit -1.2e-07, of the other 1.1e-07

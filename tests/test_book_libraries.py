@@ -1,0 +1,38 @@
+"""The page on libraries lists every finding, with the versions that its script is about, and names tests that exist."""
+
+import re
+
+from isce.config import ROOT
+
+PAGE = (ROOT / "book" / "reference" / "libraries.md").read_text(encoding="utf-8")
+SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "findings").glob("[a-z]*.sh")}
+#: Each section's packages with their versions, lower case, and the scripts that its rows name.
+SECTIONS = {
+    heading.lower(): set(re.findall(r"\| `([a-z0-9-]+)` \|$", text, flags=re.MULTILINE))
+    for heading, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.DOTALL | re.MULTILINE)
+}
+
+
+def test_every_finding_has_a_row_and_every_row_a_finding():
+    assert set.union(*SECTIONS.values()) == set(SCRIPTS)
+
+
+def test_versions_are_those_that_the_scripts_install():
+    for heading, names in SECTIONS.items():
+        for package, number in re.findall(r"([\w-]+) (\d[\w.]*)", heading):
+            assert any(f"{package}=={number}" in SCRIPTS[name] for name in names)
+
+
+def test_versions_are_those_that_the_project_was_tested_with():
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").lower().splitlines()
+    for script in SCRIPTS.values():
+        pins = re.findall(r"[\w-]+==[\w.]+", script)
+        assert pins
+        assert all(pin in lock for pin in pins)
+
+
+def test_tests_that_the_page_names_exist():
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", PAGE)
+    assert named
+    assert all(f"def {name}(" in tests for name in named)
