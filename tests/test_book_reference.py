@@ -12,12 +12,12 @@ import torch
 
 import isce.losses
 from isce.config import ROOT
-from isce.losses.base import Common, Objective
+from isce.losses.base import LossOptions, Objective
 from isce.records import Record
 
 REFERENCE = Path(__file__).parents[1] / "book" / "reference"
 NAMES = isce.losses.names()
-COMMON = tuple(Common.__annotations__)
+COMMON = tuple(LossOptions.__annotations__)
 
 
 def written(value: object) -> str:
