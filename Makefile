@@ -43,11 +43,21 @@ reproduce: $(READY) ## train, attack, tabulate and build the book for EXPERIMENT
 	@$(BIN)/python -m isce reproduce --experiment $(EXPERIMENT) --device $(DEVICE) --profile $(PROFILE) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(UNTIL),--until $(UNTIL)) $(if $(DRY),--dry-run)
 
-test: lint ## lint, then the tests (minutes)
-	$(BIN)/python -m pytest -m "not full"
+# Side by side in two processes.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Tests that compute are run as on other processors, too: the libraries' ways of looking like them.
+PROCESSORS := DNNL_MAX_CPU_ISA=SSE41 DNNL_MAX_CPU_ISA=AVX2 DNNL_MAX_CPU_ISA=AVX512_CORE DNNL_MAX_CPU_ISA=AVX512_CORE_VNNI
+PROCESSORS += ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2
+COMPUTE := $(addprefix tests/,attacks evaluation explain golden losses minmax) \
+	$(addprefix tests/test_,adversarial.py evaluation.py figures.py models.py notebooks.py suites.py training.py)
 
-test-full: lint ## lint, then all tests, the long ones too
+test: lint ## lint, then the tests (minutes)
+	$(PYTEST) -m "not full"
+
+test-full: lint ## lint, then all tests, the long ones too, and those that compute as on other processors
 	$(BIN)/python -m pytest
+	set -e; for processor in $(PROCESSORS); do echo "== $$processor"; \
+		env $$processor $(PYTEST) -m "not full" --quiet $(COMPUTE); done
 
 lint: $(READY) ## ruff and pyright
 	$(BIN)/ruff check

@@ -141,8 +141,8 @@ def _version(name: str) -> str | None:
 
 
 def _toolbox(classifier: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int) -> Callable[[], Tensor]:
-    from art.attacks.evasion import ProjectedGradientDescentPyTorch
-    from art.estimators.classification import PyTorchClassifier
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch  # pyright: ignore[reportMissingImports]
+    from art.estimators.classification import PyTorchClassifier  # pyright: ignore[reportMissingImports]
 
     estimator = PyTorchClassifier(
         classifier,

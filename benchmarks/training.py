@@ -70,7 +70,8 @@ def contestants(parameters: config.TrainParameters, random: data.Data, device: s
         return loss
 
     def fresh(layout: torch.memory_format) -> tuple[Classifier, torch.optim.Optimizer]:
-        classifier = placed(assemble(parameters, shape)[0], device).to(memory_format=layout)
+        # torch's annotations leave this form of `to` out.
+        classifier = placed(assemble(parameters, shape)[0], device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         return classifier, torch.optim.SGD(classifier.parameters(), lr=spec.lr, momentum=spec.momentum)
 
     def bare() -> Contestant:

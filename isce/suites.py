@@ -18,7 +18,7 @@ class AttackSpec(Strict):
     """One row of a suite: an attack, the function it ascends, its budget, and which images it gets."""
 
     attack: str
-    objective: str = Field(description="function it ascends, one of isce.attacks.about(attack).objectives")
+    objective: str = Field(default="", description="function it ascends, one of isce.attacks.about(attack).objectives")
     steps: int = Field(default=1, ge=1, description="gradient steps, iterations or queries, as the attack counts them")
     step_size: float | None = Field(
         default=None, gt=0, description="of a step, as a share of eps; for `released` in pixel values of [0, 1]"

@@ -15,3 +15,10 @@ def digits_target():
     digits = data.load("digits")
     test = digits.test.select(stratified(digits.test.labels, 100))
     return test.unit(), test.labels, trained("sce")[0].requires_grad_(requires_grad=False)
+
+
+def pytest_collection_modifyitems(items):
+    """Under `pytest -n` one process takes the tests of a file; those of tests/workflow share what one run has made."""
+    for item in items:
+        name = "workflow" if item.path.parent.name == "workflow" else item.path.name
+        item.add_marker(pytest.mark.xdist_group(name))

@@ -12,7 +12,7 @@ from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
 from torch import nn
 
 from isce import attacks, evaluation
-from isce.attacks import Threat
+from isce.attacks import Threat, base
 from isce.evaluation import evaluate, examples, mcnemar, mean_interval, verify, wilson
 from isce.losses import build
 from isce.suites import AttackParameters, AttackSpec, load_suite
@@ -119,7 +119,7 @@ def test_index_keys_the_randomness(monkeypatch):
 
 
 def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
-    real = attacks.base.verify
+    real = base.verify
 
     def outside(problem, points, **named):
         return real(problem, points + 0.5, **named)

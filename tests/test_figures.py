@@ -16,11 +16,15 @@ def test_training_curves_of_runs_that_diverged_at_once(histories):
     assert drawn == {label for label, rows in histories.items() if rows}
 
 
+def heights_of(line):
+    return np.asarray(line.get_ydata()).tolist()
+
+
 def test_band_runs_from_the_lowest_to_the_highest_seed():
     rows = [ROW, ROW | {"train_loss": 0.7}]
     figure = figures.training_curves({"a": rows})
-    assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(0.6)
-    heights = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert heights_of(figure.axes[0].lines[0])[0] == pytest.approx(0.6)
+    heights = np.asarray(figure.axes[0].collections[0].get_paths()[0].vertices)[:, 1]
     assert (heights.min(), heights.max()) == (pytest.approx(0.5), pytest.approx(0.7))
 
 
@@ -37,7 +41,7 @@ def test_examples_for_any_number_of_images(count, channels):
 def test_worst_case_and_own_loss_are_both_drawn():
     row = {"label": "sce", "eps": 0.1, "worst": 40.0, "own": 50.0, "low": 35.0, "high": 45.0}
     figure = figures.robust_accuracy(pd.DataFrame([row]), "linf")
-    assert [line.get_ydata()[0] for line in figure.axes[0].lines if len(line.get_ydata())] == [40.0, 50.0]
+    assert [heights_of(line)[0] for line in figure.axes[0].lines if heights_of(line)] == [40.0, 50.0]
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
@@ -63,7 +67,7 @@ def test_a_curve_that_reached_zero_stays_there_in_the_mean():
         {"label": "sce", "run": "s1", "eps": 0.3, "percent": 0.0},
     ]
     line = figures.lines(pd.DataFrame(rows), "eps", "eps", ["sce"]).axes[0].lines[0]
-    assert line.get_ydata().tolist() == [50.0, 10.0, 0.0]
+    assert heights_of(line) == [50.0, 10.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ class AttackTable(Made):
 
     def run(self) -> list[nodes.Node]:
         table, line = self.show(attacks(self.root, report_folder(self.config), self.note), "attacks", "attacks")
-        for row in next(iter(table.findall(nodes.tbody))):
-            (cell,) = row[0].children
+        for row in next(iter(table.findall(nodes.tbody))).findall(nodes.row):
+            (cell,) = next(iter(row.findall(nodes.entry))).children
             name = cell.astext()
             link = addnodes.pending_xref(
                 "", nodes.literal(name, name), refdomain="std", reftype="doc", refexplicit=True, refwarn=True

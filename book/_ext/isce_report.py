@@ -161,7 +161,8 @@ class ReportDirective(SphinxDirective):
             files += [self.download(file.name, path.parent, label), nodes.Text(" · ")]
         notebook = str(about["notebook"])
         line += [files, nodes.Text("made by "), self.download(notebook, Path(self.env.srcdir).parent)]
-        for name, url in launches(*self.config.isce_repository, notebook):
+        address, branch = self.config.isce_repository
+        for name, url in launches(address, branch, notebook):
             line += [nodes.Text(" · "), nodes.reference(name, name, refuri=url, internal=False)]
         line += [nodes.Text(" · run again with "), nodes.literal(about["command"], about["command"])]
         box += line
@@ -198,7 +199,7 @@ class RecordsTable(ReportDirective):
     """
 
     folder = "tables"
-    option_spec: ClassVar = ReportDirective.option_spec | {"wrap": directives.flag}
+    option_spec: ClassVar = {"optional": directives.flag, "wrap": directives.flag}
 
     def files(self, path: Path, about: dict[str, Any]) -> list[tuple[str, Path]]:
         return [("CSV", path.parent / Path(about["csv"]).name)]
@@ -231,11 +232,13 @@ class RecordsTable(ReportDirective):
             if rows:
                 text = str(cell)  # a sentence may wrap, a figure may not
                 classes = ["isce-head"] * (column == 0) + ["isce-long"] * (len(text) > LONG)
-                row += nodes.entry("", self.cell(text), classes=classes)
+                shown = self.cell(text)
                 if column and labels:
-                    row[-1][0].insert(0, nodes.inline(labels[column], labels[column], classes=["isce-label"]))
+                    shown.insert(0, nodes.inline(labels[column], labels[column], classes=["isce-label"]))
+                entry = nodes.entry("", shown, classes=classes)
                 if rows > 1:
-                    row[-1]["morerows"] = rows - 1
+                    entry["morerows"] = rows - 1
+                row += entry
         return row
 
     def cell(self, text: str) -> nodes.paragraph:

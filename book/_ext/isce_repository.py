@@ -50,7 +50,8 @@ def configure(app: Sphinx, config: Config) -> None:
 
 def add_launch_button(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """The theme has one for pages that are notebooks; here it opens the repository's notebooks from every page."""
-    found = launches(*app.config.isce_repository, FIRST)
+    address, branch = app.config.isce_repository
+    found = launches(address, branch, FIRST)
     if found:
         buttons = [{"type": "link", "text": name, "url": url, "tooltip": TOOLTIPS[name]} for name, url in found]
         group = {"type": "group", "tooltip": "Run the notebooks", "icon": "fas fa-rocket", "label": "launch-buttons"}

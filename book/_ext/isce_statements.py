@@ -28,7 +28,8 @@ def note_titles(app: Sphinx, doctree: nodes.document) -> None:
     """Keep the statements' titles beside what sphinx-proof keeps of them."""
     for node in doctree.findall(lambda one: isinstance(one, tuple(NODE_TYPES.values()))):
         if isinstance(node, nodes.Element) and isinstance(node[0], nodes.title):
-            app.env.proof_list[node["label"]]["title"] = node[0].astext().strip().strip("()")
+            kept = app.env.proof_list  # pyright: ignore[reportAttributeAccessIssue]  sphinx-proof puts it there
+            kept[node["label"]]["title"] = node[0].astext().strip().strip("()")
 
 
 class StatementIndex(Index):

@@ -222,7 +222,7 @@ class _NeedsEmbedding(Objective):
     name = "needs-embedding"
     needs_embedding = True
 
-    def _loss(self, scores, target, embedding, reduction):
+    def _loss(self, logits, target, embedding, reduction):
         assert embedding is not None
         return embedding.square().sum(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,7 +268,7 @@ class Shell(nn.Module):
         return torch.stack([-score, score], 1)
 
 
-def shell_flags(row: dict, eps: tuple[float, ...]) -> dict[str, str]:
+def shell_flags(row: dict[str, Any], eps: tuple[float, ...]) -> dict[str, str]:
     x, y = torch.linspace(0.3, 0.49, 20).view(-1, 1, 1, 1).repeat(1, 1, 4, 4), torch.zeros(20, dtype=torch.int64)
     suite = Suite(name="s", rows=[AttackSpec(**row)])
     parameters = AttackParameters(checkpoint="none", suite=suite, eps=list(eps))
@@ -300,7 +301,7 @@ def outcome(n: int, broken: int, last: int | None = None, rejected: int = 0, att
     )
 
 
-def figures(**threats: dict[str, Outcome]) -> dict:
+def figures(**threats: dict[str, Outcome]) -> dict[str, Any]:
     outcomes = {f"linf@0.{name[1:]}": rows for name, rows in threats.items()}
     return Evaluation(np.ones(100, dtype=bool), outcomes, batch_size=100).figures()
 

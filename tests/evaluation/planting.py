@@ -8,7 +8,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -184,7 +184,7 @@ def _ours() -> dict[str, ModuleType]:
 
 
 @contextmanager
-def planted_copy() -> Iterator[Plants]:
+def planted_copy() -> Generator[Plants]:
     """Inside, ``isce`` is imported anew, as a copy; afterwards the modules are those of before."""
     before, plants = _ours(), Plants()
     finder = _Finder(plants)

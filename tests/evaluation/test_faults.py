@@ -47,7 +47,7 @@ class Stage:
         self.evaluation = importlib.import_module("isce.evaluation")
         self.suites, self.attacks = importlib.import_module("isce.suites"), importlib.import_module("isce.attacks")
         flags = importlib.import_module("isce.evaluation.flags")
-        flags.SEARCH_STEPS, flags.FEW = 3, 1
+        vars(flags).update(SEARCH_STEPS=3, FEW=1)
         base = importlib.import_module("isce.models.base")
 
         class Flat(base.Backbone):
@@ -69,7 +69,7 @@ class Stage:
         self.given = (*self.network, x, y)
         self.index = torch.arange(len(y)) + 10
         source = SimpleNamespace(classifier=classifier, objective=self.network[1])
-        importlib.import_module("isce.evaluation.job").load_checkpoint = lambda path, device: source
+        vars(importlib.import_module("isce.evaluation.job"))["load_checkpoint"] = lambda path, device: source
         self.weak = self.parameters([{"attack": "bim", "steps": 1, "step_size": 0.001}])
         self.found = self.evaluation.evaluate(*self.given, self.weak, index=self.index, progress=False)
 

@@ -11,8 +11,7 @@ import runpy
 import sys
 import warnings
 
-PACKAGES = ("matplotlib.backends.backend_pdf", "matplotlib.backends.backend_svg", "matplotlib.pyplot", "pandas")
-PACKAGES += ("papermill", "scipy.stats", "sklearn.datasets", "torch")
+PACKAGES = ("matplotlib.pyplot", "pandas", "papermill", "scipy.stats", "sklearn.datasets", "torch")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import socket
 import tempfile
 
-from jupyter_client.provisioning.local_provisioner import LocalPortCache
+from jupyter_client.connect import LocalPortCache
 
 from isce import execution, records
 
