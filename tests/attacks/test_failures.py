@@ -146,7 +146,7 @@ class Faulty(torch.nn.Module):
 
     def forward(self, x, **options):
         self.calls += 1
-        if self.calls <= 3:  # batches of clean images
+        if self.calls <= 5:  # two that check the network, three batches of clean images
             return self.inner(x, **options)
         return self.how(self.inner(x, **options))
 
