@@ -272,7 +272,7 @@ def test_the_readme_s_papermill_command_is_understood():
 
 
 def test_a_tuple_which_papermill_hands_on_as_text_is_refused():
-    injected: dict = {}
+    injected: dict[str, object] = {}
     exec(PythonTranslator.codify({"eps": (0.1, 0.2)}), injected)
     assert isinstance(injected["eps"], str)
     with pytest.raises(ConfigError, match=r"eps: Input should be a valid list, got '\(0\.1, 0\.2\)'"):

@@ -54,7 +54,7 @@ def committed(tmp_path):
         record.save(path)
         return path
 
-    commit.root = tmp_path
+    commit.root = tmp_path  # pyright: ignore[reportFunctionMemberAccess]
     return commit
 
 

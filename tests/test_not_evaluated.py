@@ -163,7 +163,8 @@ def test_numbers_of_sentences_are_texts(found, tmp_path, monkeypatch):
     role = RecordRole()
     config = SimpleNamespace(isce_report=str(tmp_path / "report"))
     env = SimpleNamespace(config=config, note_dependency=lambda _: None)
-    role.inliner = SimpleNamespace(document=SimpleNamespace(settings=SimpleNamespace(env=env)))
+    inliner = SimpleNamespace(document=SimpleNamespace(settings=SimpleNamespace(env=env)))
+    role.inliner = inliner  # pyright: ignore[reportAttributeAccessIssue]
     role.text = role.rawtext = "made-up/sce.worst@main"
     (node,), _ = role.run()
     assert node.astext() == TEXT

@@ -129,6 +129,7 @@ class AttackTable(Made):
         table, line = self.show(attacks(self.root, report_folder(self.config), self.note), "attacks", "attacks")
         for row in next(iter(table.findall(nodes.tbody))).findall(nodes.row):
             (cell,) = next(iter(row.findall(nodes.entry))).children
+            assert isinstance(cell, nodes.Element)
             name = cell.astext()
             link = addnodes.pending_xref(
                 "", nodes.literal(name, name), refdomain="std", reftype="doc", refexplicit=True, refwarn=True

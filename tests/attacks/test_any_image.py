@@ -103,8 +103,10 @@ def test_a_single_pixel_is_found_wherever_it_is(name, turned):
         assert threat_of(ROWS["single-pixel"]).distance(found.adversarial, x) == 1
 
 
-ODD = [(name, (3, 4, 7)) for name in attacks.names()]
-ODD += [(name, shape) for name in ("local-search", "single-pixel") for shape in ((1, 1, 9), (2, 3, 3), (1, 1, 1))]
+ODD = [
+    *((name, (3, 4, 7)) for name in attacks.names()),
+    *((name, shape) for name in ("local-search", "single-pixel") for shape in ((1, 1, 9), (2, 3, 3), (1, 1, 1))),
+]
 
 
 @pytest.mark.parametrize(("name", "shape"), ODD)

@@ -47,11 +47,11 @@ def test_chapters_come_in_the_order_of_the_side_bar(small: Path):
 
 def test_links_between_pages_stay_inside_and_files_lose_theirs(small: Path):
     bound = BeautifulSoup(bind(small, chapters(small)), "html.parser")
-    links = {link.get_text(): link["href"] for link in bound.select("article a")}
+    links = {link.get_text(): str(link["href"]) for link in bound.select("article a")}
     assert links == {"b": "#deep-b--s", "out": "https://example.org/x", "here": "#a--s", "a": "#a"}
     assert "CSV" in bound.get_text()
     assert bound.select_one("article img")["src"] == "_images/x.svg"
-    ids = [element["id"] for element in bound.select("[id]")]
+    ids = [str(element["id"]) for element in bound.select("[id]")]
     assert sorted(ids) == sorted(set(ids))
     assert {target[1:] for target in links.values() if target.startswith("#")} <= set(ids)
 

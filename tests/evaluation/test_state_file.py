@@ -271,9 +271,10 @@ def test_what_was_finished_before_an_error_of_ours_is_kept(tmp_path, monkeypatch
 
 def test_the_place_may_be_given_as_text(tmp_path, monkeypatch):
     x, y = flat(VALUES)
-    for _ in range(2):
-        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=str(tmp_path / "new" / "state.npz"))
-        calls = rows_run(monkeypatch)
+    state = str(tmp_path / "new" / "state.npz")
+    evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state)
+    calls = rows_run(monkeypatch)
+    evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state)
     assert calls == []
 
 

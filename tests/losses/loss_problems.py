@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from loss_cases import CASES
@@ -44,7 +46,9 @@ def by_label(objective: losses.Objective, scores: Tensor) -> Tensor:
     )
 
 
-def naive(name: str, params: dict, scores: Tensor, target: Tensor, embedding: Tensor, smoothing: float | None = None):
+def naive(
+    name: str, params: dict[str, Any], scores: Tensor, target: Tensor, embedding: Tensor, smoothing: float | None = None
+):
     """The plain-float loss as a float64 tensor; ``label-smoothing`` smooths of its own accord."""
     params = dict(params)
     own = params.pop("label_smoothing", 0.1 if name == "label-smoothing" else 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ OPTIONS = [{}, {"weight": [1.0, 2.0, 0.5, 1.5]}, {"label_smoothing": 0.3}]
 OPTIONS.append(OPTIONS[1] | OPTIONS[2])
 
 
-def options(name: str) -> list[dict]:
+def options(name: str) -> list[dict[str, Any]]:
     return [o for o in OPTIONS if "label_smoothing" not in o or "label_smoothing" not in losses.build(name).exempt]
 
 
@@ -152,7 +154,7 @@ def test_wrong_probabilities(name):
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict]:
+def calls(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Scores, target and parameters of :class:`torch.nn.CrossEntropyLoss`; some that torch refuses."""
     classes = draw(st.integers(2, 5))
     shape = draw(st.sampled_from([(classes,), (3, classes), (1, classes), (2, classes, 3)]))
