@@ -42,9 +42,9 @@ def clean(path: Path, kind: str, root: Path = ROOT) -> str:
         if ending:
             raise RecordError(f"{path} was not executed to its end: cell {number} {ending}; its run is to be repeated")
     described = _alt_texts(root / "notebooks" / f"{kind}.ipynb")
-    for cell in cells:
-        words = described.get("".join(cell["source"]))
-        if words:
+    for cell, ran in zip(cells, found["cells"], strict=True):
+        # The notebook may have changed since this one ran: the words that it came with then stay.
+        if words := described.get("".join(cell["source"]), ran["metadata"].get("mystnb")):
             cell["metadata"]["mystnb"] = words
     metadata = {name: found["metadata"][name] for name in ("kernelspec", "language_info") if name in found["metadata"]}
     notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}

@@ -35,7 +35,7 @@ BOOK = ["--records", HERE, "--out", NOWHERE]
         (["report", "--records", NOWHERE, "--out", NOWHERE], ["no attack record of any experiment", NOWHERE]),
         (
             ["report", "digits", "--records", NOWHERE, "--out", NOWHERE],
-            ["no attack record of experiment 'digits' in", NOWHERE],
+            ["no attack record of digits:", NOWHERE],
         ),
         (["book", "--source", NOWHERE, "--report", HERE, *BOOK], [f"{NOWHERE}/_toc.yml is not there (--source)"]),
         (["book", "--report", NOWHERE, *BOOK], [f"{NOWHERE} is not there (--report)"]),

@@ -41,7 +41,7 @@ def _target(digits: data.Data, name: str) -> Target:
     return Target(*trained(name), digits.test.unit()[:40], digits.test.labels[:40])
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def short_autoattack():
     """AutoAttack as it is, with a tenth of its steps and a hundredth of its queries."""
     package = compat.import_pyautoattack()

@@ -190,7 +190,7 @@ class NoWay(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(context, *gradients):
+    def backward(ctx, *gradients):
         return gradients[0] * math.nan
 
 

@@ -66,7 +66,7 @@ def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed
     elif changed == "damaged":
         state.write_bytes(state.read_bytes()[:-200])
     else:
-        monkeypatch.setitem(semantics.CHANGES, "attack", ["another"])
+        monkeypatch.setitem(semantics.CHANGES, "attack", ["another"] * 9)
     calls, real = [], attacks.run
     monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
     evaluate(model, objective, x, y, chosen, progress=False, state=state)
