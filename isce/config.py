@@ -58,7 +58,7 @@ class RunParameters(Strict):
     """
 
     def parts(self) -> list[str]:
-        """Name the parts of the package that the run uses, as :mod:`isce.semantics` does."""
+        """Name the parts of the package that the run uses, as ``isce.semantics`` does."""
         return []
 
     def packages(self) -> set[str]:
@@ -189,7 +189,7 @@ class TrainParameters(RunParameters):
     )
 
     def parts(self) -> list[str]:
-        """Name the objective, the network and the adversarial training, as :mod:`isce.semantics` does."""
+        """Name the objective, the network and the adversarial training, as ``isce.semantics`` does."""
         adversarial = [f"adversarial.{self.adversarial.kind}"] if self.adversarial else []
         return [f"objective.{self.objective.name}", f"network.{self.model}", *adversarial]
 

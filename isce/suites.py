@@ -147,7 +147,7 @@ class Suite(Strict):
         return self
 
     def parts(self) -> list[str]:
-        """Name the attacks as :mod:`isce.semantics` does."""
+        """Name the attacks as ``isce.semantics`` does."""
         return [f"attack.{row.attack}" for row in self.rows]
 
     def packages(self) -> set[str]:

@@ -2,7 +2,7 @@
 
 ``workflow/Snakefile`` calls :func:`plan` and then decides by files alone: a run whose ``params.yaml`` is newer than its
 record is run again. ``params.yaml`` is rewritten only when its content changes, and holds the run's key
-(:mod:`isce.key`).
+(``isce.key``).
 """
 
 from __future__ import annotations
