@@ -223,7 +223,7 @@ def test_two_at_once_are_refused(project):
     [
         (["reproduce", "--experiment", "nonesuch"], "unknown experiment 'nonesuch'; known: cifar10, "),
         (["reproduce", "--experiment", "digits", "--profile", "nonesuch"], "unknown profile 'nonesuch'; known: local"),
-        (["report", "digits", "--records", "nothing", "--out", "x"], "no attack record of experiment 'digits'"),
+        (["report", "digits", "--records", "nothing", "--out", "x"], "no attack record of digits"),
         (["compare", "--experiment", "digits"], "nothing to compare"),
         (["run", "train", "nothing.yaml"], "can't read nothing.yaml"),
     ],
