@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from isce import models
 from isce.attacks import Threat, run
 from isce.attacks.base import margin
-from isce.checkpoint import placed
+from isce.attacks.spec import AttackSpec
 from isce.compat import import_advertorch
+from isce.files import write_atomic
 from isce.losses import build
-from isce.records import write_atomic
-from isce.suites import AttackSpec
+from isce.training.checkpoint import placed
 
 STEP_SIZE = 2.5  # of the peers, times eps / steps
 GOAL = 1.05

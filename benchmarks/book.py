@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from isce.browser import offline_browser
-from isce.config import ROOT
+from isce.files import ROOT
+from isce.publish.browser import offline_browser
 
 GOAL_SECONDS, GOAL_BYTES = 60, 1_000_000
 

@@ -29,8 +29,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from isce import records
-from isce.config import ROOT
+from isce.files import ROOT, write_atomic
+from isce.runs import records
 
 MEASURED, PAPER = (1, 2), (4, 8, 16)
 PARTS = ("isce", "notebooks", "workflow", "experiments")
@@ -91,14 +91,14 @@ def main() -> int:
         row["paper_s"] = paper(found, seconds, row["workers"])
     where = {"machine": f"{platform.machine()}, {os.cpu_count()} CPU", "python": platform.python_version()}
     outcome = {"where": where, "experiment": options.experiment, "runs": len(found), "rows": rows}
-    records.write_atomic(options.out / "cluster.json", json.dumps(outcome, indent=2) + "\n")
+    write_atomic(options.out / "cluster.json", json.dumps(outcome, indent=2) + "\n")
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["workers", "measured (s)", "on paper (s)"])
     for row in rows:
         took = "not measured" if row["measured_s"] is None else f"{row['measured_s']:.0f}"
         table.writerow([row["workers"], took, "(taken as given)" if row["workers"] == 1 else f"{row['paper_s']:.0f}"])
-    records.write_atomic(options.out / "cluster.csv", text.getvalue())
+    write_atomic(options.out / "cluster.csv", text.getvalue())
     print(text.getvalue())
     return 0
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isce import losses, models
-from isce.records import write_atomic
+from isce.files import write_atomic
 
 SHAPES = [(128, 10), (8192, 10), (4096, 1000)]
 STEP = "training step (128, 1, 28, 28)"

@@ -4,8 +4,8 @@
 
 Operations: torch counts those of the matrix products and convolutions of one training step of the very run (two for a
 multiplication with its addition), on a small batch of random images; times the images of all steps. Inner ascents
-count, validation does not. Seconds on a CPU: from the step times of benchmarks/training.py (isce/cost.py), none where a
-network was not measured. Seconds on a GPU were not measured; beside that stands what they would be at a rate that is
+count, validation does not. Seconds on a CPU: from the step times of benchmarks/training.py (isce/runs/cost.py), none
+where a network was not measured. Seconds on a GPU were not measured; beside that stands what they would be at a rate that is
 assumed (--rate). Attack runs and analyses are counted as runs alone.
 """
 
@@ -25,11 +25,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from training import random_data
 
-from isce import cost, workflow
-from isce.config import ROOT, TrainParameters
-from isce.experiments import Experiment, load_experiment
-from isce.records import canonical, write_atomic
-from isce.training import _Run
+from isce.files import ROOT, canonical, write_atomic
+from isce.parameters.training import TrainParameters
+from isce.runs import cost
+from isce.runs.experiment import Experiment, load_experiment
+from isce.runs.run import planned_runs
+from isce.training.loop import _Run
 
 BATCH = 8
 TIERS = ("B", "C")
@@ -70,7 +71,7 @@ def planned(experiment: Experiment, rate: float) -> dict[str, Any]:
             counted[same] = step_flops(run)
         flops += counted[same] * images * run.epochs
         seconds.append(cost.training_seconds(run, times))
-    kinds = [run.kind for run in workflow.runs(experiment)]
+    kinds = [run.kind for run in planned_runs(experiment)]
     return {
         "experiment": experiment.name,
         "tier": experiment.tier,

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from isce.config import ROOT
-from isce.records import write_atomic
+from isce.files import ROOT, write_atomic
 
 TESTS = [
     "tests/workflow",

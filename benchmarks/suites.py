@@ -26,9 +26,9 @@ from targets import ADVERSARIAL, FOLDER, images, target
 from torch import Tensor, nn
 
 from isce.evaluation import evaluate
+from isce.files import canonical, sha256, write_atomic
 from isce.losses import Objective
-from isce.records import canonical, sha256, write_atomic
-from isce.suites import AttackParameters, Suite, load_suite
+from isce.parameters.attack import AttackParameters, Suite, load_suite
 
 FIRST, BATCH = 500, 256
 #: Network, eps, images.

@@ -14,11 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from isce import data
-from isce.batches import DeviceSet
-from isce.checkpoint import assemble, load_checkpoint, placed
-from isce.config import ROOT, ObjectiveSpec, OptimizerSpec, TrainParameters
+from isce.data.batches import DeviceSet
+from isce.files import ROOT
 from isce.losses import Objective
-from isce.training import train
+from isce.models.assembly import assemble
+from isce.parameters.training import ObjectiveSpec, OptimizerSpec, TrainParameters
+from isce.training.checkpoint import load_checkpoint, placed
+from isce.training.loop import train
 
 FOLDER = ROOT / "build" / "bench"
 STANDARD = {

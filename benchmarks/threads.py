@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from training import SETTINGS, contestants, random_data
 
-from isce import config
-from isce.records import write_atomic
+from isce.files import write_atomic
+from isce.parameters import training as config
 
 BATCH, STEPS = 128, 2
 

@@ -23,10 +23,13 @@ from losses import Contestant, measure, ratios
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from isce import config, data, training
-from isce.checkpoint import assemble, placed
+from isce import data
+from isce.files import write_atomic
 from isce.models import Classifier
-from isce.records import write_atomic
+from isce.models.assembly import assemble
+from isce.parameters import training as config
+from isce.training import loop
+from isce.training.checkpoint import placed
 
 GOAL = 1.10
 SETTINGS = ["digits:small-cnn", "mnist:small-cnn", "cifar10:preact-resnet-20", "cifar10:preact-resnet-32"]
@@ -99,7 +102,7 @@ def contestants(parameters: config.TrainParameters, random: data.Data, device: s
 
     def ours(**changes: Any) -> Contestant:
         changed = config.TrainParameters(**(parameters.model_dump() | changes))
-        run = training._Run(changed, random, torch.device(device), Path(tempfile.gettempdir()))  # writes nothing
+        run = loop._Run(changed, random, torch.device(device), Path(tempfile.gettempdir()))  # writes nothing
         return lambda: run._train(1)
 
     ball = {"eps": 0.1, "steps": 1, "step_size": 0.1}

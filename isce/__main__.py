@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from isce.book import Build
-from isce.config import ROOT, ConfigError
-from isce.experiments import load_experiment
-from isce.home import use_writable_folders
-from isce.records import RecordError
+from isce.files import ROOT, RecordError
+from isce.publish.build import Build
+from isce.runs.experiment import load_experiment
+from isce.runs.home import use_writable_folders
+from isce.runs.run import planned_runs
+from isce.strict import ConfigError
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from isce.reproduce import reproduce
+    from isce.publish.reproduce import reproduce
 
     return reproduce(
         options.experiment,
@@ -29,7 +30,7 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from isce.execution import execute
+    from isce.runs.execution import execute
 
     # jsonschema, which papermill imports, would compile a grammar of addresses for seconds; notebooks hold none.
     sys.modules["rfc3987_syntax"] = None  # pyright: ignore[reportArgumentType]
@@ -38,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from isce import report
+    from isce.report import write as report
 
     if not options.records.is_dir():
         raise ConfigError(
@@ -82,7 +83,7 @@ def _links(options: argparse.Namespace) -> int:
 
 
 def _pdf(options: argparse.Namespace) -> int:
-    from isce import pdf
+    from isce.publish import pdf
 
     pages = pdf.print_book(options.book.resolve(), options.out)
     print(f"pdf: {options.out}, {pages} pages")
@@ -90,10 +91,10 @@ def _pdf(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from isce import cells, workflow
-    from isce.records import read_all
+    from isce.report import cells
+    from isce.runs.records import read_all
 
-    keys = {(run.kind, run.name): run.key for run in workflow.runs(load_experiment(options.experiment))}
+    keys = {(run.kind, run.name): run.key for run in planned_runs(load_experiment(options.experiment))}
     folders = {"reproduce": ROOT / "build" / "runs", "results": options.results}
     sides = [
         [r for r in read_all(folder / options.experiment).values() if r.kind == "attack" and (r.kind, r.run) in keys]
@@ -121,7 +122,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _adopt(options: argparse.Namespace) -> int:
-    from isce.adoption import adopt
+    from isce.publish.adoption import adopt
 
     done, every = adopt(options.experiment, ROOT / "build" / "runs", options.results, options.partial)
     print(f"{done} of {every} records of {options.experiment} are now in {options.results}; commit them")
@@ -129,7 +130,7 @@ def _adopt(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from isce.verification import verify_run
+    from isce.runs.verification import verify_run
 
     verdicts = verify_run(options.folder)
     for verdict in verdicts:
@@ -138,7 +139,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _prove(options: argparse.Namespace) -> int:
-    from isce.prove import prove
+    from isce.runs.prove import prove
 
     found = prove(options.base, options.experiment, ROOT / "build" / "prove")
     for run, differs in found.items():
@@ -189,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         book.add_argument("--out", type=Path, required=True)
     pdf = command("pdf", _pdf, "print the rendered book, through a headless Chromium or Chrome")
     pdf.add_argument("--book", type=Path, default=ROOT / "book" / "_build" / "html", help="its folder")
-    pdf.add_argument("--out", type=Path, default=ROOT / "book" / "_build" / "isce.pdf")
+    pdf.add_argument("--out", type=Path, default=ROOT / "book" / "_build" / "isce.publish.pdf")
     for name, action, text in (
         ("compare", _compare, "compare own records with the committed ones, cell by cell"),
         ("adopt", _adopt, "copy own finished records to the committed ones"),

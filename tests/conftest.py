@@ -6,7 +6,7 @@ import pytest
 from trained import trained
 
 from isce import data
-from isce.data import stratified
+from isce.data.sets import stratified
 
 
 @pytest.fixture(scope="session")

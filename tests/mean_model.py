@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.attacks.spec import AttackSpec
+from isce.parameters.attack import AttackParameters, Suite
 
 ROWS = [AttackSpec(attack="fgsm"), AttackSpec(attack="pgd", steps=4), AttackSpec(attack="pgd", objective="matched")]
 

@@ -13,8 +13,8 @@ import time
 import psutil
 import yaml
 
-from isce import records
-from isce.config import ROOT
+from isce.files import ROOT
+from isce.runs import records
 
 PARAMETERS = "folder = ''\nexperiment = run = key = device = dataset = ''"
 WORK = """

@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from isce import checkpoint, config, data, losses, training
-from isce.adversarial import pgd
-from isce.batches import DeviceSet
-from isce.checkpoint import load_checkpoint
-from isce.training import train
+from isce import data, losses
+from isce.data.batches import DeviceSet
+from isce.models.assembly import assemble
+from isce.parameters import training as config
+from isce.training import checkpoint, loop
+from isce.training.adversarial import pgd
+from isce.training.checkpoint import load_checkpoint
+from isce.training.loop import train
 
 FILES = ("best.safetensors", "last.safetensors")
 PGD = {"kind": "pgd", "eps": 0.2, "steps": 3, "step_size": 0.1}
@@ -104,12 +107,12 @@ class Plain:
 
     def __init__(self, digits, parameters):
         shape = {name: getattr(digits, name) for name in ("input_shape", "mean", "std", "num_classes")}
-        classifier, self.objective = checkpoint.assemble(parameters, shape)
+        classifier, self.objective = assemble(parameters, shape)
         self.classifier = checkpoint.placed(classifier, "cpu")
         self.digits, self.parameters = digits, parameters
 
     def batches(self, epoch):
-        order = torch.randperm(100, generator=training._generator(0, "order", epoch))
+        order = torch.randperm(100, generator=loop._generator(0, "order", epoch))
         for index in order.split(32):
             yield DeviceSet(self.digits.train, torch.device("cpu")).batch(index)
 
@@ -138,7 +141,7 @@ def test_pgd_training_learns_from_the_points_of_the_ascent_alone(tmp_path, digit
     parameters = config.TrainParameters(epochs=2, batch_size=32, adversarial=PGD, **CONSTANT)
     plain, clean = Plain(digits, parameters), Plain(digits, parameters)
     for epoch in (1, 2):
-        starts = training._generator(0, "starts", epoch)
+        starts = loop._generator(0, "starts", epoch)
         for x, y in plain.batches(epoch):
             noise = torch.rand(x.shape, generator=starts)
             plain.update(pgd(plain.scores, plain.objective, x, y, noise, 0.2, 3, 0.1), y)

@@ -16,12 +16,14 @@ import pytest
 import torch
 import yaml
 
-from isce import attack_rows, report
 from isce.attacks import about, names
 from isce.attacks.base import AttackResult
-from isce.config import ROOT
-from isce.experiments import load_experiment
-from isce.suites import AttackSpec, Suite, load_suite
+from isce.attacks.spec import AttackSpec
+from isce.files import ROOT
+from isce.parameters.attack import Suite, load_suite
+from isce.report import rows as attack_rows
+from isce.report import write as report
+from isce.runs.experiment import load_experiment
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import isce_attacks

@@ -12,13 +12,13 @@ from typing import get_args
 
 import pytest
 
-from isce import notebook
-from isce.attacks import about, black_box, family, gradient, names, queries
+from isce.attacks import about, black_box, gradient, names, queries
 from isce.attacks.ascent import OBJECTIVES, TEMPERATURES
+from isce.attacks.spec import AttackSpec
 from isce.attacks.threat import Norm
 from isce.evaluation import flags
-from isce.suites import AttackSpec
-from isce.training import TrainResult
+from isce.runs import session as notebook
+from isce.training.loop import TrainResult
 
 BOOK = Path(__file__).parents[1] / "book"
 NAMES = names()
@@ -26,7 +26,7 @@ NAMES = names()
 
 def page_of(name: str) -> str:
     """The page of an attack; both families that see scores alone share one."""
-    return {"black_box": "queries"}.get(family(name), family(name))
+    return {"black_box": "queries"}.get(about(name).family, about(name).family)
 
 
 PAGES = sorted({page_of(name) for name in NAMES})
@@ -77,7 +77,7 @@ def test_a_page_says_what_is_assumed_when_it_fails_and_where_it_is_from(page: st
     headings = sections(text_of(page), "##")
     assert any(heading.startswith("What") and heading.endswith(("assume", "assumes")) for heading in headings)
     assert any(heading.startswith("When") and heading.endswith(("fail", "fails")) for heading in headings)
-    modules = {f"isce/attacks/{family(name)}.py" for name in NAMES if page_of(name) == page}
+    modules = {f"isce/attacks/{about(name).family}.py" for name in NAMES if page_of(name) == page}
     assert modules <= set(re.findall(r"`(isce/attacks/\w+\.py)`", headings["Source"]))
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from stub_project import notebook
 
-from isce.book import Build
+from isce.publish.build import Build
 
 CONFIG = """title: Two pages
 only_build_toc_files: true

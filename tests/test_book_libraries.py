@@ -2,7 +2,7 @@
 
 import re
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 PAGE = (ROOT / "book" / "reference" / "libraries.md").read_text(encoding="utf-8")
 SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "findings").glob("[a-z]*.sh")}

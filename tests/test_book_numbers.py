@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 PAGES = [
     *(ROOT / "book" / name for name in ("intro.md", "summary.md", "verdict.md", "discussion.md")),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from isce_previews import LINK, add_previews

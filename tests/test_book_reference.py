@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import isce.losses
-from isce.config import ROOT
+from isce.files import ROOT
 from isce.losses.base import LossOptions, Objective
-from isce.records import Record
+from isce.runs.records import Record
 
 REFERENCE = Path(__file__).parents[1] / "book" / "reference"
 NAMES = isce.losses.names()
@@ -93,7 +93,7 @@ def test_overview_table():
     for name in NAMES:
         objective = isce.losses.build(name)
         expected[f"[`{name}`](losses/{name}.md)"] = (
-            f"`{isce.losses.family(name)}`",
+            f"`{type(objective).__module__.rpartition('.')[2]}`",
             f"`{type(objective).__name__}`",
             "yes" if objective.needs_embedding else "no",
             ", ".join(f"`{key}`" for key in objective.exempt) or "nothing",

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 PAGES = sorted(page for page in (ROOT / "book").rglob("*.md") if "_build" not in page.parts)
 DIRECTIVE = r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[a-z:-]+)\}.*?^(?P=fence)[ \t]*$"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from docutils import nodes
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from isce_statements import StatementIndex

@@ -5,7 +5,7 @@ import shutil
 import book_code
 import pytest
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 PAGES = ROOT / "book" / "use"
 LINES = {

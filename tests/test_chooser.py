@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from isce import attack_report, attack_rows, figures
-from isce.cells import Cell, Cells, cells
-from isce.config import ROOT
-from isce.experiments import Experiment, load_experiment
-from isce.records import read_all
+from isce.files import ROOT
+from isce.report import accuracy as attack_report
+from isce.report import rows as attack_rows
+from isce.report.cells import Cell, Cells, cells
+from isce.report.plots import runs as figures
+from isce.runs.experiment import Experiment, load_experiment
+from isce.runs.records import read_all
 
 COMMITTED = sorted(folder.name for folder in (ROOT / "results").iterdir() if (folder / "attack").is_dir())
 

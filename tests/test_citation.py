@@ -6,7 +6,7 @@ import sys
 
 import yaml
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 PATH = ROOT / "CITATION.cff"
 REFERENCES = yaml.safe_load(PATH.read_text(encoding="utf-8"))["references"]

@@ -5,11 +5,12 @@ import json
 import pytest
 from scipy.stats import norm
 
-from isce import claims, claims_report
-from isce.cells import Cell, Cells
-from isce.config import ROOT
-from isce.experiments import Experiment, load_experiment
-from isce.records import Provenance, Record
+from isce.files import ROOT
+from isce.report import claims
+from isce.report import claims_tables as claims_report
+from isce.report.cells import Cell, Cells
+from isce.runs.experiment import Experiment, load_experiment
+from isce.runs.records import Provenance, Record
 
 N = 1000
 PAPER, WORST = f"attack:{claims.PAPER}", "worst"

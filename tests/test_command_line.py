@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from isce import home
 from isce.__main__ import main
-from isce.config import ROOT
+from isce.files import ROOT
+from isce.runs import home
 
 HERE, NOWHERE = "results", "/nonexistent/folder"
 BOOK = ["--records", HERE, "--out", NOWHERE]

@@ -10,10 +10,12 @@ from papermill.iorw import NoDatesSafeLoader
 from papermill.translators import PythonTranslator
 
 from isce import attacks, data, losses, models
-from isce.config import ROOT, ConfigError, ObjectiveSpec, TrainParameters, from_notebook, read_yaml, validate
-from isce.experiments import Experiment, load_experiment
-from isce.exponents import read_exponents
-from isce.suites import AttackParameters, AttackSpec, Suite, load_suite
+from isce.attacks.spec import AttackSpec
+from isce.files import ROOT
+from isce.parameters.attack import AttackParameters, Suite, load_suite
+from isce.parameters.training import ObjectiveSpec, TrainParameters
+from isce.runs.experiment import Experiment, load_experiment
+from isce.strict import ConfigError, from_notebook, read_exponents, read_yaml, validate
 
 SUITE = {"name": "s", "rows": [{"attack": "fgsm"}]}
 FREE = {"kind": "free", "eps": 0.1, "steps": 2, "step_size": 0.1}

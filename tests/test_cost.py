@@ -5,12 +5,15 @@ import platform
 
 import pytest
 
-from isce import cost, data
-from isce.config import ROOT, ConfigError, TrainParameters, validate
-from isce.cost import Estimate
-from isce.experiments import TIERS, Experiment, load_experiment
-from isce.records import Provenance, Record
-from isce.workflow import Run
+from isce import data
+from isce.files import ROOT
+from isce.parameters.training import TrainParameters
+from isce.runs import cost
+from isce.runs.cost import Estimate
+from isce.runs.experiment import TIERS, Experiment, load_experiment
+from isce.runs.records import Provenance, Record
+from isce.runs.run import Run
+from isce.strict import ConfigError, validate
 
 MACHINE = "Linux x86_64, 2 CPU"
 ADVERSARIAL = {"kind": "pgd", "eps": 0.3, "steps": 40, "step_size": 0.01}

@@ -18,9 +18,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isce import data
 from isce.compat import import_torchvision
-from isce.data import Split, stratified
+from isce.data import sets as data
+from isce.data.sets import Split, stratified
 
 
 def split(labels, peak=255):

@@ -13,9 +13,10 @@ from torch import nn
 
 from isce import attacks, evaluation
 from isce.attacks import Threat, base
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate, examples, mcnemar, mean_interval, verify, wilson
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, load_suite
+from isce.parameters.attack import AttackParameters, load_suite
 
 
 def test_accuracies_are_the_closed_form_of_a_linear_model():

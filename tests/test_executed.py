@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from isce import executed, report
-from isce.config import ROOT
-from isce.experiments import load_experiment
-from isce.records import RecordError, sha256
+from isce.files import ROOT, RecordError, sha256
+from isce.publish import executed
+from isce.report import write as report
+from isce.runs.experiment import load_experiment
 
 COMMITTED = sorted((ROOT / "results").glob("*/*/*/notebook.ipynb"))
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from isce import figures
+from isce.report.plots import runs as figures
 
 ROW = {"epoch": 1, "train_loss": 0.5, "validation_accuracy": 0.9}
 

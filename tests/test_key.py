@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from isce import attacks, data, key, losses, models, records, semantics
-from isce.config import ROOT, MinmaxParameters, TrainParameters
-from isce.experiments import load_experiment
-from isce.suites import AttackParameters, ExplainParameters, Suite
-from isce.workflow import runs
+from isce import attacks, data, losses, models
+from isce.files import ROOT
+from isce.parameters import semantics
+from isce.parameters.analysis import ExplainParameters, MinmaxParameters
+from isce.parameters.attack import AttackParameters, Suite
+from isce.parameters.training import TrainParameters
+from isce.runs import key, records
+from isce.runs.experiment import load_experiment
+from isce.runs.run import planned_runs
 
 MATCHED = {"attack": "matched", "steps": 3}
 NEEDS = {"a/last.safetensors": "key of a", "b/last.safetensors": "key of b"}
@@ -95,8 +99,8 @@ def test_a_new_field_at_its_neutral_value_leaves_every_key_as_it_was():
 def test_a_package_counts_for_what_computes_with_it(monkeypatch, package, due):
     every = {"train": train(), "attack": attack(), "minmax": MINMAX, "explain": explain()}
     before = {name: key_of(parameters) for name, parameters in every.items()}
-    real = records.metadata.version
-    monkeypatch.setattr(records.metadata, "version", lambda name: "99" if name == package else real(name))
+    real = semantics.metadata.version
+    monkeypatch.setattr(semantics.metadata, "version", lambda name: "99" if name == package else real(name))
     assert {name for name, parameters in every.items() if key_of(parameters) != before[name]} == due
 
 
@@ -104,8 +108,8 @@ def test_a_package_counts_for_what_computes_with_it(monkeypatch, package, due):
 def test_the_package_of_an_attack_counts_for_suites_with_that_attack(monkeypatch, row, package):
     suite = attack({"attack": row, "norm": "l2", "eps": 1.0})
     before, other = key_of(suite), key_of(attack())
-    real = records.metadata.version
-    monkeypatch.setattr(records.metadata, "version", lambda name: "99" if name == package else real(name))
+    real = semantics.metadata.version
+    monkeypatch.setattr(semantics.metadata, "version", lambda name: "99" if name == package else real(name))
     assert key_of(suite) != before
     assert key_of(attack()) == other
 
@@ -142,7 +146,7 @@ def test_a_raised_number_counts_for_the_runs_that_use_the_part(monkeypatch, part
 
 def test_every_committed_record_is_a_run_of_its_experiment_with_the_data_that_keys_hold():
     for folder in sorted((ROOT / "results").iterdir()):
-        planned = {(run.kind, run.name) for run in runs(load_experiment(folder.name))}
+        planned = {(run.kind, run.name) for run in planned_runs(load_experiment(folder.name))}
         for path, record in records.read_all(folder).items():
             assert (record.kind, record.run) in planned, path
             assert record.data_sha256 in data.SHA256.values(), path

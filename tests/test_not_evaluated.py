@@ -12,14 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from isce import attack_report, attack_rows, claims, claims_report, execution, notebook
-from isce.cells import Cells, NotEvaluatedError, cells, compare, mean
-from isce.config import ROOT
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import Evaluation, Examples, Outcome
-from isce.experiments import Experiment
-from isce.records import MASKS, Provenance, Record, read
-from isce.report import Report
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.files import ROOT
+from isce.parameters.attack import AttackParameters, Suite
+from isce.report import accuracy as attack_report
+from isce.report import claims
+from isce.report import claims_tables as claims_report
+from isce.report import rows as attack_rows
+from isce.report.cells import Cells, NotEvaluatedError, cells, compare, mean
+from isce.report.write import Report
+from isce.runs import execution
+from isce.runs import session as notebook
+from isce.runs.experiment import Experiment
+from isce.runs.records import MASKS, Provenance, Record, read
 
 N, SEEDS, EPS = 40, (0, 1), (0.1, 0.3)
 WHY = "pgd50-training: ValueError: no (no outcome for 10 of 40 images)"

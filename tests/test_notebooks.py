@@ -8,9 +8,12 @@ import sys
 import nbformat
 import pytest
 
-from isce import records
-from isce.config import ROOT, ConfigError, MinmaxParameters, TrainParameters
-from isce.suites import AttackParameters, ExplainParameters
+from isce.files import ROOT
+from isce.parameters.analysis import ExplainParameters, MinmaxParameters
+from isce.parameters.attack import AttackParameters
+from isce.parameters.training import TrainParameters
+from isce.runs import records
+from isce.strict import ConfigError
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODELS = {

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from isce.config import ROOT, TrainParameters
-from isce.experiments import load_experiment
+from isce.files import ROOT
+from isce.parameters.training import TrainParameters
+from isce.runs.experiment import load_experiment
 
 RATE = 30e12
 NAMES = ("plan", "training", "losses")  # scripts that import one another by their bare names

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from isce import semantics
-from isce.config import ConfigError, validate
-from isce.experiments import Experiment
-from isce.workflow import runs
+from isce.parameters import semantics
+from isce.runs.experiment import Experiment
+from isce.runs.run import planned_runs
+from isce.strict import ConfigError, validate
 
 TRAINING = {"dataset": "digits", "epochs": 1}
 PLAN = {"suite": "basic", "eps": [0.1], "main_eps": 0.1}
@@ -19,7 +19,7 @@ def experiment(attack, seeds=(0, 1)):
 
 
 def planned(attack, **more):
-    return {run.name: run for run in runs(experiment(attack, **more)) if run.kind == "attack"}
+    return {run.name: run for run in planned_runs(experiment(attack, **more)) if run.kind == "attack"}
 
 
 def test_the_first_plan_that_is_for_a_run_counts():
@@ -55,13 +55,13 @@ def test_plans_that_do_not_fit(attack, words):
 @pytest.fixture
 def with_sources(monkeypatch):
     """The suite 'basic' becomes one that transfers from two training runs."""
-    from isce import workflow
-    from isce.suites import Suite
+    from isce.parameters.attack import Suite
+    from isce.runs import run
 
     def suite(*sources):
         rows = [{"attack": "transfer", "steps": 2, "source": source} for source in sources]
         made = Suite.model_validate({"name": "basic", "rows": [{"attack": "fgsm"}, *rows]})
-        monkeypatch.setattr(workflow, "load_suite", lambda name, root: made)
+        monkeypatch.setattr(run, "load_suite", lambda name, root: made)
 
     return suite
 
@@ -99,7 +99,7 @@ EXPLAIN = {"gallery": "basic"}
 def explained(explain, attack=PLAN, seeds=(0, 1)):
     values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}, {"name": "mmc"}], "seeds": list(seeds)}
     made = validate(Experiment, values | {"training": TRAINING, "attack": attack, "explain": explain}, "here")
-    return {run.name: run for run in runs(made) if run.kind == "explain"}
+    return {run.name: run for run in planned_runs(made) if run.kind == "explain"}
 
 
 def test_each_objective_is_explained_for_the_first_seed_at_the_main_eps():
@@ -133,7 +133,7 @@ def test_what_the_gallery_shows_decides_the_key_of_explain_runs_alone():
     def keys(gallery):
         values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}], "seeds": [0], "training": TRAINING}
         made = validate(Experiment, values | {"attack": PLAN, "explain": {"gallery": gallery}}, "here")
-        return {run.kind: run.key for run in runs(made)}
+        return {run.kind: run.key for run in planned_runs(made)}
 
     one, other = keys("basic"), keys("gallery-digits")
     assert one.pop("explain") != other.pop("explain")

@@ -9,19 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isce.records import (
-    Provenance,
-    Record,
-    RecordError,
-    canonical,
-    load,
-    provenance,
-    read,
-    read_all,
-    sha256,
-    versions,
-    write_atomic,
-)
+from isce.files import RecordError, canonical, sha256, write_atomic
+from isce.parameters.semantics import versions
+from isce.runs.records import Provenance, Record, load, provenance, read, read_all
 
 
 def make(**changes):
@@ -133,7 +123,7 @@ def test_killed_writer_leaves_old_or_new_never_a_part(tmp_path):
     path = tmp_path / "file"
     code = """
 import sys, pathlib, itertools
-from isce.records import write_atomic
+from isce.files import write_atomic
 for n in itertools.count():
     write_atomic(pathlib.Path(sys.argv[1]), str(n % 10) * 200_000)
     print(n, flush=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from isce.config import ROOT
-from isce.experiments import load_experiment
+from isce.files import ROOT
+from isce.runs.experiment import load_experiment
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import isce_reference

@@ -1,8 +1,8 @@
 """The status table says of every run that is asked for whether it is there and current."""
 
-from isce.config import ROOT
-from isce.records import Provenance, Record
-from isce.status_report import COLUMNS, status
+from isce.files import ROOT
+from isce.report.status import COLUMNS, status
+from isce.runs.records import Provenance, Record
 
 
 def record(kind, run, **changes):

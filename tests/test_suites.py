@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from isce.config import ROOT, ConfigError
 from isce.evaluation import evaluate
+from isce.files import ROOT
 from isce.losses import build
-from isce.suites import AttackParameters, Suite, load_suite
+from isce.parameters.attack import AttackParameters, Suite, load_suite
+from isce.strict import ConfigError
 
 
 @pytest.fixture

@@ -15,10 +15,16 @@ import pytest
 import torch
 from torch import nn
 
-from isce import checkpoint, config, data, losses, semantics, training
-from isce.batches import DeviceSet, draw_moves
-from isce.checkpoint import CheckpointError, load_checkpoint
-from isce.training import learning_rate, train
+from isce import data, losses
+from isce.data.batches import DeviceSet, draw_moves
+from isce.models import assembly
+from isce.models.assembly import assemble
+from isce.parameters import semantics
+from isce.parameters import training as config
+from isce.strict import ConfigError
+from isce.training import checkpoint, loop
+from isce.training.checkpoint import CheckpointError, load_checkpoint
+from isce.training.loop import learning_rate, train
 
 FILES = ("best.safetensors", "last.safetensors")
 
@@ -109,14 +115,14 @@ def test_moves_by_hand():
 def test_moves_are_drawn_from_the_whole_range_and_by_key():
     images = torch.zeros(2000, 3, 32, 32, dtype=torch.uint8)
     split = DeviceSet(data.Split(images, torch.zeros(2000, dtype=torch.int64), 255), "cpu")
-    drawn = draw_moves(split, training._generator(0, "moves", 1))
+    drawn = draw_moves(split, loop._generator(0, "moves", 1))
     for name in ("down", "right"):
         assert sorted(set(drawn[name].tolist())) == [-3, -2, -1, 0, 1, 2, 3]
     assert 0.45 < drawn["flip"].double().mean() < 0.55
-    again = draw_moves(split, training._generator(0, "moves", 1))
+    again = draw_moves(split, loop._generator(0, "moves", 1))
     assert all(torch.equal(drawn[name], again[name]) for name in drawn)
     for other in ((1, "moves", 1), (0, "order", 1), (0, "moves", 2)):
-        assert not torch.equal(drawn["down"], draw_moves(split, training._generator(*other))["down"])
+        assert not torch.equal(drawn["down"], draw_moves(split, loop._generator(*other))["down"])
 
 
 # --- one run
@@ -170,9 +176,9 @@ def test_the_process_is_left_as_it_was(tmp_path, digits):
 
 def test_objectives_start_from_the_same_backbone(digits):
     shape = {name: getattr(digits, name) for name in ("input_shape", "mean", "std", "num_classes")}
-    first, _ = checkpoint.assemble(parameters(), shape)
-    second, _ = checkpoint.assemble(parameters(objective={"name": "isce-released"}), shape)
-    third, _ = checkpoint.assemble(parameters(seed=1), shape)
+    first, _ = assemble(parameters(), shape)
+    second, _ = assemble(parameters(objective={"name": "isce-released"}), shape)
+    third, _ = assemble(parameters(seed=1), shape)
     a, b, c = ([p.flatten() for p in model.backbone.parameters()] for model in (first, second, third))
     assert torch.equal(torch.cat(a), torch.cat(b))
     assert not torch.equal(torch.cat(a), torch.cat(c))
@@ -180,14 +186,14 @@ def test_objectives_start_from_the_same_backbone(digits):
 
 def test_a_part_of_the_training_set(tmp_path, digits):
     sizes = []
-    original = training.DeviceSet
+    original = loop.DeviceSet
 
     def spy(split, device):
         sizes.append(len(split))
         return original(split, device)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "DeviceSet", spy)
+        patch.setattr(loop, "DeviceSet", spy)
         run(tmp_path, digits, epochs=1, train_images=50)
     assert sizes == [50, 40]
 
@@ -208,7 +214,7 @@ def test_variants_learn(tmp_path, digits, changes):
 def test_ties_go_to_the_earliest_epoch(tmp_path, digits, monkeypatch):
     accuracies = iter([0.5, 0.8, 0.8, 0.7])
     validated = {"validation_loss": 1.0}
-    monkeypatch.setattr(training._Run, "_validate", lambda self: {**validated, "validation_accuracy": next(accuracies)})
+    monkeypatch.setattr(loop._Run, "_validate", lambda self: {**validated, "validation_accuracy": next(accuracies)})
     assert run(tmp_path, digits).best_epoch == 2
     assert load_checkpoint(tmp_path / "best.safetensors").metadata["epoch"] == 2
 
@@ -270,7 +276,7 @@ class Centred(losses.SoftmaxCrossEntropy):
 
 @pytest.fixture
 def centred(monkeypatch):
-    monkeypatch.setattr(checkpoint.losses, "build", lambda name, **params: Centred())
+    monkeypatch.setattr(assembly.losses, "build", lambda name, **params: Centred())
 
 
 SETTINGS = [
@@ -348,7 +354,7 @@ def test_a_state_of_another_run_is_not_used(tmp_path, digits, monkeypatch, caplo
     if named == "semantics":
         monkeypatch.setitem(semantics.CHANGES, "network.small-cnn", ["another"])
     if named == "packages":
-        monkeypatch.setattr(training, "versions", lambda names: {"torch": "99"})
+        monkeypatch.setattr(loop, "versions", lambda names: {"torch": "99"})
     with caplog.at_level(logging.WARNING, "isce.training"):
         result = run(tmp_path, digits, **change)
     assert result.resumed == 0
@@ -394,7 +400,8 @@ def test_killed_by_a_signal_again_and_again(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from isce import config, training
+from isce import training
+from isce.parameters import training as config
 parameters = config.TrainParameters(epochs=4, train_images=200)
 training.train(parameters, Path(sys.argv[1]), progress=False, on_epoch=lambda row: print(row["epoch"], flush=True))
 """
@@ -419,7 +426,7 @@ def test_divergence_ends_the_run_with_the_reason(tmp_path, digits):
     assert "_loss is " in result.diverged
     assert "in epoch 1 of 4" in result.diverged
     shape = {name: getattr(digits, name) for name in ("input_shape", "mean", "std", "num_classes")}
-    initial, _ = checkpoint.assemble(parameters(), shape)
+    initial, _ = assemble(parameters(), shape)
     for name in FILES:
         loaded = load_checkpoint(tmp_path / name)
         assert loaded.metadata["epoch"] == 0
@@ -431,7 +438,7 @@ def test_divergence_ends_the_run_with_the_reason(tmp_path, digits):
 def test_divergence_later_keeps_what_was_reached(tmp_path, digits, monkeypatch):
     run(tmp_path / "short", digits, epochs=2, schedule={"name": "constant"})
     rates = iter([0.05] * 8 + [math.inf] * 8)
-    monkeypatch.setattr(training, "learning_rate", lambda *given: next(rates))
+    monkeypatch.setattr(loop, "learning_rate", lambda *given: next(rates))
     result = run(tmp_path / "long", digits, schedule={"name": "constant"})
     assert len(result.history) == 2
     assert "in epoch 3 of 4" in result.diverged
@@ -454,7 +461,7 @@ def test_collapse_to_chance_with_finite_losses_is_told(tmp_path, digits):
 def test_collapse_is_judged_by_the_last_epoch_on_clean_images(tmp_path, digits, monkeypatch, accuracy, told):
     accuracies = iter([0.9, 0.1, 0.9, accuracy])
     validated = {"validation_loss": 1.0}
-    monkeypatch.setattr(training._Run, "_validate", lambda self: {**validated, "validation_accuracy": next(accuracies)})
+    monkeypatch.setattr(loop._Run, "_validate", lambda self: {**validated, "validation_accuracy": next(accuracies)})
     assert (run(tmp_path, digits).collapsed is not None) is told
 
 
@@ -544,7 +551,7 @@ def test_parameters_no_longer_allowed(trained, tmp_path):
     del metadata["sha256"]
     metadata["parameters"]["model"] = "gone"
     checkpoint.write_tensors(tmp_path / "d", tensors, metadata)
-    with pytest.raises(config.ConfigError, match="unknown model 'gone'"):
+    with pytest.raises(ConfigError, match="unknown model 'gone'"):
         load_checkpoint(tmp_path / "d")
 
 

@@ -20,7 +20,7 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 SETTINGS: dict[str, Any] = {
     "add_module_names": False,
@@ -34,8 +34,8 @@ SETTINGS: dict[str, Any] = {
     # Bases and type variables that no page documents.
     "nitpick_ignore": [
         ("py:class", "isce.losses.base.LossOptions"),
-        ("py:class", "isce.config.Model"),
-        ("py:mod", "isce.adversarial"),
+        ("py:class", "isce.strict.Model"),
+        ("py:mod", "isce.training.adversarial"),
     ],
     # Links that don't lead into this package are text: other packages' pages are not at hand without a network.
     "nitpick_ignore_regex": [(r"py:.*", r"(?!isce\.).*")],

@@ -17,7 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from isce.attacks import about, names
 from isce.evaluation.flags import BLACK_BOX
-from isce.suites import load_suite
+from isce.parameters.attack import load_suite
 
 Note = Callable[[Path], None]
 Table = tuple[str, list[str], list[list[str]]]

@@ -20,8 +20,8 @@ from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-from isce import theory_figures
-from isce.records import write_atomic
+from isce.files import write_atomic
+from isce.report.plots import theory as theory_figures
 
 FIGURES = "figures"
 SHORT = 14  #: letters of a cell that never wraps
@@ -119,7 +119,7 @@ def show_evidence(app: Sphinx, doctree: nodes.document) -> None:
             file = (page / picture["uri"]).resolve()
             if file.parent == Path(app.srcdir).resolve() / FIGURES and file.stem in drawn:
                 figure["classes"].append("isce-plot")
-                how = made_by(app.env, file.stem, "isce/theory_figures.py")
+                how = made_by(app.env, file.stem, "isce/report/plots/theory.py")
                 figure.parent.insert(figure.parent.index(figure) + 1, evidence(app.env, [("SVG", file)], *how))
 
 

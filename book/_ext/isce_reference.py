@@ -18,9 +18,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from isce import models
-from isce.config import TrainParameters
-from isce.experiments import Experiment, load_experiment
-from isce.figures import eps_text
+from isce.parameters.training import TrainParameters
+from isce.report.plots.runs import eps_text
+from isce.runs.experiment import Experiment, load_experiment
 
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}  # channels, height, width
 Table = tuple[str, list[str], list[list[str]]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from isce.attacks.base import AttackResult, ForeignError, TimeLimitError
 from isce.attacks.driver import run
-from isce.attacks.registry import about, family, names
+from isce.attacks.spec import about, names
 from isce.attacks.threat import Threat
 
-__all__ = ["AttackResult", "ForeignError", "Threat", "TimeLimitError", "about", "family", "names", "run"]
+__all__ = ["AttackResult", "ForeignError", "Threat", "TimeLimitError", "about", "names", "run"]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from isce.attacks.base import Found, Problem, blank, keyed_noise, margin, sign
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 SHARE = 0.1  # of the image's area that the first squares cover; it falls to one pixel along the run
 

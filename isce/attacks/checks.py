@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isce.attacks.registry import about, names
+from isce.attacks.spec import AttackSpec, about, names
 from isce.losses import Objective
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
 
 
 def check_call(classifier: object, objective: object, x: object, y: object) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from isce import compat
 from isce.attacks.base import Found, Problem
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 #: How far beyond the boundary the hinge pulls, as a share of the spread of the image's scores: a point on the boundary
 #: would be judged by the rounding of the batch that it is judged in.

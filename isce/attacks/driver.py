@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from isce.attacks.base import AttackResult, ForeignError, Found, Lent, Problem, margin, shaped, untouched, verify
 from isce.attacks.checks import check_call, check_gradient, check_index, check_scores, first_scores
 from isce.attacks.keys import random_targets
-from isce.attacks.registry import about, load
+from isce.attacks.registry import load
+from isce.attacks.spec import AttackSpec, about
 from isce.attacks.threat import Threat
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
 
 #: A classifier and the objective that it was trained with.
 Network = tuple[nn.Module, Any]

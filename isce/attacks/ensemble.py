@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isce import compat
 from isce.attacks.base import Found, Problem
 from isce.attacks.keys import seeded
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 
 def autoattack(spec: AttackSpec, problem: Problem, restart: int) -> Found:

@@ -10,7 +10,7 @@ of another scale would take other steps; here it gets each image's gradient with
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,7 @@ from torch import Tensor, nn
 from isce import compat
 from isce.attacks.ascent import unit
 from isce.attacks.base import Found, Problem, training_loss
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 #: Step of the iterative attacks, as a share of eps, times the number of steps: it can cross the ball and come back.
 REACH = 2.5

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +23,7 @@ from torch import Tensor
 from isce.attacks.ascent import Ascended, ascended, pull, unit
 from isce.attacks.base import Found, Problem, margin
 from isce.attacks.black_box import squares
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 FIRST_STEP = 2.0
 LAST_STEP = 0.01

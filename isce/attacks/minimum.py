@@ -6,15 +6,13 @@ smaller change, and none projects into a ball: a failure at eps says less than o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from isce import compat
 from isce.attacks.base import Found, Problem
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 
 def cw(spec: AttackSpec, problem: Problem, restart: int) -> Found:

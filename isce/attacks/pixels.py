@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from isce import compat
 from isce.attacks.base import Found, Problem
+from isce.attacks.spec import AttackSpec
 from isce.attacks.threat import TOLERANCE
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
 
 SMALLEST = (
     4  # side of an image in which advertorch's local search draws a pixel to begin with: a tenth of all, at least

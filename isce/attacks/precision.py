@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isce.attacks.base import Found, Problem
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 Run = Callable[["AttackSpec", Problem, int], Found]
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from isce import compat
 from isce.attacks.base import Found, Problem, blank, margin
 from isce.attacks.keys import keyed_noise
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 STEP = 0.2  # of SimBA along one pixel value
 

@@ -4,14 +4,10 @@ box, and it does not ask for the true label. It shows what that script would pri
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from isce.attacks.base import Found, Problem, sign, training_loss
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 
 def released(spec: AttackSpec, problem: Problem, restart: int) -> Found:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from isce.attacks import Threat
 from isce.attacks.checks import check_call
-from isce.config import validate
-from isce.data import stratified
+from isce.attacks.spec import AttackSpec
+from isce.data.sets import stratified
 from isce.evaluation.run import evaluate
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.parameters.attack import AttackParameters, Suite
+from isce.strict import validate
 
 #: An eps of a sweep from this share of the box's width on is the box: a last step of a per cent would say nothing.
 NEAR = 0.99

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,7 @@ from isce import attacks
 from isce.attacks import ForeignError, Threat
 from isce.attacks.base import untouched
 from isce.attacks.checks import check_call, check_images, check_index
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec
+from isce.attacks.spec import AttackSpec
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Some are read off the outcome, others need a few more forward passes and attacks
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +16,9 @@ from isce import attacks
 from isce.attacks import ForeignError, Threat
 from isce.attacks.base import Problem, training_loss, untouched
 from isce.attacks.checks import check_call, check_index, first_scores
+from isce.attacks.spec import AttackSpec
 from isce.evaluation.outcome import Evaluation, Outcome, in_percent
-
-if TYPE_CHECKING:
-    from isce.suites import AttackParameters, AttackSpec
+from isce.parameters.attack import AttackParameters
 
 PROBE = 64
 FEW = 3  # fewer images than this never raise a flag by a difference in accuracy
@@ -313,12 +312,12 @@ def _longer(spec: AttackSpec) -> AttackSpec:
 
 
 def _matched(steps: int) -> AttackSpec:
-    from isce.suites import AttackSpec
+    from isce.attacks.spec import AttackSpec
 
     return AttackSpec(attack="matched", objective="margin", steps=steps)
 
 
 def _search() -> AttackSpec:
-    from isce.suites import AttackSpec
+    from isce.attacks.spec import AttackSpec
 
     return AttackSpec(attack="search", objective="margin", steps=SEARCH_STEPS)

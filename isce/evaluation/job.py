@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +16,14 @@ from isce import attacks
 from isce.attacks import ForeignError, Threat, TimeLimitError
 from isce.attacks.base import untouched
 from isce.attacks.checks import check_gradient, check_scores, first_scores, scores_of
-from isce.checkpoint import load_checkpoint
-from isce.data import stratified
+from isce.attacks.spec import AttackSpec
+from isce.data.sets import stratified
 from isce.evaluation import memory
 from isce.evaluation.outcome import Mask, Outcome
+from isce.files import ROOT
+from isce.parameters.attack import AttackParameters
+from isce.training.checkpoint import load_checkpoint
 
-if TYPE_CHECKING:
-    from isce.suites import AttackParameters, AttackSpec
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 BATCH = 256  # of a batch-dependent classifier, as the released script has it
 FEW = 8  # images that show whether a classifier can be attacked
 LIMITED = 10  # images at once of a row with a time limit: the batch that is cut off is lost

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from isce.attacks import Threat
 from isce.attacks.checks import check_call, check_index
+from isce.attacks.spec import AttackSpec
 from isce.evaluation.job import Job
 from isce.evaluation.outcome import Evaluation, Mask, Outcome
 from isce.evaluation.state import RowKeys, State
-
-if TYPE_CHECKING:
-    from isce.suites import AttackParameters, AttackSpec
+from isce.parameters.attack import AttackParameters
 
 
 def evaluate(

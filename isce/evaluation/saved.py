@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from isce.records import RecordError, sha256, write_atomic
+from isce.files import RecordError, sha256, write_atomic
 
 _THREAT = re.compile(r"(linf|l2|l0)@\d+(\.\d+)?(e[-+]\d+)?|spatial|released")
 

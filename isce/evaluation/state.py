@@ -13,21 +13,18 @@ import zipfile
 import zlib
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from isce.attacks import Threat
-from isce.attacks.registry import about
+from isce.attacks.spec import AttackSpec, about
+from isce.evaluation.job import Job
 from isce.evaluation.outcome import Mask, Outcome
-from isce.records import canonical, sha256, versions, write_atomic
-from isce.semantics import CHANGES, numbers
-
-if TYPE_CHECKING:
-    from isce.evaluation.job import Job
-    from isce.suites import AttackSpec
+from isce.files import canonical, sha256, write_atomic
+from isce.parameters.semantics import CHANGES, numbers, versions
 
 #: Every network and objective whose results have changed: a row does not know by which name its own was built.
 NETWORKS = [part for part in CHANGES if part.startswith(("network.", "objective."))]

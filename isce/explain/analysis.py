@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,13 @@ from isce import attacks
 from isce.attacks import Threat
 from isce.attacks.base import training_loss, untouched
 from isce.attacks.checks import check_images
+from isce.attacks.spec import AttackSpec
 from isce.evaluation.intervals import wilson
 from isce.explain.features import Features, embeddings_seen
 from isce.explain.gallery import Gallery, gallery
 from isce.explain.gradients import TINY, Gradients, gradients
 from isce.explain.paths import Ascent, ascend, on_the_sphere
-
-if TYPE_CHECKING:
-    from isce.suites import AttackSpec, ExplainParameters
+from isce.parameters.analysis import ExplainParameters
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 TRAJECTORIES = 16
@@ -200,7 +199,7 @@ def explain(
 
 
 def _adaptive(name: str, steps: int) -> AttackSpec:
-    from isce.suites import AttackSpec
+    from isce.attacks.spec import AttackSpec
 
     return AttackSpec(attack="matched", objective=name, steps=steps)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isce import attacks
 from isce.attacks import Threat
-
-if TYPE_CHECKING:
-    from isce.suites import Suite
+from isce.parameters.attack import Suite
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "TripletLoss",
     "build",
-    "family",
     "inference_softmax_cross_entropy",
     "names",
     "released_inference_softmax_cross_entropy",
@@ -77,15 +76,6 @@ _OBJECTIVES: dict[str, type[Objective]] = {
 def names() -> list[str]:
     """Names that :func:`build` knows, sorted."""
     return sorted(_OBJECTIVES)
-
-
-def family(name: str) -> str:
-    """Name of the module inside ``isce.losses`` that holds an objective.
-
-    Raises:
-        ValueError: unknown name.
-    """
-    return known("objective", name, _OBJECTIVES).__module__.rpartition(".")[2]
 
 
 def build(name: str, **params: Any) -> Objective:

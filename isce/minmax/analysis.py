@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from isce.config import MinmaxParameters
 from isce.minmax.bounds import certified_radius, input_bound
 from isce.minmax.gap import inner_gap, projected_ascent
 from isce.minmax.lipschitz import network_constants
 from isce.minmax.region import InferenceRegion, inference_region
 from isce.models import Classifier
+from isce.parameters.analysis import MinmaxParameters
 
 
 @dataclass(frozen=True)

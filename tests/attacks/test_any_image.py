@@ -10,9 +10,10 @@ from torch import nn
 from isce import attacks
 from isce.attacks.base import Found, Problem
 from isce.attacks.precision import cast
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.parameters.attack import AttackParameters, Suite
 
 PACKAGES = [name for name in attacks.names() if attacks.about(name).package]
 

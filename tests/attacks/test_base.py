@@ -10,8 +10,8 @@ from torch import nn
 
 from isce.attacks import Threat, run
 from isce.attacks.base import Problem, keyed_noise, margin, untouched, verify
+from isce.attacks.spec import AttackSpec
 from isce.losses import build
-from isce.suites import AttackSpec
 
 
 @pytest.mark.parametrize("eps", [0.0, -0.1, 1.01, math.nan, math.inf])

@@ -12,9 +12,10 @@ from torch import nn
 from isce import attacks
 from isce.attacks import Threat, keys
 from isce.attacks.keys import keyed_noise
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate, examples, red_flags
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.parameters.attack import AttackParameters, Suite
 
 
 def test_no_two_purposes_share_a_key(monkeypatch):

@@ -12,11 +12,11 @@ from torch import nn
 
 from isce import attacks, models
 from isce.attacks import Threat, run
-from isce.config import ConfigError, validate
+from isce.attacks.spec import AttackSpec
 from isce.losses import build, names
 from isce.losses.base import Objective
 from isce.models import Classifier
-from isce.suites import AttackSpec
+from isce.strict import ConfigError, validate
 
 SPECS = [
     AttackSpec(attack="fgsm"),

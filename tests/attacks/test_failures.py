@@ -12,9 +12,10 @@ from foreign import of_package
 
 from isce import attacks, compat
 from isce.attacks import gradient, matched
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import Evaluation, Outcome, evaluate, examples, job, outcome_flags, red_flags
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.parameters.attack import AttackParameters, Suite
 
 PGD = {"attack": "pgd", "steps": 5, "objective": "matched"}
 

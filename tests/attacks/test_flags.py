@@ -11,10 +11,11 @@ import torch
 from tiny import Layers, images, predicted
 from torch import nn
 
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import Evaluation, Outcome, curve_flags, curves, evaluate, outcome_flags, red_flags
 from isce.evaluation import flags as flags_module
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.parameters.attack import AttackParameters, Suite
 
 ROWS = [
     AttackSpec(attack="pgd", steps=10),

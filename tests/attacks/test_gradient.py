@@ -7,9 +7,9 @@ from torch import nn
 from isce.attacks import Threat, gradient, run
 from isce.attacks.base import Found
 from isce.attacks.keys import random_targets
+from isce.attacks.spec import AttackSpec
 from isce.compat import import_advertorch
 from isce.losses import build
-from isce.suites import AttackSpec
 
 
 def go(target, spec, threat, seed=0):

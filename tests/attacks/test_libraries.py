@@ -12,9 +12,10 @@ from torch import nn
 
 from isce import attacks
 from isce.attacks import Threat
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.parameters.attack import AttackParameters, Suite
 
 GRADIENT = [name for name in attacks.names() if attacks.about(name).family == "gradient"]
 MINIMAL = [name for name in attacks.names() if attacks.about(name).minimal]

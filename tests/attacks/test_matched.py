@@ -11,8 +11,8 @@ from isce import attacks
 from isce.attacks import Threat, run
 from isce.attacks.ascent import OBJECTIVES, ascended, pull
 from isce.attacks.base import margin
+from isce.attacks.spec import AttackSpec
 from isce.losses import build
-from isce.suites import AttackSpec
 
 
 def spec(objective="margin", steps=20, restarts=1, **more) -> AttackSpec:

@@ -9,9 +9,10 @@ from torch import nn
 
 from isce import attacks
 from isce.attacks import Threat, driver
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import convergence, curves, evaluate, examples, red_flags, sweep
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.parameters.attack import AttackParameters, Suite
 
 SPEC = AttackSpec(attack="matched", objective="margin", steps=3)
 SCORES_ALONE = [name for name in attacks.names() if not attacks.about(name).gradients and name != "transfer"]

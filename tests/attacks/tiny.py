@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from isce import attacks
 from isce.attacks import Threat, run
 from isce.attacks.driver import Network
+from isce.attacks.spec import AttackSpec
 from isce.losses import build
-from isce.suites import AttackSpec
 
 _CHEAP = {
     "bim": {"steps": 5},

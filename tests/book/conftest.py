@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from isce import browser
-from isce.config import ROOT, ConfigError
+from isce.files import ROOT
+from isce.publish import browser
+from isce.strict import ConfigError
 
 
 @pytest.fixture(scope="session")

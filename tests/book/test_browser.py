@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from page_checks import Watch, violations
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 PAGES = re.findall(r"(?:file|root): (\S+)", (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
 MADE_BY_SPHINX = ["genindex", "prf-prf", "py-modindex", "search"]

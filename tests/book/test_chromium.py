@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from isce import browser
-from isce.config import ConfigError
+from isce.publish import browser
+from isce.strict import ConfigError
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import pytest
 from bs4 import BeautifulSoup, Tag
 
-from isce import theory_figures
-from isce.config import ROOT
+from isce.files import ROOT
+from isce.report.plots import theory as theory_figures
 
 pytestmark = pytest.mark.full
 KINDS = ("train", "attack", "minmax")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isce.book import Build
+from isce.publish.build import Build
 
 pytestmark = pytest.mark.full
 BROKEN = ("[page](none.md)", "[heading](other.md#none)", "{ref}`none`", "{doc}`none`", "{cite}`none`", "![x](none.svg)")

@@ -10,8 +10,8 @@ import pytest
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
 
-from isce.config import ConfigError
-from isce.pdf import Chapter, bind, chapters, print_book
+from isce.publish.pdf import Chapter, bind, chapters, print_book
+from isce.strict import ConfigError
 
 PAGE = """<!doctype html><html><head><title>{title} — Book</title></head><body>
 <nav class="bd-links"><p><span class="caption-text">Part</span></p><ul>

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from sphinx.errors import ConfigError
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from isce_repository import BUTTONS, TOOLTIPS, configure, launches

@@ -9,7 +9,7 @@ import pytest
 from page_checks import Watch, violations
 from playwright.sync_api import Locator
 
-from isce.config import ROOT
+from isce.files import ROOT
 
 pytestmark = pytest.mark.full
 DESKTOP, PHONE = 1280, 390  # pixels

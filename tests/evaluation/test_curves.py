@@ -13,10 +13,10 @@ from torch import nn
 
 from isce import attacks
 from isce.attacks import AttackResult, Threat
-from isce.config import ConfigError
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import convergence, sweep, wilson
 from isce.losses import build
-from isce.suites import AttackSpec
+from isce.strict import ConfigError
 
 PGD = AttackSpec(attack="pgd", steps=4)
 MATCHED = AttackSpec(attack="matched", objective="margin", steps=5)

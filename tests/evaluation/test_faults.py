@@ -45,7 +45,10 @@ class Stage:
 
     def __init__(self) -> None:
         self.evaluation = importlib.import_module("isce.evaluation")
-        self.suites, self.attacks = importlib.import_module("isce.suites"), importlib.import_module("isce.attacks")
+        self.suites, self.attacks = (
+            importlib.import_module("isce.parameters.attack"),
+            importlib.import_module("isce.attacks"),
+        )
         flags = importlib.import_module("isce.evaluation.flags")
         vars(flags).update(SEARCH_STEPS=3, FEW=1)
         base = importlib.import_module("isce.models.base")

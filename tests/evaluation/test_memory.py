@@ -13,10 +13,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from isce import attacks, losses, models
 from isce.attacks import Threat
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import batch_size
 from isce.evaluation.memory import COPIES, CPU_BYTES, GPU_SHARE, SAFETY, _budget, saved_bytes
 from isce.models import Classifier
-from isce.suites import AttackSpec
+from isce.models.base import Shape
 
 PIXELS, HIDDEN = 12, 5
 
@@ -86,7 +87,7 @@ def test_no_images_to_measure_are_refused():
         batch_size(relu_net(), images(0))
 
 
-def network(name: str, shape: models.Shape) -> Classifier:
+def network(name: str, shape: Shape) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         backbone = models.build(name, input_shape=shape, mean=[0.5] * shape[0], std=[0.5] * shape[0])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from isce.evaluation.saved import load_points, save_points
-from isce.records import RecordError, sha256
+from isce.files import RecordError, sha256
 
 
 def points(n: int, shape=(1, 2, 2), seed: int = 0):

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
 
-from isce import attacks, compat, semantics
+from isce import attacks, compat
 from isce.attacks import Threat
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate, state
 from isce.evaluation.job import Job
 from isce.losses import build
-from isce.suites import AttackParameters, AttackSpec, Suite
+from isce.parameters import semantics
+from isce.parameters.attack import AttackParameters, Suite
 
 
 class KilledError(BaseException):

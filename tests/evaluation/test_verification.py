@@ -13,13 +13,15 @@ from safetensors.torch import load_file, save_file
 from isce import attacks, data
 from isce.__main__ import main
 from isce.attacks import Threat
-from isce.checkpoint import load_checkpoint, read_tensors, write_tensors
-from isce.config import TrainParameters
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate, examples
 from isce.evaluation.saved import load_points, save_points
-from isce.records import EXAMPLES, POINTS, Record, provenance, read, sha256
-from isce.suites import AttackParameters, AttackSpec, Suite
-from isce.training import train
+from isce.files import sha256
+from isce.parameters.attack import AttackParameters, Suite
+from isce.parameters.training import TrainParameters
+from isce.runs.records import EXAMPLES, POINTS, Record, provenance, read
+from isce.training.checkpoint import load_checkpoint, read_tensors, write_tensors
+from isce.training.loop import train
 
 N = 60
 EPS = [0.1, 0.2]

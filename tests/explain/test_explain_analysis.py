@@ -8,12 +8,12 @@ from safetensors.torch import save
 from torch import nn
 
 from isce import data, models
-from isce.config import ConfigError, validate
 from isce.explain import explain
-from isce.explain_report import Explained
 from isce.losses import build
-from isce.records import EXPLAIN, Record, provenance
-from isce.suites import ExplainParameters
+from isce.parameters.analysis import ExplainParameters
+from isce.report.explain import Explained
+from isce.runs.records import EXPLAIN, Record, provenance
+from isce.strict import ConfigError, validate
 
 PARAMETERS = ExplainParameters(checkpoint="c", eps=0.1, images=40, steps=4, gallery="basic", gallery_images=4)
 
@@ -127,7 +127,7 @@ def test_every_table_has_a_row_for_each_objective_and_as_many_cells_as_columns(e
 
 
 def test_every_figure_is_drawn_with_caption_text_and_its_records(explained):
-    from isce.figures import as_bytes
+    from isce.report.plots.runs import as_bytes
 
     names = set()
     for name, draw, sources in explained.figures():

@@ -20,18 +20,20 @@ from torch import Tensor, nn
 from trained import trained
 
 from isce import attacks, data, losses, models
-from isce import notebook as session
 from isce.attacks import Threat
 from isce.attacks.base import margin
-from isce.config import MinmaxParameters, TrainParameters
+from isce.attacks.spec import AttackSpec
 from isce.evaluation import curve_flags, curves, evaluate, examples, red_flags
 from isce.explain import explain
 from isce.losses import Objective
 from isce.minmax import Analysis, analyse
 from isce.models import Classifier
-from isce.records import Record, read
-from isce.suites import AttackParameters, AttackSpec, CurvePlan, ExplainParameters, Suite
-from isce.training import train
+from isce.parameters.analysis import ExplainParameters, MinmaxParameters
+from isce.parameters.attack import AttackParameters, CurvePlan, Suite
+from isce.parameters.training import TrainParameters
+from isce.runs import session
+from isce.runs.records import Record, read
+from isce.training.loop import train
 
 Columns = dict[str, np.ndarray[Any, Any]]
 

@@ -23,18 +23,24 @@ print(json.dumps({f"{run.kind}/{run.name}": run.key for run in runs(load_experim
 HARMLESS = [
     ("inline comment", "network.small-cnn", "isce/models/base.py", "# of images in [-1, 1] and their mean", "# other"),
     ("attribute docstring", "objective.sce", "isce/losses/base.py", '"""Name in the registry."""', '"""Its name."""'),
-    ("docstring", "train", "isce/training.py", '"""Learn from one batch,', '"""Take one batch,'),
+    ("docstring", "train", "isce/training/loop.py", '"""Learn from one batch,', '"""Take one batch,'),
     ("comment in a notebook", "train", "notebooks/train.ipynb", "# Parameters:", "# The parameters:"),
-    ("module renamed", "train", "isce/batches.py", None, "isce/feeding.py"),
-    ("local variable renamed", "train", "isce/training.py", "shift", "moved"),
-    ("order of imports", "train", "isce/data.py", "import gzip\nimport hashlib\n", "import hashlib\nimport gzip\n"),
-    ("log message", "train", "isce/training.py", "starting from the beginning", "starting anew"),
+    ("module renamed", "train", "isce/data/batches.py", None, "isce/feeding.py"),
+    ("local variable renamed", "train", "isce/training/loop.py", "shift", "moved"),
+    (
+        "order of imports",
+        "train",
+        "isce/data/sets.py",
+        "import gzip\nimport hashlib\n",
+        "import hashlib\nimport gzip\n",
+    ),
+    ("log message", "train", "isce/training/loop.py", "starting from the beginning", "starting anew"),
     ("error message", "attack.fgsm", "isce/attacks/checks.py", "images must have shape", "images need the shape"),
-    ("download timeout", "train", "isce/download.py", "TIMEOUT = 30", "TIMEOUT = 60"),
+    ("download timeout", "train", "isce/data/download.py", "TIMEOUT = 30", "TIMEOUT = 60"),
     (
         "new optional field",
         "train",
-        "isce/config.py",
+        "isce/parameters/training.py",
         "    batch_statistics: bool = Field(\n",
         '    warmup: int = Field(default=0, json_schema_extra={"neutral": 0})\n    batch_statistics: bool = Field(\n',
     ),
@@ -49,7 +55,7 @@ HARMLESS = [
 
 #: Edits that change results: name, the part whose golden numbers fail, the kinds of run that its number makes due.
 REAL = [
-    ("minimum attacks no longer minimal", "attack.cw", {}, "isce/attacks/registry.py", "minimal=True", "minimal=False"),
+    ("minimum attacks no longer minimal", "attack.cw", {}, "isce/attacks/spec.py", "minimal=True", "minimal=False"),
     (
         "another class behind a name",
         "objective.contrastive",
@@ -62,7 +68,7 @@ REAL = [
         "another network behind a name",
         "network.small-cnn",
         {"train", "attack", "minmax", "explain"},
-        "isce/models/__init__.py",
+        "isce/models/registry.py",
         '"small-cnn": SmallCNN',
         '"small-cnn": LeNet',
     ),
@@ -70,7 +76,7 @@ REAL = [
         "a row's own eps doubled",
         "attack",
         {"attack"},
-        "isce/suites.py",
+        "isce/attacks/spec.py",
         "else Threat(self.norm, self.eps)",
         "else Threat(self.norm, 2 * self.eps)",
     ),
@@ -78,16 +84,23 @@ REAL = [
         "another meaning of white box",
         "attack",
         {"attack"},
-        "isce/suites.py",
+        "isce/attacks/spec.py",
         '("gradient", "matched") and',
         '("gradient",) and',
     ),
-    ("a violated bound not flagged", "minmax", {"minmax"}, "isce/notebook.py", 'flags["bound violated"] = ', "_ = "),
+    (
+        "a violated bound not flagged",
+        "minmax",
+        {"minmax"},
+        "isce/runs/session.py",
+        'flags["bound violated"] = ',
+        "_ = ",
+    ),
     (
         "accuracy of the first epoch recorded",
         "train",
         {"train", "attack", "minmax", "explain"},
-        "isce/notebook.py",
+        "isce/runs/session.py",
         "result.history[-1]",
         "result.history[0]",
     ),
@@ -95,7 +108,7 @@ REAL = [
         "another row shown as examples",
         "attack",
         {"attack"},
-        "isce/notebook.py",
+        "isce/runs/session.py",
         "in reversed(suite.rows) if row.white_box",
         "in suite.rows if row.white_box",
     ),
@@ -139,7 +152,7 @@ REAL = [
         "another purpose of a draw",
         "train",
         {"train", "attack", "minmax", "explain"},
-        "isce/training.py",
+        "isce/training/loop.py",
         '"order"',
         '"starts"',
     ),
@@ -214,7 +227,7 @@ def test_an_edit_that_changes_results_is_seen_and_its_number_makes_the_right_run
     done = golden(copy, part)
     assert done.returncode == 1, done.stdout
     assert f"results of {part} changed" in done.stdout, done.stdout
-    semantics = copy / "isce" / "semantics.py"
+    semantics = copy / "isce" / "parameters" / "semantics.py"
     semantics.write_text(semantics.read_text() + f'\nCHANGES.setdefault("{part}", []).append("edited")\n')
     changed = {run for run, key in keys(copy).items() if key != before[run]}
     assert changed == {run for run in before if run.split("/")[0] in due}

@@ -1,7 +1,8 @@
 """Golden behaviour: the same parameters give the same results as when the committed numbers were written.
 
 A test that fails says that the results of a part have changed. If that is a mistake, mend it. If it is meant, raise the
-part's semantics number (isce/semantics.py), run `make prove`, and write the numbers anew with `--force-regen`.
+part's semantics number (isce/parameters/semantics.py), run `make prove`, and write the numbers anew with
+`--force-regen`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from golden.behaviour import parts
 
-from isce import semantics
+from isce.parameters import semantics
 
 FOLDER = Path(__file__).parent / "numbers"
 PARTS = parts()

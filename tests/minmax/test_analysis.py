@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from isce.config import MinmaxParameters
 from isce.minmax import analyse
 from isce.models import Classifier
+from isce.parameters.analysis import MinmaxParameters
 
 PARAMETERS = MinmaxParameters(checkpoint="", eps=[0.001, 0.05], inference=[0.0, 2.0, 50.0], steps=10, restarts=2)
 

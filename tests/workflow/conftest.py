@@ -18,9 +18,11 @@ import nbformat
 import pytest
 import yaml
 
-from isce import records, workflow
-from isce.config import ROOT
-from isce.experiments import load_experiment
+from isce.files import ROOT
+from isce.runs import plan as workflow
+from isce.runs import records
+from isce.runs.experiment import load_experiment
+from isce.runs.run import planned_runs
 
 TINY = {
     "name": "tiny",
@@ -111,7 +113,7 @@ class Project:
 
     def contents(self):
         """What every record says, by kind and run, less its provenance; a missing one is an error."""
-        runs = workflow.runs(load_experiment("tiny", self.root), self.root)
+        runs = planned_runs(load_experiment("tiny", self.root), self.root)
         return {(run.kind, run.name): records.read(self.record(run.kind, run.name)).content() for run in runs}
 
     def record(self, kind, run):
@@ -121,7 +123,8 @@ class Project:
 STUB = """
 import shutil, time
 from pathlib import Path
-from isce import records
+from isce.files import write_atomic
+from isce.runs import records
 
 while Path("hold").exists():  # a test wants to find it at work
     time.sleep(0.02)
@@ -129,7 +132,7 @@ out, kept = Path(folder), Path("kept") / Path(folder).parent.name
 kept = kept / run if (kept / run).is_dir() else min(kept.iterdir())
 record = records.read(kept / "record.json")
 for name in record.files:
-    records.write_atomic(out / name, (kept / name).read_bytes())
+    write_atomic(out / name, (kept / name).read_bytes())
 values = globals()
 record.parameters = {name: values[name] for name in record.parameters}
 record.experiment, record.run, record.key = experiment, run, key

@@ -5,7 +5,7 @@ import tempfile
 
 from jupyter_client.connect import LocalPortCache
 
-from isce import execution, records
+from isce.runs import execution, records
 
 
 def test_run_is_done_though_every_port_that_looked_free_is_taken_by_then(project, monkeypatch, capsys):

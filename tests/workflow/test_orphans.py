@@ -13,8 +13,9 @@ import psutil
 import pytest
 import stub_project
 
-from isce import executed, execution, locks, records
-from isce.config import ROOT
+from isce.files import ROOT, RecordError
+from isce.publish import executed
+from isce.runs import execution, locks, records
 
 RUNS = {"sce-s0", "sce-s1"}
 
@@ -47,7 +48,7 @@ def test_killed_kernel_is_named_and_its_notebook_is_not_taken_for_an_executed_on
     assert str(notebook) in message
     assert "\n" not in message
     assert notebook.read_text().count('"status": "completed"') > notebook.read_text().count("shell.execute_reply")
-    with pytest.raises(records.RecordError, match=r"notebook\.ipynb was not executed to its end: cell 3 was cut off"):
+    with pytest.raises(RecordError, match=r"notebook\.ipynb was not executed to its end: cell 3 was cut off"):
         executed.clean(notebook, "train")
     stub.let_go()
     execution.execute("train", params, "cpu", stub.root)
@@ -100,7 +101,7 @@ def test_lock_is_held_by_whoever_has_its_file_and_free_when_they_are_dead(tmp_pa
         raise RuntimeError(owners)
 
     path = tmp_path / "new" / "lock"
-    hold = "import sys, time; from pathlib import Path; from isce import locks\n"
+    hold = "import sys, time; from pathlib import Path; from isce.runs import locks\n"
     hold += "with locks.hold(Path(sys.argv[1]), print) as lock:\n    print('held', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", hold, str(path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
         try:

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from isce import records
-from isce.config import ROOT
+from isce.files import ROOT
+from isce.runs import records
 
 RUNS = ["sce-s0", "isce-released-s0"]
 TWO_KILLS, TWENTY_KILLS = 2, 20

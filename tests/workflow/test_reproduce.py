@@ -10,8 +10,11 @@ import time
 import pytest
 import yaml
 
-from isce import __main__, records, semantics
-from isce.config import ConfigError
+from isce import __main__
+from isce.files import sha256
+from isce.parameters import semantics
+from isce.runs import records
+from isce.strict import ConfigError
 
 RUNS = ["sce-s0", "isce-released-s0"]
 KINDS = ("train", "attack", "minmax")
@@ -68,7 +71,7 @@ SEED_1 = {f"{kind} {run[:-1]}1" for kind in ("train", "attack") for run in RUNS}
 
 def raised(part):
     """An edit that raises a semantics number."""
-    return "isce/semantics.py", "", f'\nCHANGES["{part}"] = ["other"] * 9\n'
+    return "isce/parameters/semantics.py", "", f'\nCHANGES["{part}"] = ["other"] * 9\n'
 
 
 RAISED = [
@@ -107,7 +110,7 @@ def test_change_makes_due_what_it_touches_and_nothing_else(project, name, old, n
 
 @pytest.mark.parametrize(
     ("name", "old", "new", "due"),
-    [(*raised("objective.isce-released"), RELEASED), ("isce/figures.py", "", CODE, {"tables"})],
+    [(*raised("objective.isce-released"), RELEASED), ("isce/report/plots/runs.py", "", CODE, {"tables"})],
 )
 def test_snakemake_runs_what_the_plan_says(project, name, old, new, due):
     project.change(name, old, new)
@@ -152,7 +155,7 @@ def test_executed_notebooks_of_the_run_that_is_shown_are_reported_and_adopted(pr
     kept = sorted((project.root / "results" / "tiny").glob("*/*/notebook.ipynb"))
     assert [path.parent.name for path in kept] == ["sce-s0"] * len(KINDS)
     assert not any(str(project.root) in path.read_text() for path in kept)
-    assert all(path.with_suffix(".sha256").read_text() == records.sha256(path) for path in kept)
+    assert all(path.with_suffix(".sha256").read_text() == sha256(path) for path in kept)
 
 
 def test_change_that_is_taken_back_costs_no_run(project):

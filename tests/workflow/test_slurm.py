@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from isce import records, workflow
-from isce.config import ROOT
+from isce.files import ROOT
+from isce.runs import plan as workflow
+from isce.runs import records
 
 from .conftest import Project
 

@@ -1,0 +1,232 @@
+"""Which attacks there are, what each needs, and one row of a suite: an attack with its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from isce.attacks.threat import Norm, Threat
+from isce.strict import Strict, check_known
+
+
+class Attack(NamedTuple):
+    """What is fixed about an attack.
+
+    Attributes:
+        family: module inside ``isce.attacks`` that holds it.
+        objectives: functions that it can ascend, the default first; ``own`` where its method fixes that.
+        norms: threat models that it works in.
+        random: it draws a random start, so that restarts make a difference.
+        targeted: whether it can, or can only, be sent after one wrong class.
+        steps: it takes a number of steps.
+        minimal: it looks for the smallest change, whatever eps is.
+        package: whose loop runs it; empty: ours.
+        gradients: it needs the gradient of the network that it attacks; otherwise scores alone will do.
+        double: its package computes in float64 too; otherwise float64 images and scores are cast to float32 for it.
+        eps: the budget in a threat model of its own, where there is only one sensible value.
+        params: further parameters, with their defaults.
+    """
+
+    family: str
+    objectives: tuple[str, ...] = ("own",)
+    norms: tuple[str, ...] = ("linf", "l2")
+    random: bool = False
+    targeted: Literal["no", "may", "must"] = "no"
+    steps: bool = True
+    minimal: bool = False
+    package: str = ""
+    gradients: bool = True
+    double: bool = True
+    eps: float | None = None
+    params: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def foreign(self) -> bool:
+        """Whether a package's own loop runs it: if it fails, its row is flagged and the evaluation goes on."""
+        return bool(self.package)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that it computes with, beside torch; advertorch's L-BFGS attacks call SciPy."""
+        return ("advertorch", "scipy") if self.package == "advertorch" else (self.package,) * self.foreign
+
+
+def _gradient(*norms: str, random: bool = False, steps: bool = True) -> Attack:
+    return Attack("gradient", ("training", "matched"), norms, random, targeted="may", steps=steps, package="advertorch")
+
+
+def _minimal(
+    *norms: str,
+    targeted: Literal["no", "may", "must"] = "no",
+    package: str = "advertorch",
+    double: bool = False,
+    **params: float,
+) -> Attack:
+    return Attack(
+        "minimum", norms=norms, targeted=targeted, minimal=True, package=package, double=double, params=params
+    )
+
+
+_ATTACKS = {
+    "autoattack": Attack("ensemble", steps=False, package="pyautoattack", double=False),
+    "bim": _gradient("linf", "l2"),
+    "cw": _minimal("l2", targeted="may", confidence=0, search_steps=5, lr=0.01, initial_const=0.01),
+    "deepfool": _minimal("linf", "l2", package="foolbox", double=True, candidates=10, overshoot=0.02),
+    "fab": _minimal("linf", "l2"),
+    "fgsm": _gradient("linf", "l2", steps=False),
+    "jsma": Attack("pixels", norms=("l0",), targeted="must", steps=False, package="advertorch", params={"theta": 1}),
+    "lbfgs": _minimal("l2", targeted="must", search_steps=5, initial_const=0.01),
+    "local-search": Attack("pixels", norms=("l0",), package="advertorch", gradients=False, params={"seeds": 128}),
+    "matched": Attack("matched", ("training", "matched", "ce", "margin", "dlr", "targeted"), random=True),
+    "mim": _gradient("linf"),  # advertorch's l_2 form divides by the change of each pixel: NaN where there is none
+    "pgd": _gradient("linf", "l2", random=True),
+    "released": Attack("released", ("training",), norms=("released",), eps=1),
+    "search": Attack("black_box", ("margin",), random=True, gradients=False),
+    "simba": Attack("queries", ("margin",), norms=("l2",), random=True, gradients=False),
+    "single-pixel": Attack("pixels", norms=("l0",), package="advertorch", gradients=False, eps=1),
+    "spatial": Attack(
+        "deform",
+        norms=("spatial",),
+        targeted="may",
+        package="advertorch",
+        double=False,
+        eps=1,
+        params={"smoothness": 1},
+    ),
+    "spsa": Attack(
+        "queries",
+        norms=("linf",),
+        package="advertorch",
+        gradients=False,
+        params={"samples": 128, "delta": 0.01, "lr": 0.01},
+    ),
+    "transfer": Attack("gradient", ("training", "matched"), ("linf",), package="advertorch", gradients=False),
+}
+
+
+def names() -> list[str]:
+    """Names of all attacks."""
+    return sorted(_ATTACKS)
+
+
+def about(name: str) -> Attack:
+    """What is fixed about an attack.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in _ATTACKS:
+        raise ValueError(f"unknown attack {name!r}; known: {', '.join(names())}")
+    return _ATTACKS[name]
+
+
+class AttackSpec(Strict):
+    """One row of a suite: an attack, the function it ascends, its budget, and which images it gets."""
+
+    attack: str
+    objective: str = Field(default="", description="function it ascends, one of isce.attacks.about(attack).objectives")
+    steps: int = Field(default=1, ge=1, description="gradient steps, iterations or queries, as the attack counts them")
+    step_size: float | None = Field(
+        default=None, gt=0, description="of a step, as a share of eps; for `released` in pixel values of [0, 1]"
+    )
+    restarts: int = Field(default=1, ge=1)
+    targeted: bool = Field(default=False, description="sent after one random wrong class, keyed by seed and image")
+    norm: Norm | None = Field(default=None, description="a threat model of its own; None: the evaluation's")
+    eps: float | None = Field(default=None, gt=0, description="budget in a threat model of its own")
+    params: dict[str, float] = Field(default_factory=dict, description="further parameters of the attack")
+    source: str | None = Field(default=None, description="checkpoint, or training run, that `transfer` starts from")
+    survivors: bool | None = Field(
+        default=None, description="attack only what the rows before left unbroken; None: as the suite says"
+    )
+    images: int | None = Field(default=None, ge=1, description="attack a stratified subset of so many images")
+    seconds: float | None = Field(
+        default=None, gt=0, description="stop a package's attack after so long; its row is then flagged"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_attack(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("attack") not in names():
+            return values
+        attack, filled = about(values["attack"]), dict(values)
+        filled.setdefault("objective", attack.objectives[0])
+        if len(attack.norms) == 1 and attack.eps is not None:
+            filled["norm"] = filled.get("norm") or attack.norms[0]
+            filled["eps"] = filled.get("eps") or attack.eps
+        if isinstance(given := filled.get("params", {}), Mapping):
+            filled["params"] = {**attack.params, **given}
+        return filled
+
+    @field_validator("attack")
+    @classmethod
+    def _attack(cls, value: str) -> str:
+        return check_known(value, "attack", names())
+
+    @model_validator(mode="after")
+    def _fits_attack(self) -> Self:
+        attack, name = about(self.attack), self.attack
+        if self.objective not in attack.objectives:
+            raise ValueError(f"{name} can't ascend {self.objective!r}; known: {', '.join(attack.objectives)}")
+        if not attack.steps and (self.steps != 1 or self.step_size is not None):
+            raise ValueError(f"{name} takes no number of steps: leave out steps and step_size")
+        if self.restarts != 1 and not attack.random:
+            raise ValueError(f"{name} has no random start: leave out restarts, got {self.restarts}")
+        if self.targeted and attack.targeted == "no":
+            raise ValueError(f"{name} can't be targeted")
+        if not self.targeted and attack.targeted == "must":
+            raise ValueError(f"{name} is always targeted: say targeted: true")
+        if unknown := sorted(set(self.params) - set(attack.params)):
+            known = ", ".join(attack.params) or "none"
+            raise ValueError(f"{name} has no parameter {', '.join(unknown)}; known: {known}")
+        if (self.step_size is None) and name == "released":
+            raise ValueError("released needs a step_size, in units of pixel values in [0, 1]")
+        if (self.source is not None) != (name == "transfer"):
+            raise ValueError("source belongs to transfer, which needs one: a training run or a checkpoint")
+        if self.seconds is not None and not attack.foreign:
+            raise ValueError(f"seconds limits attacks of other packages; {name} counts steps")
+        self._check_threat()
+        return self
+
+    def _check_threat(self) -> None:
+        norms = about(self.attack).norms
+        if self.norm is not None and self.norm not in norms:
+            raise ValueError(f"{self.attack} doesn't work in {self.norm!r}; known: {', '.join(norms)}")
+        if (self.norm is None) != (self.eps is None):
+            raise ValueError("norm and eps make a threat model of a row's own: give both, or neither")
+        if self.norm is None and not {"linf", "l2"}.intersection(norms):
+            raise ValueError(f"{self.attack} works in {norms[0]} alone: give the row norm and eps")
+        _ = self.threat
+
+    @property
+    def threat(self) -> Threat | None:
+        """The row's own threat model; None: it is run in the evaluation's, at each eps of its grid."""
+        return None if self.norm is None or self.eps is None else Threat(self.norm, self.eps)
+
+    @property
+    def white_box(self) -> bool:
+        """Whether it ascends the network's own gradient, on the evaluation's grid, away from the true class."""
+        ascends = about(self.attack).family in ("gradient", "matched") and self.attack != "transfer"
+        return ascends and self.threat is None and not self.targeted
+
+    @property
+    def label(self) -> str:
+        """Name of the row in records and tables, such as ``pgd50-training`` or ``cw100-targeted``."""
+        steps = str(self.steps) if about(self.attack).steps else ""
+        restarts = f"x{self.restarts}" if self.restarts > 1 else ""
+        parts = [f"{self.attack}{steps}{restarts}"]
+        parts += [] if self.objective == "own" else [self.objective]
+        parts += ["targeted"] if self.targeted else []
+        parts += [f"from-{_source_name(self.source)}"] if self.source else []
+        parts += [f"step{self.step_size:g}"] if self.step_size is not None else []
+        changed = {k: v for k, v in self.params.items() if about(self.attack).params[k] != v}
+        return "-".join(parts + [f"{k}{v:g}" for k, v in sorted(changed.items())])
+
+
+def _source_name(source: str) -> str:
+    """Name of a training run, also where its checkpoint is given by a path."""
+    path = Path(source)
+    return path.parent.name if path.suffix == ".safetensors" else source

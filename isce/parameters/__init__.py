@@ -1,0 +1,1 @@
+"""Parameters, typed and validated: of training, attack, min-max and explain runs."""

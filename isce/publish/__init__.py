@@ -1,0 +1,1 @@
+"""The book, its PDF and its executed notebooks; `make reproduce`, which ends in them."""

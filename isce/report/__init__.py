@@ -1,0 +1,1 @@
+"""From records to numbers, tables, plots and judged claims."""

@@ -1,0 +1,314 @@
+"""Tables, figures and numbers of explain records: what :mod:`isce.report.write` writes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from safetensors.numpy import load_file
+
+from isce.report.plots import explain as explain_figures
+from isce.report.plots.runs import eps_text, three
+from isce.runs.records import EXPLAIN, Record
+
+Table = tuple[list[str], list[list[str]], str]
+Drawn = tuple[Figure, str, str]
+
+_STANDING = {
+    "promised": "promised",
+    "one-step-training": "one step, own loss",
+    "one-step-exact": "the same, float64",
+    "one-step-matched": "one step, margin",
+    "plain-training": "plain, own loss",
+    "plain-matched": "plain, margin",
+    "adaptive-training": "adaptive, own loss",
+    "adaptive-ce": "adaptive, CE",
+    "adaptive-margin": "adaptive, margin",
+    "adaptive-dlr": "adaptive, DLR",
+    "adaptive-targeted": "adaptive, one class",
+}
+ASCENTS = ("training", "matched")
+_MEDIAN, _LOW, _HIGH = 2, 0, 4  # places in isce.explain.analysis.QUANTILES
+
+
+class Explained:
+    """The explain records of one experiment.
+
+    Args:
+        found: path, label and record of each, in the order of the experiment file and of the seeds.
+        folder: folder of records that the paths are relative to.
+    """
+
+    def __init__(self, found: list[tuple[str, str, Record]], folder: Path) -> None:
+        self.all = found
+        firsts: dict[str, tuple[str, Record]] = {}
+        for name, label, record in found:
+            firsts.setdefault(label, (name, record))
+        self.first = {label: record for label, (_, record) in firsts.items()}
+        self.name = {label: name for label, (name, _) in firsts.items()}
+        self.arrays = {label: load_file((folder / name).parent / EXPLAIN) for label, (name, _) in firsts.items()}
+        record = found[0][2]
+        self.eps, self.n, self.steps = record.figures["eps"], record.figures["n"], record.parameters["steps"]
+
+    @property
+    def evidence(self) -> str:
+        """Images, seed and ball, for captions."""
+        seeds = sorted({record.run.rsplit("-s", 1)[1] for record in self.first.values()})
+        return f"{self.n:,} test images, training seed {', '.join(seeds)}; linf, eps {eps_text(self.eps)}."
+
+    def tables(self) -> Iterator[tuple[str, Table]]:
+        """Every table with its name."""
+        yield "explain-standing", self._standing()
+        yield "explain-gradients", self._gradients()
+        yield "explain-features", self._features()
+        if any(record.figures["sphere"] for record in self.first.values()):
+            yield "explain-sphere", self._sphere()
+
+    def _standing(self) -> Table:
+        rows = [
+            [label, *(_accuracy(record.figures["standing"][name]) for name in _STANDING)]
+            for label, record in self.first.items()
+        ]
+        caption = (
+            "Images that are still classified right, per cent. Promised: if the margin were linear in the image. One "
+            "step of size eps along the gradient's sign: of the own loss in float32, of the same in float64, of the "
+            f"margin. Plain: {self.steps} steps of equal size from the image. Adaptive: {self.steps} falling "
+            "steps of the matched attack from the image, on that function alone. Wilson 95% intervals over images. "
+            f"{self.evidence}"
+        )
+        return ["objective", *_STANDING.values()], rows, caption
+
+    def _gradients(self) -> Table:
+        columns = ["objective", "margin", "slope", "promised distance", "tiny (%)", "zero (%)", "matched tiny (%)"]
+        rows: list[list[str]] = []
+        for label, record in self.first.items():
+            of = record.figures["gradients"]
+            medians = [three(of[name][_MEDIAN]) for name in ("margin", "slope", "distance")]
+            shares = [f"{100 * of[name]:.1f}" for name in ("tiny", "zero", "matched_tiny")]
+            kept = [_range(of[name]) for name in ("kept", "aim")]
+            rows.append([label, *medians, *shares, *kept, f"{100 * self.backwards(label):.1f}"])
+        caption = (
+            "Gradients at the images. Medians of the margin, of the l_1 norm of its gradient, and of the l_inf "
+            "distance at which a linear margin would be used up inside the box. Tiny: images where no entry of the own "
+            "loss's float32 gradient reaches 6e-8; zero: where all are 0. Kept by float32, and aim at the margin: what "
+            "the sign of that gradient gets of the steepest first-order change of the own loss, and of the margin, in "
+            "per cent; median, and from a tenth to nine tenths of the images. Backwards: images classified right where "
+            f"the latter is negative, so that the margin grows at first. {self.evidence}"
+        )
+        return [*columns, "kept by float32", "aim at the margin", "backwards (%)"], rows, caption
+
+    def backwards(self, label: str) -> float:
+        """Share of the images classified right whose margin grows, to first order, as their own loss is ascended."""
+        arrays = self.arrays[label]
+        aims = arrays["gradients.aim"][arrays["gradients.margin"] > 0]
+        return float((aims < 0).mean()) if len(aims) else 0.0
+
+    def _features(self) -> Table:
+        columns = ["objective", "between / within", "the same, adversarial", "moved", "nearest own (%)"]
+        rows: list[list[str]] = []
+        for label, record in self.first.items():
+            of = record.figures["features"]
+            ratios = [three(of[name]) for name in ("separation", "adversarial_separation")]
+            shares = [f"{100 * of[name]:.1f}" for name in ("nearest", "adversarial_nearest")]
+            margins = [record.figures["gradients"]["margin"], of["adversarial_margin"]]
+            rows.append([label, *ratios, three(of["moved"][_MEDIAN]), *shares, *(three(m[_MEDIAN]) for m in margins)])
+        caption = (
+            "Embeddings and margins of the images and of the last points of the plain ascent on the margin. Scatter "
+            "between classes over within. Moved: median distance from clean to adversarial, in halves of the distance "
+            "between the own class mean and the one nearest to it. Nearest own: embeddings whose nearest clean class "
+            f"mean is the own one. Medians of the margins, in each network's own units. {self.evidence}"
+        )
+        return [*columns, "the same, adversarial (%)", "margin", "adversarial margin"], rows, caption
+
+    def _sphere(self) -> Table:
+        rows: list[list[str]] = []
+        for label, record in self.first.items():
+            of = record.figures["sphere"]
+            for name in ASCENTS if of else ():
+                shares = [_share(of[name][what]) for what in ("rises", "widens", "standing", "standing_others")]
+                rows.append([label, name, f"{of['beyond']} of {of['right']}", *shares])
+        columns = ["objective", "ascends", "beyond the kink", "true entry rises (%)", "margin widens (%)", "stand (%)"]
+        caption = (
+            "Images that are classified right and start beyond the kink of the clip; of these, how many the first step "
+            "of a plain ascent takes further beyond it, where the true class's entry rises, and how many away from the "
+            "decision boundary on the sphere, where the margin widens; how many of them, and of the images before the "
+            f"kink, no step misclassifies. {self.evidence}"
+        )
+        return [*columns, "others stand (%)"], rows, caption
+
+    def figures(self) -> Iterator[tuple[str, Callable[[], Drawn], list[str]]]:
+        """Every figure: its name, what draws it, and the records behind it."""
+        every = sorted(self.name.values())
+        drawings = {"paths": self._paths, "gradients": self._gradient_plot, "promise": self._promise}
+        drawings |= {"margins": self._margins, "features": self._feature_maps}
+        if self._kinks():
+            drawings["sphere"] = self._trajectories
+        for name, draw in drawings.items():
+            yield f"explain-{name}", draw, every
+        for label in self.first:
+            yield f"gallery-{label}", lambda label=label: self._gallery(label), [self.name[label]]
+
+    def _paths(self) -> Drawn:
+        caption = (
+            f"Along {self.steps} plain steps on the training loss (dashed) and on the matched function, the margin "
+            "(solid), from the image: the objective's own training loss, softmax cross-entropy of the raw scores, the "
+            "margin, and the share of images that no step so far misclassified. Median, and band from a tenth to nine "
+            f"tenths of the images; the paths go on after an image has fallen. {self.evidence}"
+        )
+        ends = "; ".join(
+            f"{label}: {100 * a['training.standing'][-1]:.0f}% and {100 * a['matched.standing'][-1]:.0f}%"
+            for label, a in self.arrays.items()
+        )
+        alt = f"Four line plots by step for each objective. Share still right at the end, own loss and margin: {ends}."
+        return explain_figures.paths(self.arrays), caption, alt
+
+    def _kinks(self) -> dict[str, float]:
+        return {label: r.figures["sphere"]["kink"] for label, r in self.first.items() if r.figures["sphere"]}
+
+    def _trajectories(self) -> Drawn:
+        kinks = self._kinks()
+        caption = (
+            "The raw scores of some images on the unit sphere, under both plain ascents: entry of the true class "
+            "against the largest other entry, from the image (circle) to the last step (cross). A point above the "
+            "diagonal is misclassified. Shaded: beyond the kink of the clip, where the loss has no gradient through "
+            f"the true class's entry. Below: the same around the kink. {self.evidence}"
+        )
+        rises = "; ".join(
+            f"{label}: {' and '.join(_share(self.first[label].figures['sphere'][a]['rises']) for a in ASCENTS)}%"
+            for label in kinks
+        )
+        alt = (
+            "Trajectories in a disc, whole and close to the kink. Share of the images beyond the kink that the first "
+            f"step takes further away from it, on the training loss and on the margin: {rises}."
+        )
+        return explain_figures.sphere({label: self.arrays[label] for label in kinks}, kinks), caption, alt
+
+    def _gradient_plot(self) -> Drawn:
+        caption = (
+            "For each image that is classified right, against its margin: the largest entry of the training loss's "
+            "gradient in float32; the share of that loss's steepest ascent that the sign of this gradient keeps; "
+            "and the share that it gets of the margin's steepest descent, negative where it widens the margin. Dotted: "
+            "the gap of 16.6 from which the true class's entry rounds to 0 for SCE of two classes. From 37 on float64, "
+            f"which the middle compares with, rounds likewise. {self.evidence}"
+        )
+        tiny = ", ".join(f"{label} {100 * r.figures['gradients']['tiny']:.0f}%" for label, r in self.first.items())
+        alt = f"Three scatter plots against the margin. Share of images with a tiny gradient: {tiny}."
+        return explain_figures.gradients(self.arrays), caption, alt
+
+    def _promise(self) -> Drawn:
+        standing: dict[str, tuple[float, float, float]] = {}
+        for label, record in self.first.items():
+            of = record.figures["standing"]
+            best = of["adaptive-margin"]
+            half = 50 * (best["high"] - best["low"])
+            standing[label] = (100 * of["one-step-matched"]["accuracy"], 100 * best["accuracy"], half)
+        caption = (
+            "Left: the l_inf distance at which the margin would be used up if it were linear in the image, inside the "
+            "box: median, middle half and middle eight tenths of the images. Right: its median against the share still "
+            "right, after one step on the margin (hollow) and after the adaptive attack on the margin (filled, with "
+            f"Wilson 95% interval). {self.evidence}"
+        )
+        text = "; ".join(
+            f"{label}: {r.figures['gradients']['distance'][_MEDIAN]:.3f} and {standing[label][1]:.0f}%"
+            for label, r in self.first.items()
+        )
+        alt = f"Promised distance by objective, and against accuracy. Median distance and share still right: {text}."
+        return explain_figures.promise(self.arrays, self.eps, standing), caption, alt
+
+    def _margins(self) -> Drawn:
+        caption = (
+            "Share of images whose margin lies below a value: clean, and at the last points of the plain ascent on the "
+            "margin. What the dashed curve has reached at 0 is misclassified there. The units are each network's own. "
+            f"{self.evidence}"
+        )
+        alt = "Two rising curves for each objective; the adversarial one lies to the left of the clean one."
+        return explain_figures.margins(self.arrays), caption, alt
+
+    def _feature_maps(self) -> Drawn:
+        shown = ", ".join(f"{label} {100 * r.figures['features']['shown']:.0f}%" for label, r in self.first.items())
+        caption = (
+            "Embeddings, drawn as their true labels, in the plane in which the clean class means differ most (share of "
+            f"the means' scatter that it shows: {shown}); left the images, in the middle the last points of the plain "
+            "ascent on the margin. Right, without any loss: distance to the own class's clean mean and to the nearest "
+            "other one, in units of the distance between these two; below the diagonal another class is nearer. "
+            f"{self.evidence}"
+        )
+        near = ", ".join(
+            f"{label} {100 * r.figures['features']['adversarial_nearest']:.0f}%" for label, r in self.first.items()
+        )
+        alt = f"Scatter plots of embeddings. Adversarial embeddings that stay nearest to their own class mean: {near}."
+        return explain_figures.feature_maps(self.arrays), caption, alt
+
+    def _gallery(self, label: str) -> Drawn:
+        record, arrays = self.first[label], self.arrays[label]
+        rows, labels = record.figures["gallery"]["rows"], record.figures["gallery"]["labels"]
+        caption = (
+            f"The network trained with {label}: the first test images of {len(labels)} classes under each attack, and "
+            "the change, amplified by the factor below the row's first. Under each the predicted class and its softmax "
+            "probability on the raw scores; bold with the sign ≠ where the prediction is wrong. The threat model "
+            f"stands below the attack's name. Training seed {record.run.rsplit('-s', 1)[1]}."
+        )
+        wrong = (arrays["gallery.predictions"][1:, :, 0] != labels).sum(1)
+        broken = ", ".join(f"{name} {count}" for (name, _), count in zip(rows, wrong, strict=True))
+        alt = f"Rows of {len(labels)} digits or pictures with amplified changes. Misclassified, by attack: {broken}."
+        return explain_figures.gallery_sheet(arrays, rows, labels), caption, alt
+
+    def numbers(self, number: Callable[[float, str, list[str]], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Every number that a sentence may name: of the first seed, keys ``<label>.explain:<name>``.
+
+        Args:
+            number: makes an entry of a value, its text and the names of its records.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for label, record in self.first.items():
+            for name, (value, text) in _plain(record.figures).items():
+                found[f"{label}.explain:{name}"] = number(value, text, [self.name[label]])
+            found[f"{label}.explain:backwards"] = number(*_percent(self.backwards(label)), [self.name[label]])
+        every = sorted(self.name.values())
+        for name, value in (("n", self.n), ("eps", self.eps), ("steps", self.steps)):
+            found[f"explain_{name}"] = number(value, f"{value:.3g}", every)
+        return found
+
+
+def _plain(figures: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+    """Value and text of each number of one record: shares in per cent, medians of distributions."""
+    found = {name: _percent(cell["accuracy"]) for name, cell in figures["standing"].items()}
+    of, seen, sphere = figures["gradients"], figures["features"], figures["sphere"]
+    found |= {name: _percent(of[name]) for name in ("zero", "tiny", "matched_zero", "matched_tiny")}
+    found |= {name: _percent(of[name][_MEDIAN]) for name in ("kept", "aim")}
+    found |= {name: _three(of[name][_MEDIAN]) for name in ("margin", "slope", "distance")}
+    found |= {name: _three(seen[name]) for name in ("separation", "adversarial_separation")}
+    found |= {name: _percent(seen[name]) for name in ("nearest", "adversarial_nearest", "shown")}
+    found |= {
+        "moved": _three(seen["moved"][_MEDIAN]),
+        "adversarial_margin": _three(seen["adversarial_margin"][_MEDIAN]),
+    }
+    if sphere and sphere["right"]:
+        found["beyond"] = _percent(sphere["beyond"] / sphere["right"])
+        for ascent in ASCENTS:
+            shares = {what: share for what, share in sphere[ascent].items() if share is not None}
+            found |= {f"{ascent}-{what}": _percent(share) for what, share in shares.items()}
+    return found
+
+
+def _percent(share: float) -> tuple[float, str]:
+    return 100 * share, f"{100 * share:.1f}%"
+
+
+def _three(value: float) -> tuple[float, str]:
+    return value, three(value)
+
+
+def _share(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f}"
+
+
+def _range(quantiles: list[float]) -> str:
+    middle, low, high = (round(100 * quantiles[place]) for place in (_MEDIAN, _LOW, _HIGH))
+    return f"{middle} ({low} to {high})"
+
+
+def _accuracy(cell: Mapping[str, Any]) -> str:
+    return f"{100 * cell['accuracy']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"

@@ -1,0 +1,1 @@
+"""From an experiment file to runs, keys and records; and what the notebooks call."""

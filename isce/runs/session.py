@@ -1,0 +1,276 @@
+"""What the notebooks need besides the rooms they show: their parameters, checked, and the record they write last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from IPython.display import Image
+from matplotlib.figure import Figure
+from pydantic import Field, field_validator
+from safetensors.torch import save
+
+from isce.attacks.spec import AttackSpec
+from isce.data.sets import Data
+from isce.evaluation import Evaluation, Examples
+from isce.evaluation.outcome import in_percent
+from isce.evaluation.saved import save_points
+from isce.evaluation.state import spent_before
+from isce.explain import Explanation
+from isce.files import ROOT, sha256, write_atomic
+from isce.minmax import Analysis
+from isce.parameters.analysis import ExplainParameters, MinmaxParameters
+from isce.parameters.attack import AttackParameters, Suite
+from isce.parameters.training import TrainParameters
+from isce.report.plots.runs import as_bytes
+from isce.runs.devices import check_device, find_device
+from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, POINTS, Record, provenance
+from isce.strict import Strict, from_notebook
+from isce.training.loop import TrainResult, train
+
+_STARTED, _BEGAN = time.monotonic(), time.time()
+
+
+class Context(Strict):
+    """Where a notebook runs and where its files go; decides no figure."""
+
+    folder: str = Field(min_length=1, description="for the run's files; relative to the project's folder")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    experiment: str = "adhoc"
+    run: str = "adhoc"
+    key: str = "adhoc"
+
+    @property
+    def path(self) -> Path:
+        """The run's folder, made if missing."""
+        path = ROOT / self.folder
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        return check_device(value)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device to use; ``auto`` takes a GPU where there is one.
+
+        Raises:
+            ConfigError: a GPU was asked for that torch does not see.
+        """
+        return find_device(self.device)
+
+
+class _TrainNotebook(TrainParameters, Context):
+    pass
+
+
+class _AttackNotebook(AttackParameters, Context):
+    checkpoint: str = ""
+
+
+class _MinmaxNotebook(MinmaxParameters, Context):
+    checkpoint: str = ""
+
+
+class _ExplainNotebook(ExplainParameters, Context):
+    checkpoint: str = ""
+
+
+def train_parameters(namespace: Mapping[str, Any]) -> tuple[TrainParameters, Context]:
+    """The checked parameters of the training notebook, from its ``globals()``.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    values = from_notebook(_TrainNotebook, namespace).model_dump()
+    return TrainParameters(**_only(TrainParameters, values)), Context(**_only(Context, values))
+
+
+def attack_parameters(namespace: Mapping[str, Any]) -> tuple[AttackParameters, Context]:
+    """The checked parameters of the attack notebook, from its ``globals()``; see :func:`_with_checkpoint`.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    values, context = _with_checkpoint(from_notebook(_AttackNotebook, namespace).model_dump())
+    torch.set_num_threads(values["threads"])
+    return AttackParameters(**_only(AttackParameters, values)), context
+
+
+def minmax_parameters(namespace: Mapping[str, Any]) -> tuple[MinmaxParameters, Context]:
+    """The checked parameters of the min-max notebook, from its ``globals()``; see :func:`_with_checkpoint`.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    values, context = _with_checkpoint(from_notebook(_MinmaxNotebook, namespace).model_dump())
+    torch.set_num_threads(values["threads"])
+    return MinmaxParameters(**_only(MinmaxParameters, values)), context
+
+
+def explain_parameters(namespace: Mapping[str, Any]) -> tuple[ExplainParameters, Context]:
+    """The checked parameters of the explain notebook, from its ``globals()``; see :func:`_with_checkpoint`.
+
+    Raises:
+        ConfigError: unknown name, wrong type or value out of range.
+    """
+    values, context = _with_checkpoint(from_notebook(_ExplainNotebook, namespace).model_dump())
+    torch.set_num_threads(values["threads"])
+    return ExplainParameters(**_only(ExplainParameters, values)), context
+
+
+def _with_checkpoint(values: dict[str, Any]) -> tuple[dict[str, Any], Context]:
+    """An empty ``checkpoint`` stands for a default model, which is trained first (seconds) into the run's folder, so
+    that each notebook runs on its own.
+    """  # noqa: D205
+    context = Context(**_only(Context, values))
+    if not values["checkpoint"]:
+        folder = context.path / "model"
+        train(TrainParameters(), folder, device=str(context.torch_device))
+        values["checkpoint"] = f"{context.folder}/model/last.safetensors"
+    return values, context
+
+
+def _only(model: type[Strict], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in model.model_fields}
+
+
+def resolve(path: str) -> Path:
+    """A path of a parameter, relative to the project's folder wherever the notebook runs."""
+    return ROOT / path
+
+
+def show(figure: Figure) -> Image:
+    """The figure as a picture to end a cell with."""
+    return Image(as_bytes(figure, "png"), width=int(figure.get_figwidth() * 90))
+
+
+def accuracy_table(outcome: Evaluation) -> pd.DataFrame:
+    """Accuracies of an evaluation in per cent with their Wilson 95% intervals, or why there is none: a row for each
+    attack, a column for each threat.
+    """  # noqa: D205
+    figures = outcome.figures()
+    columns: dict[str, dict[str, str]] = {}
+    for threat, found in figures["threats"].items():
+        rows = {"clean": figures["clean"], **found["attacks"], "worst case": found["worst"]}
+        columns[threat] = {name: in_percent(cell, interval=True) for name, cell in rows.items()}
+    return pd.DataFrame(columns)
+
+
+def curve_table(found: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
+    """Both curves of an attack run in per cent: the quantity that changes, accuracy and Wilson 95% interval."""
+    rows = [
+        {"curve": name, "at": row.get("eps", row.get("steps")), "images": row["n"]}
+        | {column: _percent(row[column]) for column in ("accuracy", "low", "high")}
+        | ({"why": in_percent(row)} if row["accuracy"] is None else {})
+        for name, curve in found.items()
+        for row in curve
+    ]
+    return pd.DataFrame(rows)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 1)
+
+
+def write_train_record(parameters: TrainParameters, context: Context, result: TrainResult, data: Data) -> Path:
+    """Write the record of a training run, last and atomically; returns its path."""
+    last = result.history[-1] if result.history else {}
+    figures = {
+        "history": result.history,
+        "best_epoch": result.best_epoch,
+        "validation_accuracy": last.get("validation_accuracy"),
+        "train_images": parameters.train_images or len(data.train),
+        "validation_images": len(data.validation),
+        "passes": parameters.passes,
+    }
+    found = {"diverged": result.diverged, "collapsed": result.collapsed}
+    flags = {name: reason for name, reason in found.items() if reason}
+    files = tuple(sorted(path.name for path in context.path.glob("*.safetensors") if not path.name.startswith(".")))
+    return _write("train", parameters, context, figures, data, flags, files)
+
+
+def example_row(suite: Suite) -> AttackSpec:
+    """The suite's last white-box attack, to show examples of; its last row where it has none."""
+    return next((row for row in reversed(suite.rows) if row.white_box), suite.rows[-1])
+
+
+def write_attack_record(
+    parameters: AttackParameters,
+    context: Context,
+    outcome: Evaluation,
+    data: Data,
+    examples: Examples,
+    flags: dict[str, str],
+    curves: dict[str, list[dict[str, Any]]],
+) -> Path:
+    """Write the record of an attack run and its side files, the record last; returns its path.
+
+    Side files: a few examples; which images are robust, for each threat in which all have an outcome; all adversarial
+    points, if they were kept.
+    """
+    arrays = {name: getattr(examples, name).contiguous() for name in ("clean", "adversarial", "labels", "predictions")}
+    write_atomic(context.path / EXAMPLES, save(arrays))
+    whole = [t for t in outcome.outcomes if outcome.asked(t).all() and not outcome.unknown(t).any()]
+    masks = {"clean": outcome.clean} | {threat: outcome.robust(threat) for threat in whole}
+    write_atomic(context.path / MASKS, save({name: torch.from_numpy(mask) for name, mask in masks.items()}))
+    files = [EXAMPLES, MASKS]
+    if parameters.keep_points:
+        points = {threat: outcome.worst_points(threat) for threat in outcome.outcomes}
+        save_points(
+            context.path / POINTS, {t: (torch.from_numpy(i), torch.from_numpy(p)) for t, (i, p) in points.items()}
+        )
+        files.append(POINTS)
+    figures = outcome.figures() | {"batch_size": outcome.batch_size, "examples": example_row(parameters.suite).label}
+    if curves:
+        figures["curves"] = curves
+    return _write("attack", parameters, context, figures, data, flags, tuple(files))
+
+
+def write_minmax_record(parameters: MinmaxParameters, context: Context, analysis: Analysis, data: Data) -> Path:
+    """Write the record of a min-max run, last and atomically; returns its path."""
+    flags = {"no bound": analysis.without} if analysis.without else {}
+    violations = sum(ball.summary["violations"] for ball in analysis.balls)
+    if violations:
+        flags["bound violated"] = f"{violations} measured maxima above their proved bound: the bound is wrong"
+    return _write("minmax", parameters, context, analysis.figures(), data, flags, ())
+
+
+def write_explain_record(parameters: ExplainParameters, context: Context, explanation: Explanation, data: Data) -> Path:
+    """Write the record of an explain run and its side file, the record last; returns its path."""
+    write_atomic(context.path / EXPLAIN, save(explanation.arrays()))
+    return _write("explain", parameters, context, explanation.figures(parameters.eps), data, {}, (EXPLAIN,))
+
+
+def _write(
+    kind: Literal["train", "attack", "minmax", "explain"],
+    parameters: TrainParameters | AttackParameters | MinmaxParameters | ExplainParameters,
+    context: Context,
+    figures: dict[str, Any],
+    data: Data,
+    flags: dict[str, str],
+    files: tuple[str, ...],
+) -> Path:
+    device = context.torch_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    record = Record(
+        kind=kind,
+        experiment=context.experiment,
+        run=context.run,
+        key=context.key,
+        parameters=parameters.model_dump(mode="json"),
+        figures=figures,
+        flags=flags,
+        files={file: sha256(context.path / file) for file in files},
+        data_sha256=data.sha256,
+        provenance=provenance(name, time.monotonic() - _STARTED + spent_before(context.path, _BEGAN), ROOT),
+    )
+    path = context.path / "record.json"
+    record.save(path)
+    return path
