@@ -5,8 +5,8 @@
 Operations: torch counts those of the matrix products and convolutions of one training step of the very run (two for a
 multiplication with its addition), on a small batch of random images; times the images of all steps. Inner ascents
 count, validation does not. Seconds on a CPU: from the step times of benchmarks/training.py (isce/runs/cost.py), none
-where a network was not measured. Seconds on a GPU were not measured; beside that stands what they would be at a rate that is
-assumed (--rate). Attack runs and analyses are counted as runs alone.
+where a network was not measured. Seconds on a GPU were not measured; beside that
+stands what they would be at an assumed rate (--rate). Attack runs and analyses are counted as runs alone.
 """
 
 from __future__ import annotations

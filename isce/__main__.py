@@ -1,4 +1,8 @@
-"""``python -m isce``: what the Makefile and the Snakefile call. ``--help`` lists the commands."""
+"""``python -m isce``: what the Makefile and the Snakefile call. ``--help`` lists the commands.
+
+Each command imports what it needs when it is called: all rooms together take seconds, and a workflow starts many
+commands. This module stands above all rooms, so no arrow is hidden.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,7 @@ from typing import NoReturn
 
 from isce.files import ROOT, RecordError
 from isce.publish.build import Build
-from isce.runs.experiment import load_experiment
 from isce.runs.home import use_writable_folders
-from isce.runs.run import planned_runs
 from isce.strict import ConfigError
 
 
@@ -39,29 +41,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from isce.report import write as report
+    from isce.report.write import write, write_each
 
     if not options.records.is_dir():
         raise ConfigError(
             f"no attack record of {options.experiment or 'any experiment'}: {options.records} is no folder"
         )
     if options.experiment is None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        report.write_each(_experiments(options.records), options.records, options.out)
-    elif not report.write(options.experiment, options.records, options.out):
+        write_each(options.records, options.out)
+    elif not write(options.experiment, options.records, options.out):
         raise ConfigError(f"no attack record of experiment {options.experiment!r} in {options.records}")
     return 0
-
-
-def _experiments(folder: Path) -> list[str]:
-    """Experiments that have records in a folder; those without an experiment file are named and left out."""
-    found = sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*/*/record.json")})
-    known = {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
-    for name in set(found) - known:
-        sys.stderr.write(f"isce: {folder / name} holds records of an experiment that has no file; left out\n")
-    if not found:
-        sys.stderr.write(f"isce: {folder} holds no records\n")
-    return [name for name in found if name in known]
 
 
 def _build(options: argparse.Namespace) -> Build:
@@ -83,7 +73,7 @@ def _links(options: argparse.Namespace) -> int:
 
 
 def _pdf(options: argparse.Namespace) -> int:
-    from isce.publish import pdf
+    from isce.publish import pdf  # needs packages that only the extra `book` installs
 
     pages = pdf.print_book(options.book.resolve(), options.out)
     print(f"pdf: {options.out}, {pages} pages")
@@ -91,34 +81,11 @@ def _pdf(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from isce.report import cells
-    from isce.runs.records import read_all
+    from isce.report.compare import compare
 
-    keys = {(run.kind, run.name): run.key for run in planned_runs(load_experiment(options.experiment))}
-    folders = {"reproduce": ROOT / "build" / "runs", "results": options.results}
-    sides = [
-        [r for r in read_all(folder / options.experiment).values() if r.kind == "attack" and (r.kind, r.run) in keys]
-        for folder in folders.values()
-    ]
-    for side, (command, folder) in zip(sides, folders.items(), strict=True):
-        if not side:
-            raise ConfigError(
-                f"nothing to compare: no attack record of {options.experiment!r} in {folder}; "
-                f"run `make {command} EXPERIMENT={options.experiment}` first"
-            )
-    for side, name in zip(sides, ("own", "committed"), strict=True):
-        old = sum(record.key != keys[record.kind, record.run] for record in side)
-        if old:
-            print(f"{old} of {len(side)} {name} records are stale: made with other parameters, packages or semantics")
-    rows = cells.compare(*sides)
-    print(f"{'run':<24} {'cell':<32} {'ours':>6} {'committed':>9}")
-    for row in rows:
-        mark = "" if row["agrees"] else f"  {row['why'] or 'differs'}"
-        ours, committed = ("none" if row[side] is None else f"{row[side]:.1f}" for side in ("ours", "committed"))
-        print(f"{row['run']:<24} {row['key']:<32} {ours:>6} {committed:>9}{mark}")
-    agree = sum(row["agrees"] for row in rows)
-    print(f"{agree} of {len(rows)} cells agree within their 95% intervals over images")
-    return 0 if agree == len(rows) else 1
+    lines, agree = compare(options.experiment, ROOT / "build" / "runs", options.results)
+    print("\n".join(lines))
+    return 0 if agree else 1
 
 
 def _adopt(options: argparse.Namespace) -> int:
@@ -155,7 +122,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m isce", description=__doc__)
+    parser = _Parser(prog="python -m isce", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(name: str, action: object, text: str) -> argparse.ArgumentParser:
@@ -163,22 +130,22 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(action=action)
         return added
 
-    reproduce = command("reproduce", _reproduce, "run an experiment: train, attack, tabulate, build the book")
-    reproduce.add_argument("--experiment", default="digits", help="a file of experiments/ (default: digits)")
-    reproduce.add_argument("--jobs", type=_positive, help="parallel runs (default: cores, or as the profile says)")
-    reproduce.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    reproduce.add_argument("--profile", default="local", help="a folder of workflow/profiles (default: local)")
-    reproduce.add_argument("--dry-run", action="store_true", help="print what would run")
-    reproduce.add_argument("--no-book", action="store_true", help="stop after the tables")
-    reproduce.add_argument("--until", choices=["train"], help="stop after these runs; attack them later, or elsewhere")
+    reproducing = command("reproduce", _reproduce, "run an experiment: train, attack, tabulate, build the book")
+    reproducing.add_argument("--experiment", default="digits", help="a file of experiments/ (default: digits)")
+    reproducing.add_argument("--jobs", type=_positive, help="parallel runs (default: cores, or as the profile says)")
+    reproducing.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    reproducing.add_argument("--profile", default="local", help="a folder of workflow/profiles (default: local)")
+    reproducing.add_argument("--dry-run", action="store_true", help="print what would run")
+    reproducing.add_argument("--no-book", action="store_true", help="stop after the tables")
+    reproducing.add_argument("--until", choices=["train"], help="stop after these runs; attack later, or elsewhere")
     run = command("run", _run, "execute one run's notebook")
     run.add_argument("kind", choices=["train", "attack", "minmax", "explain"])
     run.add_argument("params", type=Path)
     run.add_argument("--device", default="auto")
-    report = command("report", _report, "numbers, tables and figures from records")
-    report.add_argument("experiment", nargs="?", help="default: every experiment that has records")
-    report.add_argument("--records", type=Path, required=True)
-    report.add_argument("--out", type=Path, required=True)
+    reporting = command("report", _report, "numbers, tables and figures from records")
+    reporting.add_argument("experiment", nargs="?", help="default: every experiment that has records")
+    reporting.add_argument("--records", type=Path, required=True)
+    reporting.add_argument("--out", type=Path, required=True)
     for name, action, text in (
         ("book", _book, "render the book from a report folder"),
         ("links", _links, "check the book's links to other places (needs a network)"),
@@ -190,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         book.add_argument("--out", type=Path, required=True)
     pdf = command("pdf", _pdf, "print the rendered book, through a headless Chromium or Chrome")
     pdf.add_argument("--book", type=Path, default=ROOT / "book" / "_build" / "html", help="its folder")
-    pdf.add_argument("--out", type=Path, default=ROOT / "book" / "_build" / "isce.publish.pdf")
+    pdf.add_argument("--out", type=Path, default=ROOT / "book" / "_build" / "isce.pdf")
     for name, action, text in (
         ("compare", _compare, "compare own records with the committed ones, cell by cell"),
         ("adopt", _adopt, "copy own finished records to the committed ones"),

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from isce.files import ROOT, RecordError, sha256
-from isce.publish import executed
 from isce.report import write as report
+from isce.runs import executed
 from isce.runs.experiment import load_experiment
 
 COMMITTED = sorted((ROOT / "results").glob("*/*/*/notebook.ipynb"))

@@ -312,12 +312,8 @@ def _longer(spec: AttackSpec) -> AttackSpec:
 
 
 def _matched(steps: int) -> AttackSpec:
-    from isce.attacks.spec import AttackSpec
-
     return AttackSpec(attack="matched", objective="margin", steps=steps)
 
 
 def _search() -> AttackSpec:
-    from isce.attacks.spec import AttackSpec
-
     return AttackSpec(attack="search", objective="margin", steps=SEARCH_STEPS)

@@ -199,8 +199,6 @@ def explain(
 
 
 def _adaptive(name: str, steps: int) -> AttackSpec:
-    from isce.attacks.spec import AttackSpec
-
     return AttackSpec(attack="matched", objective=name, steps=steps)
 
 

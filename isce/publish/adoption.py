@@ -7,10 +7,9 @@ import tempfile
 from pathlib import Path
 
 from isce.files import RecordError, sha256, write_atomic
-from isce.publish import executed
 from isce.report import write as report
+from isce.runs import executed, records
 from isce.runs import plan as workflow
-from isce.runs import records
 from isce.runs.experiment import load_experiment
 from isce.runs.run import Run, planned_runs
 from isce.strict import ConfigError

@@ -195,37 +195,3 @@ def wilson_of(several: list[Cell]) -> tuple[float, float]:
     """
     n = min(cell.n for cell in several)
     return wilson(mean(several) * n, n)
-
-
-def compare(ours: Iterable[Record], theirs: Iterable[Record]) -> list[dict[str, Any]]:
-    """Two sets of attack records of one experiment, cell by cell.
-
-    Args:
-        ours: records of this machine.
-        theirs: the committed records.
-
-    Returns:
-        One row for each accuracy: ``run``, ``key``, ``ours``, ``committed`` (per cent; None where one side has none),
-        ``why`` a side that has the cell was not evaluated, else empty, and ``agrees``: each lies in the other's Wilson
-        95% interval over images.
-    """
-    sides = [{(r.run, cell.key): cell for r in side for cell in cells("", r)} for side in (ours, theirs)]
-    rows: list[dict[str, Any]] = []
-    for run, key in dict.fromkeys([*sides[0], *sides[1]]):
-        one, two = (side.get((run, key)) for side in sides)
-        known = {"ours": one, "committed": two}
-        row: dict[str, Any] = {"run": run, "key": key}
-        row |= {
-            side: None if c is None or c.accuracy is None else round(100 * c.accuracy, 2) for side, c in known.items()
-        }
-        reasons = [
-            f"{side} not evaluated: {c.why}" for side, c in known.items() if c is not None and c.accuracy is None
-        ]
-        agrees = one is not None and two is not None and not reasons and _within(one, two) and _within(two, one)
-        rows.append(row | {"why": "; ".join(reasons), "agrees": agrees})
-    return rows
-
-
-def _within(one: Cell, other: Cell) -> bool:
-    low, high = wilson_of([other])
-    return low <= mean([one]) <= high

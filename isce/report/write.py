@@ -11,8 +11,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from isce.files import RecordError, write_atomic
-from isce.publish import executed
+from isce.files import ROOT, RecordError, write_atomic
 from isce.report import accuracy as attack_report
 from isce.report import claims
 from isce.report import claims_tables as claims_report
@@ -33,6 +33,7 @@ from isce.report.cells import Cell, Cells, NotEvaluatedError, cells, label_of, m
 from isce.report.explain import Explained
 from isce.report.plots import runs as figures
 from isce.report.rows import attacks, by_attack
+from isce.runs import executed
 from isce.runs import plan as workflow
 from isce.runs.experiment import Experiment, load_experiment
 from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, NOTEBOOK, Record, read_all
@@ -46,8 +47,15 @@ def write(name: str, folder: Path, out: Path) -> bool:
     return Report(experiment, folder, keys).write(out)
 
 
-def write_each(names: Sequence[str], folder: Path, out: Path) -> None:
-    """Write the reports of several experiments side by side: most of their time goes into the figures."""
+def write_each(folder: Path, out: Path) -> None:
+    """Write the reports of all experiments side by side: most of their time goes into the figures.
+
+    Args:
+        folder: of the records. Those of an experiment that has no file are named and left out.
+        out: of the reports, made if missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    names = _experiments(folder)
     workers = min(len(names), os.cpu_count() or 1)
     if workers < 2:
         for name in names:
@@ -56,6 +64,16 @@ def write_each(names: Sequence[str], folder: Path, out: Path) -> None:
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
         for _ in pool.map(write, names, itertools.repeat(folder), itertools.repeat(out)):
             pass
+
+
+def _experiments(folder: Path) -> list[str]:
+    found = sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*/*/record.json")})
+    known = {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
+    for name in set(found) - known:
+        sys.stderr.write(f"isce: {folder / name} holds records of an experiment that has no file; left out\n")
+    if not found:
+        sys.stderr.write(f"isce: {folder} holds no records\n")
+    return [name for name in found if name in known]
 
 
 def _end_with_parent() -> None:

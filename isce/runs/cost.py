@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+import torch
+
 from isce.files import ROOT, RecordError
 from isce.parameters.training import TrainParameters
 from isce.runs import records
@@ -177,8 +179,6 @@ def _amounts(first: float, second: float) -> tuple[str, str, str]:
 def on_gpu(device: str) -> bool:
     """Whether ``device`` is a GPU; ``auto`` is one where there is one."""
     if device == "auto":
-        import torch
-
         return torch.cuda.is_available()
     return device.startswith("cuda")
 

@@ -20,7 +20,7 @@ from isce.runs import cost, records
 from isce.runs.experiment import load_experiment
 from isce.runs.records import NOTEBOOK
 from isce.runs.run import Run, planned_runs
-from isce.strict import ConfigError
+from isce.strict import ConfigError, read_yaml
 
 NOTEBOOK_HASH = "notebook.sha256"
 
@@ -132,8 +132,6 @@ def notebook_damage(folder: Path) -> str | None:
 
 def read_params(params: Path) -> dict[str, Any]:
     """A run's ``params.yaml``; raises ConfigError where it can't be read or holds no key."""
-    from isce.strict import read_yaml
-
     values = read_yaml(params)
     if "key" not in values:
         raise ConfigError(f"{params} has no key: it was not written by this workflow")

@@ -180,8 +180,6 @@ def load(folder: Path | str, kind: str | None = None) -> pd.DataFrame:
     Raises:
         RecordError: a record is damaged or of another schema version.
     """
-    import pandas as pd  # half a second, which planning and attacking can do without
-
     rows: list[dict[str, Any]] = []
     for path, record in read_all(Path(folder)).items():
         if kind is not None and record.kind != kind:

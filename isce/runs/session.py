@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from IPython.display import Image
-from matplotlib.figure import Figure
 from pydantic import Field, field_validator
 from safetensors.torch import save
 
@@ -26,7 +24,6 @@ from isce.minmax import Analysis
 from isce.parameters.analysis import ExplainParameters, MinmaxParameters
 from isce.parameters.attack import AttackParameters, Suite
 from isce.parameters.training import TrainParameters
-from isce.report.plots.runs import as_bytes
 from isce.runs.devices import check_device, find_device
 from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, POINTS, Record, provenance
 from isce.strict import Strict, from_notebook
@@ -144,11 +141,6 @@ def _only(model: type[Strict], values: Mapping[str, Any]) -> dict[str, Any]:
 def resolve(path: str) -> Path:
     """A path of a parameter, relative to the project's folder wherever the notebook runs."""
     return ROOT / path
-
-
-def show(figure: Figure) -> Image:
-    """The figure as a picture to end a cell with."""
-    return Image(as_bytes(figure, "png"), width=int(figure.get_figwidth() * 90))
 
 
 def accuracy_table(outcome: Evaluation) -> pd.DataFrame:

@@ -81,7 +81,7 @@ def test_a_release_has_checksums_of_what_it_holds(tmp_path: Path):
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "isce"\nversion = "1.2.3"\n')
     (tmp_path / "book" / "_build" / "html").mkdir(parents=True)
     (tmp_path / "book" / "_build" / "html" / "index.html").write_text("book")
-    (tmp_path / "book" / "_build" / "isce.publish.pdf").write_text("pdf")
+    (tmp_path / "book" / "_build" / "isce.pdf").write_text("pdf")
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     for command in (["init", "-q"], ["add", "pyproject.toml"], [*identity, "commit", "-q", "-m", "one"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)

@@ -14,8 +14,7 @@ import pytest
 import stub_project
 
 from isce.files import ROOT, RecordError
-from isce.publish import executed
-from isce.runs import execution, locks, records
+from isce.runs import executed, execution, locks, records
 
 RUNS = {"sce-s0", "sce-s1"}
 

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -227,3 +228,8 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
         figure.savefig(buffer, format=kind, metadata=dateless[kind], dpi=150)
     figure.set_layout_engine("none")  # the layout stays as it was found; another format needn't look for it again
     return buffer.getvalue()
+
+
+def show(figure: Figure) -> Image:
+    """Return the figure as a picture to end a notebook's cell with."""
+    return Image(as_bytes(figure, "png"), width=int(figure.get_figwidth() * 90))
