@@ -34,7 +34,8 @@ while True:
     time.sleep(0.01)
 """
 RECORD = """
-from isce.records import Record, provenance, sha256, write_atomic
+from isce.files import sha256, write_atomic
+from isce.runs.records import Record, provenance
 
 for name in ("best", "last"):
     write_atomic(here / f"{name}.safetensors", run)
