@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from isce.attacks.keys import keyed_noise, seeded
 from isce.attacks.threat import Threat, boxed
+from isce.losses import Objective
+from isce.losses.functional import negative_margin
 
 
 class TimeLimitError(RuntimeError):
@@ -136,7 +138,7 @@ class Problem:
     """
 
     classifier: nn.Module
-    objective: Any
+    objective: Objective
     x: Tensor
     y: Tensor
     index: Tensor
@@ -190,13 +192,11 @@ class Problem:
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:
-    """True score minus the largest other one, (N,): negative where the image is misclassified."""
-    true = scores.gather(1, y[:, None])
-    others = scores.scatter(1, y[:, None], -math.inf)
-    return true[:, 0] - others.amax(1)
+    """Return the true score less the largest other one, (N,): negative where the image is misclassified."""
+    return 0.0 - negative_margin(scores, y)  # -0.0 would be another text in a record
 
 
-def training_loss(objective: Any) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def training_loss(objective: Objective) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """An objective's training loss of each image, (N,), as an adversary who has that image alone sees it.
 
     A loss that compares the images of a batch with each other is taken of each image on its own, so that an attack's

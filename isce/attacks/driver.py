@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +14,16 @@ from isce.attacks.keys import random_targets
 from isce.attacks.registry import load
 from isce.attacks.spec import AttackSpec, about
 from isce.attacks.threat import Threat
+from isce.losses import Objective
 
 #: A classifier and the objective that it was trained with.
-Network = tuple[nn.Module, Any]
+Network = tuple[nn.Module, Objective]
 
 
 def run(
     spec: AttackSpec,
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     x: Tensor,
     y: Tensor,
     threat: Threat,
