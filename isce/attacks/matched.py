@@ -21,7 +21,7 @@ from torch import Tensor
 
 from isce.attacks.ascent import Ascended, ascend, ascended, pull, unit
 from isce.attacks.base import Found, Problem, margin
-from isce.attacks.black_box import squares
+from isce.attacks.search import squares
 from isce.attacks.spec import AttackSpec
 
 FIRST_STEP = 2.0
