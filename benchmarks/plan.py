@@ -25,12 +25,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from training import random_data
 
+from isce.data.batches import DeviceSet
 from isce.files import ROOT, canonical, write_atomic
 from isce.parameters.training import TrainParameters
 from isce.runs import cost
 from isce.runs.experiment import Experiment, load_experiment
 from isce.runs.run import planned_runs
-from isce.training.loop import _Run
+from isce.training.loop import train_epoch
+from isce.training.state import State
 
 BATCH = 8
 TIERS = ("B", "C")
@@ -51,10 +53,9 @@ class Counter(TorchDispatchMode):
 def step_flops(parameters: TrainParameters) -> float:
     """Floating-point operations of one training step for each image, in all its passes."""
     random = random_data(parameters.dataset, BATCH, 1)
-    run = _Run(parameters, random, torch.device("cpu"), Path(tempfile.gettempdir()))  # writes nothing
-    run.classifier.train()
+    state = State(parameters, random, torch.device("cpu"), Path(tempfile.gettempdir()))  # writes nothing
     with Counter() as counter:
-        run._learn(random.train.unit(), random.train.labels, torch.Generator().manual_seed(0))
+        train_epoch(state, DeviceSet(random.train, torch.device("cpu")), 1)
     return counter.total / BATCH
 
 

@@ -24,12 +24,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from isce import data
+from isce.data.batches import DeviceSet
 from isce.files import write_atomic
 from isce.models import Classifier
 from isce.models.assembly import assemble
 from isce.parameters import training as config
-from isce.training import loop
 from isce.training.checkpoint import placed
+from isce.training.loop import train_epoch
+from isce.training.state import State
 
 GOAL = 1.10
 SETTINGS = ["digits:small-cnn", "mnist:small-cnn", "cifar10:preact-resnet-20", "cifar10:preact-resnet-32"]
@@ -102,8 +104,9 @@ def contestants(parameters: config.TrainParameters, random: data.Data, device: s
 
     def ours(**changes: Any) -> Contestant:
         changed = config.TrainParameters(**(parameters.model_dump() | changes))
-        run = loop._Run(changed, random, torch.device(device), Path(tempfile.gettempdir()))  # writes nothing
-        return lambda: run._train(1)
+        run = State(changed, random, torch.device(device), Path(tempfile.gettempdir()))  # writes nothing
+        train_set = DeviceSet(random.train, torch.device(device))
+        return lambda: train_epoch(run, train_set, 1)
 
     ball = {"eps": 0.1, "steps": 1, "step_size": 0.1}
     return {

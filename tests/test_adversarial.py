@@ -16,6 +16,7 @@ from isce.training import checkpoint, loop
 from isce.training.adversarial import pgd
 from isce.training.checkpoint import load_checkpoint
 from isce.training.loop import train
+from isce.training.state import State
 
 FILES = ("best.safetensors", "last.safetensors")
 PGD = {"kind": "pgd", "eps": 0.2, "steps": 3, "step_size": 0.1}
@@ -29,9 +30,8 @@ def digits():
 
 
 def run(folder, digits, **changes):
-    on_epoch = changes.pop("on_epoch", None)
     parameters = config.TrainParameters(**{"epochs": 2, "batch_size": 32, **changes})
-    return train(parameters, folder, data=digits, progress=False, on_epoch=on_epoch)
+    return train(parameters, folder, data=digits, progress=False)
 
 
 def contents(folder):
@@ -42,7 +42,8 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-def killed_after_the_first(row):
+def killed_after_the_first(state, save=State.save):
+    save(state)
     raise KilledError
 
 
@@ -191,8 +192,10 @@ def test_it_makes_a_network_robust(tmp_path, digits):
 def test_a_killed_run_ends_in_the_same_bits(tmp_path, digits, name, adversarial):
     changes = {"objective": {"name": name}, "adversarial": adversarial, "optimizer": {"lr": 0.01}}
     whole = run(tmp_path / "whole", digits, **changes)
-    with pytest.raises(KilledError):
-        run(tmp_path / "killed", digits, on_epoch=killed_after_the_first, **changes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "save", killed_after_the_first)
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed", digits, **changes)
     rest = run(tmp_path / "killed", digits, **changes)
     assert rest.resumed == 1
     assert rest.history == whole.history

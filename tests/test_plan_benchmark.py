@@ -56,9 +56,9 @@ def test_no_second_of_a_gpu_is_given_as_measured():
 def test_operations_are_those_that_torch_counts(plan, tmp_path):
     parameters = TrainParameters(dataset="mnist", model="lenet")
     random = plan.random_data("mnist", plan.BATCH, 1)
-    run = plan._Run(parameters, random, torch.device("cpu"), tmp_path)
+    run = plan.State(parameters, random, torch.device("cpu"), tmp_path)
     with FlopCounterMode(display=False) as counter:
-        run._learn(random.train.unit(), random.train.labels, torch.Generator())
+        plan.train_epoch(run, plan.DeviceSet(random.train, torch.device("cpu")), 1)
     assert plan.step_flops(parameters) == counter.get_total_flops() / plan.BATCH
 
 

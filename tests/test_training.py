@@ -22,9 +22,10 @@ from isce.models.assembly import assemble
 from isce.parameters import semantics
 from isce.parameters import training as config
 from isce.strict import ConfigError
-from isce.training import checkpoint, loop
+from isce.training import checkpoint, loop, state
 from isce.training.checkpoint import CheckpointError, load_checkpoint
 from isce.training.loop import learning_rate, train
+from isce.training.state import State
 
 FILES = ("best.safetensors", "last.safetensors")
 
@@ -41,8 +42,10 @@ def parameters(**changes):
 
 
 def run(folder, digits, **changes):
-    on_epoch = changes.pop("on_epoch", None)
-    return train(parameters(**changes), folder, data=digits, progress=False, on_epoch=on_epoch)
+    """Train; ``kill``: until the state of that epoch is on disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "save", killer(changes.pop("kill", None)))
+        return train(parameters(**changes), folder, data=digits, progress=False)
 
 
 def contents(folder):
@@ -53,12 +56,13 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-def killer(epoch):
-    def on_epoch(row):
-        if row["epoch"] == epoch:
+def killer(epoch, save=State.save):
+    def saved(state):
+        save(state)
+        if len(state.history) == epoch:
             raise KilledError
 
-    return on_epoch
+    return saved
 
 
 # --- schedule and batches
@@ -164,10 +168,16 @@ def test_same_parameters_same_bits(tmp_path, digits):
     assert run(tmp_path / "d", digits).history != first.history
 
 
-def test_the_process_is_left_as_it_was(tmp_path, digits):
+def test_the_process_is_left_as_it_was(tmp_path, digits, monkeypatch):
     threads, before = torch.get_num_threads(), torch.get_rng_state()
-    seen = []
-    run(tmp_path, digits, epochs=1, threads=threads + 1, on_epoch=lambda row: seen.append(torch.get_num_threads()))
+    seen, finish = [], State.finish
+
+    def spy(state):
+        seen.append(torch.get_num_threads())
+        finish(state)
+
+    monkeypatch.setattr(State, "finish", spy)
+    run(tmp_path, digits, epochs=1, threads=threads + 1)
     load_checkpoint(tmp_path / "last.safetensors")
     assert seen == [threads + 1]
     assert torch.get_num_threads() == threads
@@ -214,7 +224,7 @@ def test_variants_learn(tmp_path, digits, changes):
 def test_ties_go_to_the_earliest_epoch(tmp_path, digits, monkeypatch):
     accuracies = iter([0.5, 0.8, 0.8, 0.7])
     validated = {"validation_loss": 1.0}
-    monkeypatch.setattr(loop._Run, "_validate", lambda self: {**validated, "validation_accuracy": next(accuracies)})
+    monkeypatch.setattr(loop, "validate", lambda *_: {**validated, "validation_accuracy": next(accuracies)})
     assert run(tmp_path, digits).best_epoch == 2
     assert load_checkpoint(tmp_path / "best.safetensors").metadata["epoch"] == 2
 
@@ -235,7 +245,7 @@ def test_the_released_protocol_trains_resumes_and_loads_to_the_same_bits(tmp_pat
     changes |= {"embedding_dim": 64, "augment": "shift-flip", "batch_size": 50}
     whole = run(tmp_path / "whole", digits, **changes)
     with pytest.raises(KilledError):
-        run(tmp_path / "killed", digits, on_epoch=killer(1), **changes)
+        run(tmp_path / "killed", digits, kill=1, **changes)
     assert run(tmp_path / "killed", digits, **changes).history == whole.history
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     first, second = (load_checkpoint(tmp_path / "whole" / "last.safetensors").classifier for _ in range(2))
@@ -291,7 +301,7 @@ SETTINGS = [
 def test_a_killed_run_ends_in_the_same_bits(tmp_path, digits, centred, changes, epoch):
     whole = run(tmp_path / "whole", digits, **changes)
     with pytest.raises(KilledError):
-        run(tmp_path / "killed", digits, on_epoch=killer(epoch), **changes)
+        run(tmp_path / "killed", digits, kill=epoch, **changes)
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["state.safetensors"]
     rest = run(tmp_path / "killed", digits, **changes)
     assert rest.resumed == epoch
@@ -309,7 +319,7 @@ def test_every_objective_trains_resumes_and_loads(tmp_path, digits, name):
     objective = {"name": name}
     whole = run(tmp_path / "whole", digits, epochs=2, objective=objective)
     with pytest.raises(KilledError):
-        run(tmp_path / "killed", digits, epochs=2, objective=objective, on_epoch=killer(1))
+        run(tmp_path / "killed", digits, epochs=2, objective=objective, kill=1)
     assert run(tmp_path / "killed", digits, epochs=2, objective=objective).history == whole.history
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     loaded = load_checkpoint(tmp_path / "whole" / "last.safetensors")
@@ -348,13 +358,13 @@ def test_killed_in_the_middle_of_an_epoch(tmp_path, digits, monkeypatch):
 )
 def test_a_state_of_another_run_is_not_used(tmp_path, digits, monkeypatch, caplog, change, named):
     with pytest.raises(KilledError):
-        run(tmp_path, digits, on_epoch=killer(2))
+        run(tmp_path, digits, kill=2)
     if named == "data":
         digits = replace(digits, sha256="0" * 64)
     if named == "semantics":
         monkeypatch.setitem(semantics.CHANGES, "network.small-cnn", ["another"])
     if named == "packages":
-        monkeypatch.setattr(loop, "versions", lambda names: {"torch": "99"})
+        monkeypatch.setattr(state, "versions", lambda names: {"torch": "99"})
     with caplog.at_level(logging.WARNING, "isce.training"):
         result = run(tmp_path, digits, **change)
     assert result.resumed == 0
@@ -365,7 +375,7 @@ def test_a_state_of_another_run_is_not_used(tmp_path, digits, monkeypatch, caplo
 def test_a_damaged_state_is_not_used(tmp_path, digits, caplog):
     run(tmp_path / "whole", digits)
     with pytest.raises(KilledError):
-        run(tmp_path / "killed", digits, on_epoch=killer(2))
+        run(tmp_path / "killed", digits, kill=2)
     path = tmp_path / "killed" / "state.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -400,10 +410,11 @@ def test_killed_by_a_signal_again_and_again(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from isce import training
-from isce.parameters import training as config
-parameters = config.TrainParameters(epochs=4, train_images=200)
-training.train(parameters, Path(sys.argv[1]), progress=False, on_epoch=lambda row: print(row["epoch"], flush=True))
+from isce.parameters.training import TrainParameters
+from isce.training import state, train
+save = state.State.save
+state.State.save = lambda run: (save(run), print(len(run.history), flush=True))
+train(TrainParameters(epochs=4, train_images=200), Path(sys.argv[1]), progress=False)
 """
     command = [sys.executable, "-c", code]
     subprocess.run([*command, tmp_path / "whole"], check=True, stdout=subprocess.DEVNULL)
@@ -461,7 +472,7 @@ def test_collapse_to_chance_with_finite_losses_is_told(tmp_path, digits):
 def test_collapse_is_judged_by_the_last_epoch_on_clean_images(tmp_path, digits, monkeypatch, accuracy, told):
     accuracies = iter([0.9, 0.1, 0.9, accuracy])
     validated = {"validation_loss": 1.0}
-    monkeypatch.setattr(loop._Run, "_validate", lambda self: {**validated, "validation_accuracy": next(accuracies)})
+    monkeypatch.setattr(loop, "validate", lambda *_: {**validated, "validation_accuracy": next(accuracies)})
     assert (run(tmp_path, digits).collapsed is not None) is told
 
 

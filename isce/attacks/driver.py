@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isce.attacks.base import AttackResult, ForeignError, Found, Problem, margin, shaped, untouched, verify
 from isce.attacks.checks import check_call, check_gradient, check_index, check_scores, first_scores
-from isce.attacks.foreign.lent import Lent, cast
+from isce.attacks.foreign.lent import Lent, Run, cast
 from isce.attacks.keys import random_targets
 from isce.attacks.spec import AttackSpec, about
 from isce.attacks.threat import Threat
@@ -109,13 +109,18 @@ def run(
         return state.result()
 
 
+def load(name: str) -> Run:
+    """Return the function that runs one restart of an attack; a package's gets images in a precision that it takes."""
+    known = about(name)
+    attack = getattr(import_module(known.module), name.replace("-", "_"))
+    return cast(attack, double=known.double) if known.package else attack
+
+
 def _found(spec: AttackSpec, part: Problem, restart: int, lent: list[Lent]) -> Found:
     """One restart of an attack; what it hands back has the shapes that were asked for."""
-    known = about(spec.attack)
-    package = known.package
-    attack = getattr(import_module(known.module), spec.attack.replace("-", "_"))
+    attack, package = load(spec.attack), about(spec.attack).package
     try:
-        found = (cast(attack, double=known.double) if package else attack)(spec, part, restart)
+        found = attack(spec, part, restart)
     except Exception as error:
         if package and _raised_by(package, error) and not any(network.error for network in lent):
             raise ForeignError(f"{type(error).__name__}: {error}") from error

@@ -11,7 +11,8 @@ import torch
 from foreign import of_package
 
 from isce import attacks, compat
-from isce.attacks import gradient, matched
+from isce.attacks import matched
+from isce.attacks.foreign import gradient
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import Evaluation, Outcome, evaluate, examples, job, outcome_flags, red_flags
 from isce.losses import build
@@ -392,7 +393,7 @@ def test_points_that_an_attack_brings_in_time_are_judged_without_a_limit(target,
 
 
 def test_what_looks_for_the_smallest_change_is_run_once_and_judged_at_each_eps(target, monkeypatch):
-    from isce.attacks import minimum
+    from isce.attacks.foreign import minimum
 
     calls, real = [], minimum.deepfool
     monkeypatch.setattr(minimum, "deepfool", lambda *args: calls.append(1) or real(*args))

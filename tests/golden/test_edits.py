@@ -23,10 +23,10 @@ print(json.dumps({f"{run.kind}/{run.name}": run.key for run in runs(load_experim
 HARMLESS = [
     ("inline comment", "network.small-cnn", "isce/models/base.py", "# of images in [-1, 1] and their mean", "# other"),
     ("attribute docstring", "objective.sce", "isce/losses/base.py", '"""Name in the registry."""', '"""Its name."""'),
-    ("docstring", "train", "isce/training/loop.py", '"""Learn from one batch,', '"""Take one batch,'),
+    ("docstring", "train", "isce/training/loop.py", '"""Learn from one batch ', '"""Take one batch '),
     ("comment in a notebook", "train", "notebooks/train.ipynb", "# Parameters:", "# The parameters:"),
     ("module renamed", "train", "isce/data/batches.py", None, "isce/feeding.py"),
-    ("local variable renamed", "train", "isce/training/loop.py", "shift", "moved"),
+    ("local variable renamed", "train", "isce/training/loop.py", "carried", "kept"),
     (
         "order of imports",
         "train",
@@ -34,7 +34,7 @@ HARMLESS = [
         "import gzip\nimport hashlib\n",
         "import hashlib\nimport gzip\n",
     ),
-    ("log message", "train", "isce/training/loop.py", "starting from the beginning", "starting anew"),
+    ("log message", "train", "isce/training/state.py", "starting from the beginning", "starting anew"),
     ("error message", "attack.fgsm", "isce/attacks/checks.py", "images must have shape", "images need the shape"),
     ("download timeout", "train", "isce/data/download.py", "TIMEOUT = 30", "TIMEOUT = 60"),
     (
