@@ -187,7 +187,7 @@ def test_it_makes_a_network_robust(tmp_path, digits):
     assert min(robust["pgd"], robust["free"]) > robust["standard"] + 0.1, robust
 
 
-@pytest.mark.parametrize("name", ["sce", "center", "contrastive", "mmc", "triplet"])
+@pytest.mark.parametrize("name", ["sce", "center"])
 @pytest.mark.parametrize("adversarial", [PGD, FREE], ids=lambda spec: spec["kind"])
 def test_a_killed_run_ends_in_the_same_bits(tmp_path, digits, name, adversarial):
     changes = {"objective": {"name": name}, "adversarial": adversarial, "optimizer": {"lr": 0.01}}

@@ -297,7 +297,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("changes", SETTINGS)
-@pytest.mark.parametrize("epoch", [1, 3, 4])
+@pytest.mark.parametrize("epoch", [1, 4])
 def test_a_killed_run_ends_in_the_same_bits(tmp_path, digits, centred, changes, epoch):
     whole = run(tmp_path / "whole", digits, **changes)
     with pytest.raises(KilledError):

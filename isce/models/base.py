@@ -141,12 +141,6 @@ class Classifier(nn.Module):
         """Whether, as it stands, scores of one image depend on the other images of the batch (in evaluation mode)."""
         return any(isinstance(m, BatchNorm) and m.batch_statistics for m in self.modules())
 
-    def freeze_statistics(self) -> None:
-        """From now on normalise by the running statistics of training in evaluation mode, never by the batch."""
-        for module in self.modules():
-            if isinstance(module, BatchNorm):
-                module.batch_statistics = False
-
     @overload
     def forward(self, x: Tensor, return_embedding: Literal[False] = False) -> Tensor: ...
 
