@@ -20,6 +20,7 @@ from isce.explain.features import Features, embeddings_seen
 from isce.explain.gallery import Gallery, gallery
 from isce.explain.gradients import TINY, Gradients, gradients
 from isce.explain.paths import Ascent, ascend, on_the_sphere
+from isce.losses import Objective, ReleasedInferenceSoftmaxCrossEntropy
 from isce.parameters.analysis import ExplainParameters
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -147,7 +148,7 @@ class Explanation:
 
 def explain(
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     x: Tensor,
     y: Tensor,
     parameters: ExplainParameters,
@@ -202,11 +203,11 @@ def _adaptive(name: str, steps: int) -> AttackSpec:
     return AttackSpec(attack="matched", objective=name, steps=steps)
 
 
-def _kink(objective: Any) -> float | None:
-    """Where the released reading's clip begins, 1 / s - m, if it has one inside the sphere's reach."""
-    if not getattr(objective, "clip", False):
+def _kink(objective: Objective) -> float | None:
+    """Return the t_y at which the released reading's clip begins, 1 / s - m; None for other losses."""
+    if not isinstance(objective, ReleasedInferenceSoftmaxCrossEntropy) or not objective.clip:
         return None
-    return 1 / float(objective.scale) - float(objective.inference)
+    return 1 / objective.scale - objective.inference
 
 
 def _share(right: Tensor) -> dict[str, Any]:

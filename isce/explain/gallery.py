@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isce import attacks
 from isce.attacks import Threat
+from isce.losses import Objective
 from isce.parameters.attack import Suite
 
 
@@ -35,7 +35,7 @@ class Gallery:
 
 def gallery(
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     x: Tensor,
     y: Tensor,
     suite: Suite,

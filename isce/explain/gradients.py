@@ -76,8 +76,8 @@ def gradients(
         distance=boxed_distance(margins, slope, x.double()).cpu(),
         size=size.flatten(1).abs().amax(1).double().cpu(),
         matched_size=plain.flatten(1).abs().amax(1).double().cpu(),
-        kept=_share(exact, size).cpu(),
-        aim=_share(slope, size).cpu(),
+        kept=_sign_share(exact, size).cpu(),
+        aim=_sign_share(slope, size).cpu(),
         one_step={"training": right_after(size), "exact": right_after(exact), "matched": right_after(plain)},
     )
 
@@ -115,7 +115,7 @@ def _gradient(classifier: nn.Module, function: Function, x: Tensor, y: Tensor) -
     return scores.detach(), gradient
 
 
-def _share(gradient: Tensor, direction: Tensor) -> Tensor:
+def _sign_share(gradient: Tensor, direction: Tensor) -> Tensor:
     """What the sign of a direction gets of the l_1 norm of a gradient, (N,); 0 where that has underflowed too."""
     g, steps = gradient.flatten(1), direction.flatten(1).sign().to(gradient)
     return (g * steps).sum(1) / g.abs().sum(1).clamp(min=torch.finfo(g.dtype).tiny)

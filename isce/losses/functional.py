@@ -30,6 +30,8 @@ def loss_of_checked(
     target: Tensor,
     weight: Tensor | None,
     ignore_index: int,
+    *,
+    soft: bool = True,
 ) -> Tensor:
     """Call ``loss`` with checked logits and target, both in float32 at least, the logits of ignored examples at 0.
 
@@ -38,7 +40,7 @@ def loss_of_checked(
     Raises:
         TypeError, ValueError: as :meth:`Objective.forward`.
     """
-    check(logits, target, weight, soft=True)
+    check(logits, target, weight, soft=soft)
     if target.is_floating_point():
         if ignore_index >= 0:
             raise ValueError(f"ignore_index {ignore_index} is for labels: with probabilities it must be negative")
@@ -132,16 +134,15 @@ def negative_margin(scores: Tensor, target: Tensor, ignore_index: int = -100) ->
 
     Where several wrong classes share the maximum its gradient is split between them evenly.
     """
-    check(scores, target)
-    dim = class_dim(scores)
 
     def margin(logits: Tensor, target: Tensor) -> Tensor:
+        dim = class_dim(logits)
         index = true_class(target, ignore_index).unsqueeze(dim)
         true = logits.gather(dim, index).squeeze(dim)
         wrong = logits.scatter(dim, index, -math.inf)
         return (wrong.amax(dim) - true).masked_fill(target == ignore_index, 0.0)
 
-    return loss_of_checked(margin, scores, target, None, ignore_index)
+    return loss_of_checked(margin, scores, target, None, ignore_index, soft=False)
 
 
 def true_class(target: Tensor, ignore_index: int) -> Tensor:
