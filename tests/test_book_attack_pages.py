@@ -93,7 +93,7 @@ def test_facts_are_those_of_the_registry(name: str):
     _, columns, rows = isce_attacks.facts(name)
     stated, known = dict(rows), about(name)
     assert columns == ["fact", name]
-    assert stated["module"] == f"isce.attacks.{known.family}"
+    assert stated["module"] == known.module
     assert (stated["its loop is run by"] != "isce") == known.foreign
     assert stated["threat models"].split(", ") == list(known.norms)
     assert (stated["restarts"] != "no") == known.random

@@ -12,8 +12,8 @@ from typing import get_args
 
 import pytest
 
-from isce.attacks import about, black_box, gradient, names, queries
-from isce.attacks.ascent import OBJECTIVES, TEMPERATURES
+from isce.attacks import about, names, search
+from isce.attacks.ascent import OBJECTIVES, REACH, TEMPERATURES
 from isce.attacks.spec import AttackSpec
 from isce.attacks.threat import Norm
 from isce.evaluation import flags
@@ -26,7 +26,7 @@ NAMES = names()
 
 def page_of(name: str) -> str:
     """The page of an attack; both families that see scores alone share one."""
-    return {"black_box": "queries"}.get(about(name).family, about(name).family)
+    return {"search": "queries"}.get(about(name).family, about(name).family)
 
 
 PAGES = sorted({page_of(name) for name in NAMES})
@@ -77,8 +77,8 @@ def test_a_page_says_what_is_assumed_when_it_fails_and_where_it_is_from(page: st
     headings = sections(text_of(page), "##")
     assert any(heading.startswith("What") and heading.endswith(("assume", "assumes")) for heading in headings)
     assert any(heading.startswith("When") and heading.endswith(("fail", "fails")) for heading in headings)
-    modules = {f"isce/attacks/{about(name).family}.py" for name in NAMES if page_of(name) == page}
-    assert modules <= set(re.findall(r"`(isce/attacks/\w+\.py)`", headings["Source"]))
+    modules = {f"{about(name).module.replace('.', '/')}.py" for name in NAMES if page_of(name) == page}
+    assert modules <= set(re.findall(r"`(isce/attacks/[\w/]+\.py)`", headings["Source"]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +106,7 @@ def test_the_table_says_what_the_registry_says():
         assert code(ascends) == [objective for objective in known.objectives if objective != "own"]
         assert (steps == "none") == (not known.steps)
         assert package == (known.package or "isce")
-        source = inspect.getsource(import_module(f"isce.attacks.{known.family}"))
+        source = inspect.getsource(import_module(known.module))
         assert package == "isce" or f"import_{package}()" in source
 
 
@@ -128,9 +128,9 @@ def test_functions_of_the_matched_attack_are_all_there():
 
 
 def test_numbers_in_formulas_are_those_of_the_code():
-    assert rf"$\alpha = {gradient.REACH:g}\,\varepsilon / n$" in of_attacks("gradient")["bim"]
-    assert rf"$x \leftarrow \Pi(x \pm {queries.STEP:g}\, e_i)" in of_attacks("queries")["simba"].replace("$$\n", "$")
-    assert rf"${black_box.SHARE:g}\, (1 - i / n)^2$" in of_attacks("queries")["search"]
+    assert rf"$\alpha = {REACH:g}\,\varepsilon / n$" in of_attacks("gradient")["bim"]
+    assert rf"$x \leftarrow \Pi(x \pm {search.STEP:g}\, e_i)" in of_attacks("queries")["simba"].replace("$$\n", "$")
+    assert rf"${search.SHARE:g}\, (1 - i / n)^2$" in of_attacks("queries")["search"]
 
 
 def test_every_flag_of_an_attack_run_has_its_place():

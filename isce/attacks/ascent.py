@@ -1,8 +1,8 @@
-"""What the matched attack can ascend, and the direction of ascent computed so that confidence can't hide it.
+"""The loop that every ascent here runs in, and the functions that the matched attack can ascend.
 
-Value and gradient with respect to the scores are computed in float64, and the gradient is rescaled for each image
-before it goes back through the network in the network's own precision: only its direction counts. A cross-entropy is
-replaced by an increasing function of it that has no underflow at all:
+The direction of ascent is computed so that confidence can't hide it: value and gradient with respect to the
+scores are in float64, and the gradient is rescaled for each image before it goes back through the network in the
+network's own precision. A cross-entropy is replaced by an increasing function of it that has no underflow at all:
 
     CE(s / T, y) = log(1 + exp(g / T)),   g = T log sum_{k != y} exp(s_k / T) - s_y    (derived here),
 
@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from isce.attacks.base import margin, training_loss
+from isce.losses import Objective
 
 #: Value (N,), gradient for the scores (N, K) and for the embedding (N, D) or None.
 Pull = tuple[Tensor, Tensor, Tensor | None]
@@ -30,10 +30,43 @@ Ascended = Callable[[Tensor, Tensor, Tensor | None, Tensor], Pull]
 #: Temperatures of ``ce``, one for each restart in turn, in units of the spread of an image's clean scores.
 TEMPERATURES = (0.25, 1.0, 0.05)
 
+#: Step of the plain ascents, as a share of eps, times the number of steps: it can cross the ball and come back.
+REACH = 2.5
+
 OBJECTIVES = ("training", "matched", "ce", "margin", "dlr", "targeted")
 
 
-def ascended(name: str, objective: Any, scores: Tensor, y: Tensor, restart: int) -> tuple[Ascended, Tensor]:
+def ascend(
+    point: Tensor,
+    gradient: Callable[[Tensor], Tensor | None],
+    step: Callable[[Tensor, Tensor, int], Tensor],
+    steps: int,
+) -> Tensor:
+    """Return the last point of an ascent.
+
+    Args:
+        point: where it starts, (N, ...).
+        gradient: gradient at a point, or None to stop there.
+        step: makes the next point, projected, of a point, the gradient there and the number of the step (from 0).
+        steps: number of steps.
+    """
+    for number in range(steps):
+        uphill = gradient(point)
+        if uphill is None:
+            break
+        point = step(point, uphill, number)
+    return point
+
+
+def slope(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    """Return the gradient, shaped as ``point``, of a function that gives one value for each image."""
+    point = point.detach().requires_grad_()
+    with torch.enable_grad():
+        value = function(point).sum()
+    return torch.autograd.grad(value, point)[0]
+
+
+def ascended(name: str, objective: Objective, scores: Tensor, y: Tensor, restart: int) -> tuple[Ascended, Tensor]:
     """A function to ascend, and its constants for each image.
 
     Args:

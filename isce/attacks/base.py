@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from isce.attacks.keys import keyed_noise, seeded
 from isce.attacks.threat import Threat, boxed
+from isce.losses import Objective
+from isce.losses.functional import negative_margin
 
 
 class TimeLimitError(RuntimeError):
@@ -22,51 +23,6 @@ class TimeLimitError(RuntimeError):
 
 class ForeignError(RuntimeError):
     """The package that runs an attack failed; ``__cause__`` is its own error. The batch has no outcome."""
-
-
-class Lent(nn.Module):
-    """A classifier as a package gets it: what goes wrong in a call stays known, whatever the package makes of it.
-
-    Args:
-        classifier: the classifier, in evaluation mode.
-        deadline: in the seconds of ``time.monotonic``; a call after it raises :class:`TimeLimitError`. None: none.
-
-    Attributes:
-        error: what a call raised; None: nothing.
-        sound: bool (), no score that was handed out is NaN or infinite, and no gradient of an image is NaN.
-    """
-
-    def __init__(self, classifier: nn.Module, deadline: float | None = None) -> None:
-        super().__init__()
-        self.training = False
-        self.classifier, self.deadline = classifier, math.inf if deadline is None else deadline
-        self.batch_dependent = bool(getattr(classifier, "batch_dependent", False))
-        self.error: Exception | None = None
-        self.sound = torch.tensor(True)
-        self.register_forward_hook(self._look)
-
-    def forward(self, x: Tensor, **options: Any) -> Any:
-        """What the classifier returns."""
-        try:
-            if time.monotonic() > self.deadline:
-                raise TimeLimitError("time limit reached")
-            return self.classifier(x, **options)
-        except Exception as error:
-            self.error = error
-            raise
-
-    def _look(self, _: nn.Module, given: tuple[Tensor, ...], found: Any) -> None:
-        """Check scores of any call, and the gradient that comes back: ``sign`` makes 0 of NaN without a word."""
-        x, scores = given[0], found[0] if isinstance(found, tuple) else found
-        if scores.ndim != 2 or len(scores) != len(x):
-            self.error = ValueError(f"scores must have shape ({len(x)}, classes), got {tuple(scores.shape)}")
-            raise self.error
-        self._note(scores.detach().isfinite())
-        if x.requires_grad and scores.requires_grad:
-            x.register_hook(lambda gradient: self._note(~gradient.isnan()))
-
-    def _note(self, sound: Tensor) -> None:
-        self.sound = self.sound.to(sound.device) & sound.all()
 
 
 @dataclass(frozen=True)
@@ -136,7 +92,7 @@ class Problem:
     """
 
     classifier: nn.Module
-    objective: Any
+    objective: Objective
     x: Tensor
     y: Tensor
     index: Tensor
@@ -190,13 +146,11 @@ class Problem:
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:
-    """True score minus the largest other one, (N,): negative where the image is misclassified."""
-    true = scores.gather(1, y[:, None])
-    others = scores.scatter(1, y[:, None], -math.inf)
-    return true[:, 0] - others.amax(1)
+    """Return the true score less the largest other one, (N,): negative where the image is misclassified."""
+    return 0.0 - negative_margin(scores, y)  # -0.0 would be another text in a record
 
 
-def training_loss(objective: Any) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def training_loss(objective: Objective) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """An objective's training loss of each image, (N,), as an adversary who has that image alone sees it.
 
     A loss that compares the images of a batch with each other is taken of each image on its own, so that an attack's

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import replace
-from typing import Any
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 
-from isce.attacks.base import AttackResult, ForeignError, Found, Lent, Problem, margin, shaped, untouched, verify
+from isce.attacks.base import AttackResult, ForeignError, Found, Problem, margin, shaped, untouched, verify
 from isce.attacks.checks import check_call, check_gradient, check_index, check_scores, first_scores
+from isce.attacks.foreign.lent import Lent, cast
 from isce.attacks.keys import random_targets
-from isce.attacks.registry import load
 from isce.attacks.spec import AttackSpec, about
 from isce.attacks.threat import Threat
+from isce.losses import Objective
 
 #: A classifier and the objective that it was trained with.
-Network = tuple[nn.Module, Any]
+Network = tuple[nn.Module, Objective]
 
 
 def run(
     spec: AttackSpec,
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     x: Tensor,
     y: Tensor,
     threat: Threat,
@@ -110,9 +111,11 @@ def run(
 
 def _found(spec: AttackSpec, part: Problem, restart: int, lent: list[Lent]) -> Found:
     """One restart of an attack; what it hands back has the shapes that were asked for."""
-    attack, package = load(spec.attack), about(spec.attack).package
+    known = about(spec.attack)
+    package = known.package
+    attack = getattr(import_module(known.module), spec.attack.replace("-", "_"))
     try:
-        found = attack(spec, part, restart)
+        found = (cast(attack, double=known.double) if package else attack)(spec, part, restart)
     except Exception as error:
         if package and _raised_by(package, error) and not any(network.error for network in lent):
             raise ForeignError(f"{type(error).__name__}: {error}") from error

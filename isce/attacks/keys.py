@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 
-def _key(*parts: int | str) -> int:
-    """A seed of 32 bits from whole numbers and words."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=4).digest()
+def _key(*parts: int | str, size: int = 4) -> int:
+    """Make a seed of ``size`` bytes from whole numbers and words."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=size).digest()
     return int.from_bytes(digest, "big")
 
 
-def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm: str, *purpose: str) -> Tensor:
+def keyed_noise(
+    seed: int, index: Tensor, restart: int, shape: torch.Size, norm: str, *purpose: str, key_bytes: int = 4
+) -> Tensor:
     """Draw uniform noise from the unit ball, one draw for each key (seed, index, restart, purpose).
 
     Args:
@@ -26,6 +28,7 @@ def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm:
         shape: of one image.
         norm: ``linf`` or ``l2``.
         purpose: a word for what is drawn; none for a random start. Draws for two purposes are independent.
+        key_bytes: of a generator's seed; 7 gives the draws of the min-max analysis, which scales in two steps.
 
     Returns:
         float32 (N, *shape) on the CPU.
@@ -33,12 +36,13 @@ def keyed_noise(seed: int, index: Tensor, restart: int, shape: torch.Size, norm:
     noise = torch.empty(len(index), *shape)
     generator = torch.Generator()
     for row, position in zip(noise, index.tolist(), strict=True):
-        generator.manual_seed(_key(seed, position, restart, *purpose))
+        generator.manual_seed(_key(seed, position, restart, *purpose, size=key_bytes))
         if norm == "linf":
             row.uniform_(-1, 1, generator=generator)
         else:  # a direction, times a radius with the density of the ball
             row.normal_(generator=generator)
-            row.mul_(torch.rand((), generator=generator) ** (1 / row.numel()) / row.norm())
+            radius = torch.rand((), generator=generator) ** (1 / row.numel())
+            row.mul_(radius / row.norm()) if key_bytes == 4 else row.div_(row.norm()).mul_(radius)
     return noise
 
 

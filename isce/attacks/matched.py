@@ -14,15 +14,14 @@ margin falls (forward passes alone), and ascends from there: an adversarially tr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from isce.attacks.ascent import Ascended, ascended, pull, unit
+from isce.attacks.ascent import Ascended, ascend, ascended, pull, unit
 from isce.attacks.base import Found, Problem, margin
-from isce.attacks.black_box import squares
+from isce.attacks.search import squares
 from isce.attacks.spec import AttackSpec
 
 FIRST_STEP = 2.0
@@ -53,6 +52,7 @@ class _Climb:
         lowest: point with the lowest margin so far; another than ``best`` where the function is not the margin.
         lowest_margin: the margin there.
         lost: a gradient was NaN: the climb was blind there, and the image has no outcome unless it falls.
+        step: number of steps taken.
     """
 
     rows: Tensor
@@ -67,14 +67,14 @@ class _Climb:
     lowest: Tensor
     lowest_margin: Tensor
     lost: Tensor
+    step: int = 0
 
-    def take(self, keep: Tensor) -> _Climb:
-        """The images at these positions."""
-
-        def some(value: Any) -> Any:
-            return tuple(map(some, value)) if isinstance(value, tuple) else value.index_select(0, keep)
-
-        return _Climb(**{f.name: some(getattr(self, f.name)) for f in fields(self)})
+    def take(self, keep: Tensor) -> None:
+        """Go on with the images at these positions alone."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.index_select(0, keep))
+        self.ball = tuple(bound.index_select(0, keep) for bound in self.ball)
 
 
 def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
@@ -84,22 +84,21 @@ def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     start = problem.random_start(restart) if restart % 2 else problem.best if informed else problem.x
     first = FIRST_STEP / 2 if informed else FIRST_STEP
 
-    def ascend(part: Problem, rows: Tensor | slice, start: Tensor, first: float, steps: int) -> Found:
+    def climb(part: Problem, rows: Tensor | slice, start: Tensor, first: float, steps: int) -> Found:
         sizes = [first if spec.step_size is None else spec.step_size] * steps
         sizes = [part.threat.eps * max(size * (1 - i / steps), LAST_STEP) for i, size in enumerate(sizes)]
-        climber = _climb_whole if part.batch_dependent else _climb_each
-        return climber(part, function, _start(part, constants[rows], start), sizes)
+        return _climb(part, function, _start(part, constants[rows], start), sizes)
 
     if restart == 0 or problem.batch_dependent:
-        return ascend(problem, slice(None), start, first, spec.steps)
+        return climb(problem, slice(None), start, first, spec.steps)
     half = (spec.steps + 1) // 2
-    found = ascend(problem, slice(None), start, first, half)
+    found = climb(problem, slice(None), start, first, half)
     rows = (found.first < 0).nonzero()[:, 0]
     if len(rows) == 0:
         return found
     part = problem.take(rows)
     shaken = squares(part, found.points[rows], [SQUARE] * SQUARES * spec.steps, restart)
-    rest = ascend(part, rows, shaken.points, FIRST_STEP / 2, spec.steps - half)
+    rest = climb(part, rows, shaken.points, FIRST_STEP / 2, spec.steps - half)
     first = torch.where(rest.first >= 0, half + rest.first, -1)
     return Found(found.points.index_copy(0, rows, rest.points), found.first.index_copy(0, rows, first))
 
@@ -123,45 +122,48 @@ def _start(problem: Problem, constants: Tensor, start: Tensor) -> _Climb:
     )
 
 
-def _climb_each(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
-    """Ascend, and drop each image the step it falls; of one that stands hand back the point with the lowest margin."""
+def _climb(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
+    """Ascend, and drop each image the step it falls; of an image that stands hand back the point of lowest margin.
+
+    Of a batch that must stay together nothing is dropped: its best step is the step with most images fallen.
+    """
+    whole, steps, most = problem.batch_dependent, len(sizes), -1
     points, first = problem.x.clone(), torch.full_like(problem.y, -1)
-    for step in range(len(sizes) + 1):
-        scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
-        margins = margin(scores, climb.y).double()
-        margins = margins.masked_fill(margins.isnan(), -math.inf)  # handed back, so that the driver rejects it
-        fallen = margins < -CLEAR * scores.abs().amax(1)
-        if bool(fallen.any()):
-            rows = climb.rows[fallen]
-            points[rows] = climb.point[fallen]
-            first[rows] = step
-            keep = (~fallen).nonzero()[:, 0]
-            climb, (value, gradient, margins) = climb.take(keep), (p[keep] for p in (value, gradient, margins))
-        if len(climb.rows) == 0:
-            break
-        _keep(margins < climb.lowest_margin, (climb.lowest, climb.point), (climb.lowest_margin, margins))
-        if step < len(sizes):
-            _remember(climb, value, gradient)
-            _advance(problem, climb, gradient, sizes, step)
+
+    def look(point: Tensor) -> Tensor | None:
+        nonlocal most
+        scores, value, gradient = _look(problem, function, climb, gradient=climb.step < steps)
+        if whole:
+            count = int((scores.argmax(1) != climb.y).sum())
+            if count > most:
+                most = count
+                points.copy_(point)
+                first.fill_(climb.step)
+        else:
+            margins = margin(scores, climb.y).double()
+            margins = margins.masked_fill(margins.isnan(), -math.inf)  # handed back, so that the driver rejects it
+            fallen = margins < -CLEAR * scores.abs().amax(1)
+            if bool(fallen.any()):
+                rows = climb.rows[fallen]
+                points[rows] = point[fallen]
+                first[rows] = climb.step
+                keep = (~fallen).nonzero()[:, 0]
+                climb.take(keep)
+                value, gradient, margins = (part[keep] for part in (value, gradient, margins))
+            if len(climb.rows) == 0:
+                return None
+            _keep(margins < climb.lowest_margin, (climb.lowest, climb.point), (climb.lowest_margin, margins))
+        _remember(climb, value, gradient)
+        return gradient
+
+    last = ascend(climb.point, look, lambda _, gradient, step: _advance(problem, climb, gradient, sizes, step), steps)
+    if len(climb.rows):
+        look(last)
+    if whole:
+        return Found(points.fill_(math.nan) if bool(climb.lost.any()) else points, first, climb.point)
     points[climb.rows] = climb.lowest
     points[climb.rows[climb.lost]] = math.nan
     return Found(points, first)  # it stops at the first success: no last point can be worse
-
-
-def _climb_whole(problem: Problem, function: Ascended, climb: _Climb, sizes: list[float]) -> Found:
-    """Ascend a batch that must stay together; its best step is the one with most images fallen."""
-    points, most, at = climb.point, -1, 0
-    for step in range(len(sizes) + 1):
-        scores, value, gradient = _look(problem, function, climb, gradient=step < len(sizes))
-        count = int((scores.argmax(1) != climb.y).sum())
-        if count > most:
-            points, most, at = climb.point.clone(), count, step
-        _remember(climb, value, gradient)
-        if step < len(sizes):
-            _advance(problem, climb, gradient, sizes, step)
-    if bool(climb.lost.any()):
-        points = torch.full_like(points, math.nan)
-    return Found(points, torch.full_like(problem.y, at), climb.point)
 
 
 def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,8 +193,8 @@ def _keep(better: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
         kept.index_copy_(0, rows, now.index_select(0, rows))  # three times as fast as torch.where
 
 
-def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[float], step: int) -> None:
-    """One projected step with momentum; once, near the end, from the best point instead of the current one."""
+def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[float], step: int) -> Tensor:
+    """Take one projected step with momentum; once, near the end, from the best point instead of the current one."""
     if step == round(RETURN_AT * len(sizes)):
         climb.point.copy_(climb.best)
         climb.before.copy_(climb.best)
@@ -205,3 +207,5 @@ def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[floa
     move = climb.before.lerp_(climb.point, 1 + MOMENTUM).add_(direction, alpha=sizes[step])
     climb.before = climb.point
     climb.point = move.clamp_(*climb.ball) if linf else problem.threat.project(move, *climb.ball)
+    climb.step += 1
+    return climb.point

@@ -4,8 +4,9 @@ box, and it does not ask for the true label. It shows what that script would pri
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
+from isce.attacks.ascent import ascend, slope
 from isce.attacks.base import Found, Problem, sign, training_loss
 from isce.attacks.spec import AttackSpec
 
@@ -19,11 +20,13 @@ def released(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     del restart
     assert spec.step_size is not None  # the suite's check refuses that
     loss = training_loss(problem.objective)
-    point = problem.x
-    for _ in range(spec.steps):
-        point = point.detach().requires_grad_()
+    size = spec.step_size
+
+    def value(point: Tensor) -> Tensor:
         scores, embedding = problem.outputs(point)
-        value = loss(scores, scores.detach().argmax(1), embedding).sum()
-        (gradient,) = torch.autograd.grad(value, point)
-        point = (point.detach() + spec.step_size * sign(gradient)).clamp(0, 1)
-    return Found.only(point)
+        return loss(scores, scores.detach().argmax(1), embedding)
+
+    def step(point: Tensor, gradient: Tensor, _: int) -> Tensor:
+        return (point + size * sign(gradient)).clamp(0, 1)
+
+    return Found.only(ascend(problem.x, lambda point: slope(value, point), step, spec.steps))

@@ -17,7 +17,7 @@ class Attack(NamedTuple):
     """What is fixed about an attack.
 
     Attributes:
-        family: module inside ``isce.attacks`` that holds it.
+        family: its module, in ``isce.attacks`` or, where a package runs its loop, in ``isce.attacks.foreign``.
         objectives: functions that it can ascend, the default first; ``own`` where its method fixes that.
         norms: threat models that it works in.
         random: it draws a random start, so that restarts make a difference.
@@ -48,6 +48,11 @@ class Attack(NamedTuple):
     def foreign(self) -> bool:
         """Whether a package's own loop runs it: if it fails, its row is flagged and the evaluation goes on."""
         return bool(self.package)
+
+    @property
+    def module(self) -> str:
+        """Full name of the module that holds it; imported at first use, since a package may be missing."""
+        return f"isce.attacks.{'foreign.' * self.foreign}{self.family}"
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -85,8 +90,8 @@ _ATTACKS = {
     "mim": _gradient("linf"),  # advertorch's l_2 form divides by the change of each pixel: NaN where there is none
     "pgd": _gradient("linf", "l2", random=True),
     "released": Attack("released", ("training",), norms=("released",), eps=1),
-    "search": Attack("black_box", ("margin",), random=True, gradients=False),
-    "simba": Attack("queries", ("margin",), norms=("l2",), random=True, gradients=False),
+    "search": Attack("search", ("margin",), random=True, gradients=False),
+    "simba": Attack("search", ("margin",), norms=("l2",), random=True, gradients=False),
     "single-pixel": Attack("pixels", norms=("l0",), package="advertorch", gradients=False, eps=1),
     "spatial": Attack(
         "deform",

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from isce.attacks import Threat
+from isce.attacks.ascent import REACH, slope
+from isce.attacks.ascent import ascend as walk
 from isce.attacks.base import margin
 
 #: (scores (N, K), labels (N,), embedding (N, D)) -> (N,).
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-#: Step of the ascent as a share of eps, times the number of steps: that of the suites' PGD.
-REACH = 2.5
 
 
 @dataclass(frozen=True)
@@ -58,20 +57,23 @@ def ascend(
         threat: an l_inf ball.
         steps: number of steps, each of size ``REACH / steps`` times eps.
     """
-    size, point = REACH / steps * threat.eps, x.detach()
+    size = REACH / steps * threat.eps
     every: list[tuple[Tensor, Tensor]] = []
-    for step in range(steps + 1):
-        point = point.detach().requires_grad_(step < steps)
-        with torch.set_grad_enabled(step < steps):
-            scores, embedding = classifier(point, return_embedding=True)
-            value = function(scores, y, embedding).sum()
+
+    def value(point: Tensor) -> Tensor:
+        scores, embedding = classifier(point, return_embedding=True)
         with torch.no_grad():
             every.append((scores.detach(), loss(scores, y, embedding)))
-        if step < steps:
-            (gradient,) = torch.autograd.grad(value, point)
-            point = threat.project(point.detach() + size * gradient.sign(), x)
+        return function(scores, y, embedding)
+
+    def step(point: Tensor, gradient: Tensor, _: int) -> Tensor:
+        return threat.project(point + size * gradient.sign(), x)
+
+    last = walk(x.detach(), lambda point: slope(value, point), step, steps)
+    with torch.no_grad():
+        value(last)
     scores, losses = (torch.stack(part) for part in zip(*every, strict=True))
-    return Ascent(scores, losses, point.detach())
+    return Ascent(scores, losses, last)
 
 
 def on_the_sphere(scores: Tensor, y: Tensor) -> Tensor:

@@ -1,15 +1,13 @@
 """Min-max analysis of I-SCE: robust counterparts, bounds and certificates, and the inference region.
 
-``logit_box_maximum``, ``logit_box_minimum`` and the l_2 forms ``logit_ball_maximum``, ``logit_ball_minimum`` work
-on logits; ``input_bound`` and ``certified_radius`` carry them to inputs with the constants of ``linear_constants``
-or ``network_constants``; ``inner_gap`` and ``inference_region`` measure trained models.
+``logit_box_maximum`` and ``logit_box_minimum`` work on logits; ``input_bound`` and ``certified_radius`` carry them to
+inputs with the constants of ``network_constants``; ``inner_gap`` and ``inference_region`` measure trained models.
 """
 
 from __future__ import annotations
 
 from isce.minmax.analysis import Analysis, Ball, analyse
-from isce.minmax.ball import Extremum, logit_ball_maximum, logit_ball_minimum
-from isce.minmax.bounds import certified_radius, input_bound, linear_constants
+from isce.minmax.bounds import certified_radius, input_bound
 from isce.minmax.counterparts import covering_inference, logit_box_maximum, logit_box_minimum, wrong_evidence
 from isce.minmax.gap import inner_gap, projected_ascent
 from isce.minmax.lipschitz import network_constants
@@ -18,7 +16,6 @@ from isce.minmax.region import InferenceRegion, frechet_distance, inference_regi
 __all__ = [
     "Analysis",
     "Ball",
-    "Extremum",
     "InferenceRegion",
     "analyse",
     "certified_radius",
@@ -27,9 +24,6 @@ __all__ = [
     "inference_region",
     "inner_gap",
     "input_bound",
-    "linear_constants",
-    "logit_ball_maximum",
-    "logit_ball_minimum",
     "logit_box_maximum",
     "logit_box_minimum",
     "network_constants",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from isce.attacks import Threat
 from isce.minmax.bounds import certified_radius, input_bound
 from isce.minmax.gap import inner_gap, projected_ascent
 from isce.minmax.lipschitz import network_constants
@@ -93,32 +94,25 @@ def analyse(
     except ValueError as error:
         without = str(error)
     with torch.no_grad():
-        scores = classifier(x).double()
+        clean = classifier(x, return_embedding=True)
+    scores = clean[0].double()
     balls: list[Ball] = []
     for eps in tqdm(parameters.eps, disable=not progress, unit="eps"):
-        moved = projected_ascent(
-            classifier,
-            x,
-            y,
-            eps=eps,
-            norm=parameters.norm,
-            steps=parameters.steps,
-            restarts=parameters.restarts,
-            seed=parameters.seed,
-        )
-        summary = _summary(classifier, scores, moved, y, constants, eps)
-        gap = inner_gap(classifier, x, y, eps, parameters.inference, norm=parameters.norm, attack=lambda *_: moved)  # noqa: B023
-        region = inference_region(classifier, x, y, lambda *_: moved, batch_size=len(x))  # noqa: B023
-        balls.append(Ball(eps, summary, gap, region))
+        budget = {"steps": parameters.steps, "restarts": parameters.restarts, "seed": parameters.seed}
+        moved = projected_ascent(classifier, x, y, eps=eps, norm=parameters.norm, **budget)
+        if not bool(Threat(parameters.norm, eps).inside(moved, x).all()):
+            raise RuntimeError(f"the ascent left the {parameters.norm} ball of radius {eps}, or the box [0, 1]")
+        with torch.no_grad():
+            attacked = classifier(moved, return_embedding=True)
+        other = attacked[0].double()
+        summary = _summary(scores, other, y, constants, eps)
+        gap = inner_gap(scores, other, y, parameters.inference)
+        balls.append(Ball(eps, summary, gap, inference_region(clean, attacked, y)))
     constant = None if constants is None else float(constants.max())
     return Analysis(constant, without, parameters.norm, balls)
 
 
-def _summary(
-    classifier: Classifier, scores: Tensor, moved: Tensor, y: Tensor, constants: Tensor | None, eps: float
-) -> dict[str, Any]:
-    with torch.no_grad():
-        attacked = classifier(moved).double()
+def _summary(scores: Tensor, attacked: Tensor, y: Tensor, constants: Tensor | None, eps: float) -> dict[str, Any]:
     clean = F.cross_entropy(scores, y, reduction="none")
     inner = torch.maximum(clean, F.cross_entropy(attacked, y, reduction="none"))
     right = scores.argmax(1) == y

@@ -12,37 +12,11 @@ gives the scalar form (derived here; with K = sqrt(2) Lip(f) in l_2 it is the ma
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from isce.losses.softmax import inference_softmax_cross_entropy
 from isce.minmax.checks import check_radius, check_scores
-
-
-def linear_constants(weight: Tensor, norm: float) -> Tensor:
-    """Exact pairwise constants of linear scores W x + b on an l_p ball: K_{yk} = ||w_k - w_y||_q with 1/p + 1/q = 1.
-
-    Hoelder's inequality, which is attained. For two classes ``input_bound`` with these constants is the inner maximum
-    itself (robust logistic regression).
-
-    Args:
-        weight: (C, D), finite.
-        norm: p in [1, inf].
-
-    Returns:
-        (C, C), symmetric with zero diagonal, in score units per unit of input norm.
-
-    Raises:
-        ValueError: if the weight is no finite matrix or the norm is below 1.
-    """
-    if weight.ndim != 2 or not torch.isfinite(weight).all():
-        raise ValueError(f"weight must be a finite matrix (C, D), got shape {tuple(weight.shape)}")
-    if not norm >= 1:
-        raise ValueError(f"norm must lie in [1, inf], got {norm}")
-    dual = math.inf if norm == 1 else 1.0 if norm == math.inf else norm / (norm - 1)
-    return torch.linalg.vector_norm(weight[:, None] - weight[None], ord=dual, dim=2)
 
 
 def input_bound(scores: Tensor, target: Tensor, constants: float | Tensor, eps: float) -> Tensor:

@@ -56,30 +56,3 @@ def check_evaluation(classifier: nn.Module) -> None:
     """
     if any(module.training for module in classifier.modules()):
         raise ValueError("the classifier is in training mode; call classifier.eval() first")
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a batch size below 1.
-
-    Args:
-        batch_size: images per forward pass.
-
-    Raises:
-        ValueError: it is below 1.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-
-
-def check_attacked(x: Tensor, moved: Tensor) -> None:
-    """Refuse adversarial images that are no finite images of the clean ones' shape.
-
-    Args:
-        x: clean images.
-        moved: what the attack returned.
-
-    Raises:
-        ValueError: another shape, or a value that is not finite.
-    """
-    if moved.shape != x.shape or not bool(torch.isfinite(moved).all()):
-        raise ValueError(f"the attack must return finite images of shape {tuple(x.shape)}, got {tuple(moved.shape)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -11,43 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from isce.attacks.ascent import ascend, slope, unit
+from isce.attacks.keys import keyed_noise
 from isce.losses.softmax import inference_softmax_cross_entropy
-from isce.minmax.checks import check_attacked, check_batch_size, check_evaluation, check_radius
+from isce.minmax.checks import check_evaluation, check_radius
 from isce.minmax.counterparts import covering_inference, wrong_evidence
 
-Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Norm = Literal["linf", "l2"]
 
-_ROUNDING = 1e-5
 
+def inner_gap(scores: Tensor, attacked: Tensor, y: Tensor, ms: Sequence[float]) -> pd.DataFrame:
+    """Compare I-SCE at each m with the inner maximum of softmax cross-entropy that an attack reached.
 
-def inner_gap(
-    classifier: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    ms: Sequence[float],
-    *,
-    norm: Norm = "linf",
-    attack: Attack | None = None,
-    batch_size: int | None = None,
-) -> pd.DataFrame:
-    """Compare I-SCE at each m with the inner maximum that an attack reaches.
-
-    The attack's maximum is a lower bound of the true one, so ``covered`` is an upper bound of the share that m
-    truly covers.
+    The attack's maximum is a lower bound of the true maximum, so ``covered`` is an upper bound of the share that m
+    truly covers. An image on which the attack found less than the clean loss counts with the clean loss.
 
     Args:
-        classifier: scores for images, in evaluation mode.
-        x: (N, C, H, W) images in [0, 1].
+        scores: (N, C) float64 scores of the images.
+        attacked: (N, C) float64 scores of the attack's points.
         y: (N,) int64 classes.
-        eps: the ball's radius, pixel units, >= 0.
         ms: values of the scalar inference information, at least one.
-        norm: of the ball, "linf" or "l2".
-        attack: (classifier, x, y) -> adversarial images in the ball and in [0, 1]; default ``projected_ascent``. An
-            example on which it finds less than the clean loss counts with the clean loss.
-        batch_size: images per forward pass and call of the attack; None: all at once.
 
     Returns:
         One row per m: ``m``; ``covered``, share of examples with L_m(f(x), y) >= measured maximum; ``mean_bound``,
@@ -55,29 +38,10 @@ def inner_gap(
         maximum, nats.
 
     Raises:
-        ValueError: if an input is not as stated, or the attack leaves the ball or the box.
+        ValueError: no m, or scores and classes that don't fit, see :func:`covering_inference`.
     """
     if not ms:
         raise ValueError("ms must hold at least one value of m")
-    check_evaluation(classifier)
-    check_radius(eps, "eps")
-    size = len(x) if batch_size is None else batch_size
-    check_batch_size(size)
-    parts: list[tuple[Tensor, Tensor]] = []
-    for rows in torch.arange(len(x), device=x.device).split(size):
-        images, labels = x[rows], y[rows]
-        if attack is None:
-            moved = projected_ascent(classifier, images, labels, eps=eps, norm=norm, index=rows)
-        else:
-            moved = attack(classifier, images, labels)
-            _check_inside(images, moved, eps, norm)
-        with torch.no_grad():
-            parts.append((classifier(images).double(), classifier(moved).double()))
-    scores, attacked = (torch.cat(part) for part in zip(*parts, strict=True))
-    return _gap_by_m(scores, attacked, y, ms)
-
-
-def _gap_by_m(scores: Tensor, attacked: Tensor, y: Tensor, ms: Sequence[float]) -> pd.DataFrame:
     needed = covering_inference(scores, attacked, y).clamp(min=0)
     clean, reached = (F.cross_entropy(s, y, reduction="none") for s in (scores, attacked))
     inner = torch.maximum(reached, clean)
@@ -138,36 +102,41 @@ def projected_ascent(
     check_radius(eps, "eps")
     if norm not in ("linf", "l2"):
         raise ValueError(f"unknown norm {norm!r}; known: linf, l2")
-    positions = list(range(len(x))) if index is None else index.tolist()
-    best = x.detach().clone()
+    index = torch.arange(len(x)) if index is None else index
+    x = x.detach()
+    best = x.clone()
     with torch.no_grad():
         record = loss(classifier(best), y)
+
+    def step(point: Tensor, gradient: Tensor, number: int) -> Tensor:
+        nonlocal record
+        size = eps * (1 - number / steps)
+        point = _project(point + size * _direction(gradient, norm), x, eps, norm)
+        with torch.no_grad():
+            value = loss(classifier(point), y)
+        better = value > record
+        record = torch.where(better, value, record)
+        best[better] = point[better]
+        return point
+
     for restart in range(restarts):
-        point = x.detach()
+        start = x
         if restart > 0:
-            point = _project(x + eps * _noise(x, norm, [f"{seed}/{i}/{restart}" for i in positions]), x, eps, norm)
-        for step in range(steps):
-            point.requires_grad_(True)
-            (slope,) = torch.autograd.grad(loss(classifier(point), y).sum(), point)
-            size = eps * (1 - step / steps)
-            point = _project(point.detach() + size * _direction(slope, norm), x, eps, norm)
-            with torch.no_grad():
-                value = loss(classifier(point), y)
-            better = value > record
-            record = torch.where(better, value, record)
-            best[better] = point[better]
+            noise = keyed_noise(seed, index, restart, x.shape[1:], norm, key_bytes=7).to(x)
+            start = _project(x + eps * noise, x, eps, norm)
+        ascend(start, lambda point: slope(lambda moved: loss(classifier(moved), y), point), step, steps)
     return best
 
 
-def _direction(slope: Tensor, norm: Norm) -> Tensor:
-    if norm == "linf":
-        return slope.sign()
-    length = slope.flatten(1).norm(dim=1).clamp(min=torch.finfo(slope.dtype).tiny)
-    return slope / length.view(-1, *[1] * (slope.ndim - 1))
+def _direction(gradient: Tensor, norm: Norm) -> Tensor:
+    return gradient.sign() if norm == "linf" else unit(gradient, 2)
 
 
 def _project(point: Tensor, x: Tensor, eps: float, norm: Norm) -> Tensor:
-    """Into the ball, then into [0, 1]; the second step shortens the way from x, so the point stays in the ball."""
+    """Move points into the ball, then into [0, 1], which shortens the way from x.
+
+    ``Threat.project`` rounds otherwise, and in l_2 goes to the nearest point of both: other numbers in the records.
+    """
     shift = point - x
     if norm == "linf":
         shift = shift.clamp(-eps, eps)
@@ -175,27 +144,3 @@ def _project(point: Tensor, x: Tensor, eps: float, norm: Norm) -> Tensor:
         length = shift.flatten(1).norm(dim=1).clamp(min=torch.finfo(shift.dtype).tiny)
         shift = shift * (eps / length).clamp(max=1).view(-1, *[1] * (x.ndim - 1))
     return (x + shift).clamp(0, 1)
-
-
-def _noise(x: Tensor, norm: Norm, keys: Sequence[str]) -> Tensor:
-    """Uniform in the unit ball, one stream per image so that the batch around it does not matter."""
-    noise = torch.empty(x.shape)
-    for i, key in enumerate(keys):
-        digest = hashlib.blake2b(key.encode(), digest_size=7).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-        if norm == "linf":
-            noise[i] = torch.rand(x.shape[1:], generator=generator) * 2 - 1
-        else:
-            direction = torch.randn(x.shape[1:], generator=generator)
-            radius = torch.rand((), generator=generator) ** (1 / direction.numel())
-            noise[i] = direction / direction.norm() * radius
-    return noise.to(x)
-
-
-def _check_inside(x: Tensor, moved: Tensor, eps: float, norm: Norm) -> None:
-    check_attacked(x, moved)
-    shift = (moved - x).flatten(1)
-    length = shift.abs().amax(1) if norm == "linf" else shift.norm(dim=1)
-    furthest, low, high = float(length.max()), float(moved.min()), float(moved.max())
-    if furthest > eps + _ROUNDING or low < -_ROUNDING or high > 1 + _ROUNDING:
-        raise ValueError(f"the attack left the ball or the box: {norm} distance {furthest} > {eps}, or not in [0, 1]")

@@ -13,11 +13,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from sklearn.covariance import ledoit_wolf
-from torch import Tensor, nn
+from torch import Tensor
 
 from isce.losses.base import negative_margin
-from isce.minmax.checks import check_attacked, check_batch_size, check_evaluation, check_scores
-from isce.minmax.gap import Attack
+from isce.minmax.checks import check_scores
 
 
 class InferenceRegion(NamedTuple):
@@ -41,39 +40,27 @@ class InferenceRegion(NamedTuple):
     classes: pd.DataFrame
 
 
-def inference_region(
-    classifier: nn.Module, x: Tensor, y: Tensor, attack: Attack, batch_size: int = 256
-) -> InferenceRegion:
+def inference_region(clean: tuple[Tensor, Tensor], attacked: tuple[Tensor, Tensor], y: Tensor) -> InferenceRegion:
     """Measure the inference region of a trained model under one attack.
 
     Args:
-        classifier: called as classifier(x, return_embedding=True) -> scores (N, C), embedding (N, D); in evaluation
-            mode.
-        x: (N, C, H, W) images in [0, 1].
+        clean: scores (N, C) and embeddings (N, D) of the images.
+        attacked: the same of the attack's points.
         y: (N,) int64 classes.
-        attack: (classifier, x, y) -> adversarial images of the same shape; called batch by batch.
-        batch_size: images per forward pass and call of the attack.
 
     Returns:
         The measures per example and per class.
 
     Raises:
-        ValueError: if an input is not as stated or the attack returns another shape or values that are not finite.
+        ValueError: scores and classes that don't fit each other.
+        TypeError: scores not floating point or labels not int64.
     """
-    check_evaluation(classifier)
-    check_batch_size(batch_size)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for images, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        moved = attack(classifier, images, labels)
-        check_attacked(images, moved)
-        with torch.no_grad():
-            parts.append((*classifier(images, return_embedding=True), *classifier(moved, return_embedding=True)))
-    clean, features, attacked, moved_features = (torch.cat(p).double().cpu() for p in zip(*parts, strict=True))
     target = y.cpu()
-    check_scores(clean, target)
-    check_scores(attacked, target)
-    examples = _per_example(clean, attacked, target)
-    return InferenceRegion(examples, _per_class(examples, features, moved_features))
+    (scores, features), (other, moved) = ([part.double().cpu() for part in parts] for parts in (clean, attacked))
+    check_scores(scores, target)
+    check_scores(other, target)
+    examples = _per_example(scores, other, target)
+    return InferenceRegion(examples, _per_class(examples, features, moved))
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:

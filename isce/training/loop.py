@@ -26,7 +26,7 @@ from isce.data.sets import Data
 from isce.models.assembly import assemble
 from isce.parameters.semantics import numbers, versions
 from isce.parameters.training import OptimizerSpec, ScheduleSpec, TrainParameters
-from isce.training.adversarial import ascent, pgd
+from isce.training.adversarial import pgd
 from isce.training.checkpoint import (
     CheckpointError,
     LoadedCheckpoint,
@@ -266,7 +266,8 @@ class _Run:
         scores, embedding = self._scores(x)
         loss = self.objective(scores, y, embedding)
         if x.requires_grad:
-            x.grad = ascent(self.objective, scores, embedding, x, y, keep=True)
+            matched = self.objective.matched(scores, y, embedding).sum()
+            x.grad = torch.autograd.grad(matched, x, retain_graph=True)[0].sign()
         loss.backward(inputs=self.learnt)
         self.optimizer.step()
         with torch.no_grad():

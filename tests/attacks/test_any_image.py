@@ -9,7 +9,7 @@ from torch import nn
 
 from isce import attacks
 from isce.attacks.base import Found, Problem
-from isce.attacks.precision import cast
+from isce.attacks.foreign.lent import cast
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build

@@ -23,7 +23,7 @@ def test_no_two_purposes_share_a_key(monkeypatch):
     asked, real = {}, keys._key
     within = {"keyed_noise", "seeded", "<listcomp>", "__enter__"}
 
-    def spy(*parts):
+    def spy(*parts, size=4):
         frame = sys._getframe(1)
         while frame.f_code.co_name in within:
             frame = frame.f_back

@@ -47,7 +47,7 @@ HARMLESS = [
     (
         "function moved to another module",
         "attack.pgd",
-        "isce/attacks/gradient.py",
+        "isce/attacks/ascent.py",
         "REACH = 2.5\n",
         "from isce.attacks.steps import REACH\n",
     ),
@@ -136,7 +136,7 @@ REAL = [
         "eps off by a little",
         "attack.pgd",
         {"attack", "explain"},
-        "isce/attacks/gradient.py",
+        "isce/attacks/foreign/gradient.py",
         "eps=float(problem.threat.eps),\n        eps_iter",
         "eps=0.95 * float(problem.threat.eps),\n        eps_iter",
     ),

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from linear import linear_constants
 from torch import nn
 
 from isce.losses.gaussian import GaussianScores, SimplexScores
-from isce.minmax import certified_radius, input_bound, linear_constants, network_constants, projected_ascent
+from isce.minmax import certified_radius, input_bound, network_constants, projected_ascent
 from isce.minmax.layers import LAYERS, conv_norm
 from isce.minmax.lipschitz import difference_weight
 from isce.models import Backbone, Classifier, build

@@ -10,16 +10,20 @@ from scipy.linalg import sqrtm
 from sklearn.covariance import ledoit_wolf
 
 from isce.minmax import frechet_distance, inference_region, projected_ascent
-from isce.minmax.region import scatter_ratio
+
+
+def region_of(classifier, x, moved, y):
+    with torch.no_grad():
+        clean, attacked = (classifier(images, return_embedding=True) for images in (x, moved))
+    return inference_region(clean, attacked, y)
 
 
 @pytest.fixture(scope="module")
-def by_hand(linear_classifier):
-    """Scores are ten times the two pixels; the attack moves 0.1 from the first pixel to the second."""
-    classifier = linear_classifier(10 * torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
-    x = torch.tensor([[0.9, 0.1], [0.6, 0.5], [0.2, 0.7]], dtype=torch.float64).view(3, 1, 1, 2)
-    shift = torch.tensor([-0.1, 0.1], dtype=torch.float64)
-    return inference_region(classifier, x, torch.tensor([0, 0, 1]), lambda model, images, labels: images + shift)
+def by_hand():
+    """Scores are ten times the two features; the attack moves 0.1 from the first feature to the second."""
+    features = torch.tensor([[0.9, 0.1], [0.6, 0.5], [0.2, 0.7]], dtype=torch.float64)
+    moved = features + torch.tensor([-0.1, 0.1], dtype=torch.float64)
+    return inference_region((10 * features, features), (10 * moved, moved), torch.tensor([0, 0, 1]))
 
 
 def test_every_column_by_hand(by_hand):
@@ -59,12 +63,8 @@ def test_classes_by_hand(by_hand):
 
 def test_on_a_trained_network(digits):
     classifier, x, y = digits
-
-    def attack(model, images, labels):
-        return projected_ascent(model, images, labels, eps=0.1, steps=10, restarts=1)
-
-    region = inference_region(classifier, x, y, attack)
-    examples, classes = region
+    moved = projected_ascent(classifier, x, y, eps=0.1, steps=10, restarts=1)
+    examples, classes = region_of(classifier, x, moved, y)
     with torch.no_grad():
         truth = F.cross_entropy(classifier(x).double(), y, reduction="none")
     np.testing.assert_allclose(examples["kl_truth_clean"], truth, atol=1e-6)
@@ -79,19 +79,9 @@ def test_on_a_trained_network(digits):
     assert (classes["frechet_distance"] >= classes["feature_shift"] ** 2 - 1e-6).all()
 
 
-def test_batches_do_not_matter(digits):
-    classifier, x, y = digits
-    whole, parts = (
-        inference_region(classifier, x, y, lambda m, z, t: (z + 0.1 * (1 - 2 * z)).clamp(0, 1), batch_size=n)
-        for n in (64, 7)
-    )
-    np.testing.assert_allclose(whole.examples.astype(float), parts.examples.astype(float), atol=1e-4)
-    np.testing.assert_allclose(whole.classes, parts.classes, rtol=1e-3, atol=1e-4)
-
-
 def test_no_attack_no_region(digits):
     classifier, x, y = digits
-    region = inference_region(classifier, x, y, lambda model, images, labels: images)
+    region = region_of(classifier, x, x, y)
     for column in ("margin_drop", "logit_shift", "kl_clean_adversarial"):
         assert not region.examples[column].any()
     np.testing.assert_allclose(region.classes[["feature_shift", "frechet_distance"]], 0, atol=1e-6)
@@ -125,26 +115,9 @@ def test_frechet_distance_with_fewer_examples_than_dimensions(examples):
     assert math.isnan(frechet_distance(features[:1], features))
 
 
-def test_bad_input(digits):
-    classifier, x, y = digits
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        inference_region(classifier, x, y, lambda model, images, labels: images, batch_size=0)
-    with pytest.raises(ValueError, match="finite images of shape"):
-        inference_region(classifier, x, y, lambda model, images, labels: images * math.nan)
-    with pytest.raises(ValueError, match=r"labels must lie in \[0, 10\), got 10"):
-        inference_region(classifier, x, torch.full_like(y, 10), lambda model, images, labels: images)
-    with pytest.raises(ValueError, match="training mode"):
-        inference_region(torch.nn.Linear(2, 2), x, y, lambda model, images, labels: images)
-
-
-def test_scatter_ratio_by_hand():
-    """Two classes on a line: means 1 and 5, all 3; between 2 (2^2) + 2 (2^2) = 16, within 4."""
-    features = torch.tensor([[0.0], [2.0], [4.0], [6.0]], dtype=torch.float64)
-    assert scatter_ratio(features, torch.tensor([3, 3, 7, 7])) == 4.0
-    assert scatter_ratio(1e-3 * features + 5, torch.tensor([3, 3, 7, 7])) == pytest.approx(4.0)
-    assert math.isnan(scatter_ratio(features, torch.zeros(4, dtype=torch.int64)))
-    generator = torch.Generator().manual_seed(0)
-    many, labels = torch.randn(200, 7, generator=generator, dtype=torch.float64), torch.arange(200) % 4
-    total = (many - many.mean(0)).square().sum()
-    within = sum((many[labels == c] - many[labels == c].mean(0)).square().sum() for c in range(4))
-    assert scatter_ratio(many, labels) == pytest.approx(float((total - within) / within))
+def test_bad_input():
+    scores, features = torch.zeros(2, 3), torch.zeros(2, 5)
+    with pytest.raises(ValueError, match="scores must be finite"):
+        inference_region((scores, features), (scores * math.nan, features), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\), got 3"):
+        inference_region((scores, features), (scores, features), torch.tensor([0, 3]))

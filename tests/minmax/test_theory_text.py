@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from linear import linear_constants
 from sklearn.svm import SVC, LinearSVC
 
 from isce.losses import inference_softmax_cross_entropy
 from isce.minmax import (
     certified_radius,
     input_bound,
-    linear_constants,
     logit_box_maximum,
     logit_box_minimum,
     projected_ascent,

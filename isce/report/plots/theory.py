@@ -14,8 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from isce.attacks.ascent import ascend, slope
 from isce.files import write_atomic
 from isce.losses import inference_softmax_cross_entropy, released_inference_softmax_cross_entropy
+from isce.losses.functional import negative_margin
 from isce.report.plots.runs import COLOURS
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS[:7]
@@ -213,16 +215,21 @@ def _ascent(start: float, objective: Callable[[Tensor], Tensor], size: float = 0
     t = _on_sphere(torch.tensor([start], dtype=torch.float64))
     t[0, 1] += 0.02  # one wrong class a little ahead, as on any real example
     margins: list[float] = []
-    while not margins or margins[-1] > 0:
-        t = (t / t.norm()).requires_grad_()
-        margins.append(-float(_negative_margin(t.detach())))
-        (gradient,) = torch.autograd.grad(objective(t).sum(), t)
-        t = t.detach() + size * gradient / gradient.norm()
+
+    def gradient(t: Tensor) -> Tensor | None:
+        margins.append(-float(_negative_margin(t)))
+        return slope(objective, t) if margins[-1] > 0 else None
+
+    def step(t: Tensor, gradient: Tensor, _: int) -> Tensor:
+        t = t + size * gradient / gradient.norm()
+        return t / t.norm()
+
+    ascend(t / t.norm(), gradient, step, steps=1000)
     return margins
 
 
 def _negative_margin(z: Tensor) -> Tensor:
-    return z[:, 1:].amax(dim=1) - z[:, 0]
+    return negative_margin(z, torch.zeros(len(z), dtype=torch.int64))
 
 
 def released_geometry() -> Figure:

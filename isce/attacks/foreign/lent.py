@@ -1,7 +1,9 @@
-"""The precision that an attack's package computes in: images and scores are cast for it, and its points back."""
+"""A classifier as a package gets it: its errors stay known, images and scores are cast for it, and its points back."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,10 +11,55 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isce.attacks.base import Found, Problem
+from isce.attacks.base import Found, Problem, TimeLimitError
 from isce.attacks.spec import AttackSpec
 
-Run = Callable[["AttackSpec", Problem, int], Found]
+Run = Callable[[AttackSpec, Problem, int], Found]
+
+
+class Lent(nn.Module):
+    """A classifier as a package gets it: what goes wrong in a call stays known, whatever the package makes of it.
+
+    Args:
+        classifier: the classifier, in evaluation mode.
+        deadline: in the seconds of ``time.monotonic``; a call after it raises :class:`TimeLimitError`. None: none.
+
+    Attributes:
+        error: what a call raised; None: nothing.
+        sound: bool (), no score that was handed out is NaN or infinite, and no gradient of an image is NaN.
+    """
+
+    def __init__(self, classifier: nn.Module, deadline: float | None = None) -> None:
+        super().__init__()
+        self.training = False
+        self.classifier, self.deadline = classifier, math.inf if deadline is None else deadline
+        self.batch_dependent = bool(getattr(classifier, "batch_dependent", False))
+        self.error: Exception | None = None
+        self.sound = torch.tensor(True)
+        self.register_forward_hook(self._look)
+
+    def forward(self, x: Tensor, **options: Any) -> Any:
+        """What the classifier returns."""
+        try:
+            if time.monotonic() > self.deadline:
+                raise TimeLimitError("time limit reached")
+            return self.classifier(x, **options)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _look(self, _: nn.Module, given: tuple[Tensor, ...], found: Any) -> None:
+        """Check scores of any call, and the gradient that comes back: ``sign`` makes 0 of NaN without a word."""
+        x, scores = given[0], found[0] if isinstance(found, tuple) else found
+        if scores.ndim != 2 or len(scores) != len(x):
+            self.error = ValueError(f"scores must have shape ({len(x)}, classes), got {tuple(scores.shape)}")
+            raise self.error
+        self._note(scores.detach().isfinite())
+        if x.requires_grad and scores.requires_grad:
+            x.register_hook(lambda gradient: self._note(~gradient.isnan()))
+
+    def _note(self, sound: Tensor) -> None:
+        self.sound = self.sound.to(sound.device) & sound.all()
 
 
 class Cast(nn.Module):

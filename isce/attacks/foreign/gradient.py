@@ -16,12 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from isce import compat
-from isce.attacks.ascent import unit
+from isce.attacks.ascent import REACH, unit
 from isce.attacks.base import Found, Problem, training_loss
 from isce.attacks.spec import AttackSpec
-
-#: Step of the iterative attacks, as a share of eps, times the number of steps: it can cross the ball and come back.
-REACH = 2.5
 
 
 class _Watch:

@@ -1,0 +1,1 @@
+"""Attacks whose loop is run by another package: advertorch, foolbox or pyautoattack."""
