@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 KEYS = """
 import json
-from isce.experiments import load_experiment
-from isce.workflow import runs
-print(json.dumps({f"{run.kind}/{run.name}": run.key for run in runs(load_experiment("quick"))}))
+from isce.runs.experiment import load_experiment
+from isce.runs.run import planned_runs
+print(json.dumps({f"{run.kind}/{run.name}": run.key for run in planned_runs(load_experiment("quick"))}))
 """
 
 #: Edits that change no result: name, the part that runs the code, file, old text, new text.
@@ -25,7 +25,7 @@ HARMLESS = [
     ("attribute docstring", "objective.sce", "isce/losses/base.py", '"""Name in the registry."""', '"""Its name."""'),
     ("docstring", "train", "isce/training/loop.py", '"""Learn from one batch,', '"""Take one batch,'),
     ("comment in a notebook", "train", "notebooks/train.ipynb", "# Parameters:", "# The parameters:"),
-    ("module renamed", "train", "isce/data/batches.py", None, "isce/feeding.py"),
+    ("module renamed", "train", "isce/data/batches.py", None, "isce/data/feeding.py"),
     ("local variable renamed", "train", "isce/training/loop.py", "shift", "moved"),
     (
         "order of imports",
