@@ -120,8 +120,8 @@ class Experiment(Strict):
         for place, values in {"training": self.training, **self.overrides}.items():
             for name in {"objective", "seed"} & set(values):
                 raise ValueError(f"{name!r} belongs beside 'training', not inside {place!r}")
-        plans = {f"attack of suite {plan.suite!r}": plan for plan in self.plans}
-        for what, plan in (plans | {"minmax": self.minmax, "explain": self.explain}).items():
+        attacks = [(f"attack of suite {plan.suite!r}", plan) for plan in self.plans]
+        for what, plan in [*attacks, ("minmax", self.minmax), ("explain", self.explain)]:
             if plan:
                 plan.check(what, labels, self.seeds)
         if self.explain and self.explain.eps is None and self.plans[0].norm != "linf":
