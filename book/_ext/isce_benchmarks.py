@@ -86,6 +86,29 @@ def training(found: dict[str, Any]) -> Table:
     return caption, ["data:network", "bare step (ms)", "contestant", "ratio"], rows
 
 
+def plan(found: dict[str, Any]) -> Table:
+    """What the trainings of tiers B and C cost, on paper."""
+    rows: list[list[str]] = []
+    rate, assumed = found["assumed_tflops_per_second"], dict[str, float]()
+    for row in found["rows"]:
+        seconds, paper = row["cpu_seconds"], row["gpu_seconds_at_assumed_rate"]
+        assumed[row["tier"]] = assumed.get(row["tier"], 0) + paper
+        cells = [row["experiment"], row["tier"], str(row["trainings"]), f"{row['steps']:,}"]
+        cells += [f"{row['flops'] / 1e15:.2f}", "unknown" if seconds is None else f"{seconds / 3600:.1f}"]
+        measured = row["gpu_seconds"]
+        rows.append([*cells, "not measured" if measured is None else f"{measured / 60:.1f}", f"{paper / 60:.2f}"])
+    totals = ", ".join(f"tier {tier} {seconds / 60:.1f}" for tier, seconds in assumed.items())
+    caption = (
+        "What the trainings of tiers B and C cost, on paper. Operations (PFLOP, 1e15) are counted by torch for a step "
+        "of each run, two for a multiplication with its addition, and taken times the images of all steps; hours are "
+        "those of one CPU core by the measured time of a step, where there is one. The last column is no measurement: "
+        f"it assumes a GPU that sustains {rate:g} TFLOP/s (in all: {totals} minutes). Attack runs and analyses come "
+        "on top."
+    )
+    columns = ["experiment", "tier", "runs", "steps", "PFLOP", "CPU (h)", "GPU (min)", "assumed (min)"]
+    return caption, columns, rows
+
+
 def threads(found: dict[str, Any]) -> Table:
     """Images per second of one run with one thread, one with many, and many with one."""
     settings = dict.fromkeys(row["setting"] for row in found["rows"])
@@ -139,6 +162,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Table]]] = {
     "attacks": ("attacks.json", "benchmarks/attacks.py", attacks),
     "autoattack": ("autoattack.json", "benchmarks/suites.py", autoattack),
     "training": ("training.json", "benchmarks/training.py", training),
+    "plan": ("plan.json", "benchmarks/plan.py", plan),
     "reliability": ("reliability.json", "benchmarks/reliability.py", reliability),
     "threads": ("threads.json", "benchmarks/threads.py", threads),
 }
