@@ -33,12 +33,11 @@ from isce.training.checkpoint import placed
 
 GOAL = 1.10
 SETTINGS = ["digits:small-cnn", "mnist:small-cnn", "cifar10:preact-resnet-20", "cifar10:preact-resnet-32"]
-SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
 def random_data(name: str, batch: int, steps: int) -> data.Data:
     """Random bytes in the shape of a data set, ``steps`` batches of them."""
-    shape = SHAPES[name]
+    shape = data.SETS[name].shape
     generator = torch.Generator().manual_seed(0)
     peak = 16 if name == "digits" else 255
     images = torch.randint(peak + 1, (steps * batch, *shape), generator=generator, dtype=torch.uint8)

@@ -7,7 +7,7 @@ of the grid, found a verified point inside ball and box that is misclassified.
 from __future__ import annotations
 
 from isce.evaluation.curves import convergence, curves, sweep
-from isce.evaluation.examples import Examples, examples, verify
+from isce.evaluation.examples import Examples, examples
 from isce.evaluation.flags import curve_flags, outcome_flags, red_flags
 from isce.evaluation.intervals import Paired, PairedSeeds, mcnemar, mean_interval, paired_seeds, wilson
 from isce.evaluation.memory import batch_size
@@ -32,6 +32,5 @@ __all__ = [
     "paired_seeds",
     "red_flags",
     "sweep",
-    "verify",
     "wilson",
 ]

@@ -34,12 +34,17 @@ class Build:
         """A file that is there while the book is built, and after a build that was killed or failed."""
         return self.out / "_build" / ".begun"
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the last build was killed on its way, or failed."""
+        return self._begun.exists()
+
     def drop_cut_off(self) -> None:
         """Remove what a build left that was killed on its way, or failed: nothing can be built upon that.
 
         Sphinx goes on from it without a word, and ends with pages that its search does not find.
         """
-        if self._begun.exists():
+        if self.is_cut_off:
             for left in (self.html, self.out / "_build" / ".doctrees"):
                 shutil.rmtree(left, ignore_errors=True)
 
