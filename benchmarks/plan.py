@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shown import save
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from training import random_data
 
-from isce.files import ROOT, canonical, write_atomic
+from isce.files import ROOT, canonical
 from isce.parameters.training import TrainParameters
 from isce.runs import cost
 from isce.runs.experiment import Experiment, load_experiment
@@ -111,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     if options.out:
         found = {"where": where, "assumed_tflops_per_second": options.rate, "rows": rows}
-        write_atomic(options.out, json.dumps(found, indent=2) + "\n")
+        save(options.out, found, "plan")
     return 0
 
 

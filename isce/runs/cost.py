@@ -58,7 +58,7 @@ def estimates(planned: Sequence[Run], device: str = "cpu", root: Path = ROOT) ->
       (else of the suite's family: ``full`` and ``full-autoattack`` are one), times its images and eps.
 
     Args:
-        planned: all runs of the experiment; see :func:`isce.runs.run.runs`.
+        planned: all runs of the experiment; see :func:`isce.runs.run.planned_runs`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         root: the project's folder, with its ``results`` and ``benchmarks``.
 
