@@ -20,11 +20,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from losses import Contestant, measure, ratios
+from shown import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from isce import data
-from isce.files import write_atomic
 from isce.models import Classifier
 from isce.models.assembly import assemble
 from isce.parameters import training as config
@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"  {row['loss']:<29} {row['ratio']:6.3f}  [{row['low']:.3f}, {row['high']:.3f}]")
     print(f"\ngoal for isce.training, ratio at most: {GOAL}")
     if options.out:
-        write_atomic(options.out, json.dumps({"where": where, "goal": GOAL, "rows": rows}, indent=2) + "\n")
+        save(options.out, {"where": where, "goal": GOAL, "rows": rows}, "training")
     return 0
 
 

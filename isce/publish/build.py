@@ -85,7 +85,10 @@ class Build:
 
         text = (self.html / "searchindex.js").read_text(encoding="utf-8")
         known = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))["docnames"]
-        return sorted(set(parse_toc_yaml(self.source / "_toc.yml")) - set(known))
+        contents = parse_toc_yaml(self.source / "_toc.yml")
+        found = [path for pattern in contents.globs() for path in self.source.glob(f"{pattern}.md")]
+        pages = {path.relative_to(self.source).with_suffix("").as_posix() for path in found}
+        return sorted({*contents, *pages} - set(known))
 
     def links(self) -> list[tuple[str, str, str]]:
         """Ask for every address outside the book that it links to: (what came back, address, page), sorted.

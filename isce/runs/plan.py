@@ -142,7 +142,8 @@ def _sources(name: str, root: Path) -> dict[str, str]:
 def _book_sources(root: Path) -> list[Path]:
     """Every file that the book is made of, reports aside: its pages, and what its reference reads, docstrings too."""
     made = {"_build", "figures", "generated", "__pycache__"}
-    found = [path for path in (root / "book").rglob("*") if not made.intersection(path.parts)]
+    pages = {root / "book" / "reference" / kind for kind in ("api", "attacks", "losses")}  # of templates
+    found = [path for path in (root / "book").rglob("*") if not (made.intersection(path.parts) or path.parent in pages)]
     for pattern in ("isce/**/*.py", "experiments/**/*.yaml", "notebooks/*.ipynb", "benchmarks/results/*.json"):
         found += root.glob(pattern)
     found += [root / "environment.yml", root / "pyproject.toml"]

@@ -166,7 +166,7 @@ def test_explain_run_ends_in_a_record_that_is_reported_and_adopted(real):
     code, out, err = project.reproduce()
     assert code == 0, out + err
     assert project.due() == []
-    assert (project.root / "build/report/tiny/figures/gallery-isce-released.svg").is_file()
+    assert (project.root / "build/report/tiny/plots/gallery-isce-released.svg").is_file()
     code, out, err = project.isce("adopt", "--experiment", "tiny")
     assert code == 0, out + err
     assert {p.name for p in (project.root / "results/tiny/explain/isce-released-s0").iterdir()} == {
@@ -376,7 +376,7 @@ def test_what_is_done_can_be_adopted_run_by_run(project):
     assert (results / "attack" / "isce-released-s0" / "record.json").exists(), "stale, but the only one there is"
     assert not (results / "attack" / "retired-s0").exists(), "of no run of the experiment"
     assert project.isce("report", "tiny", "--records", "results", "--out", "out")[0] == 0
-    drawn = project.root / "out" / "tiny" / "figures" / "robust.svg"
+    drawn = project.root / "out" / "tiny" / "plots" / "robust.svg"
     assert (results / "robust.svg").read_bytes() == drawn.read_bytes(), "drawn from what is committed, not from build/"
 
 
