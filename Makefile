@@ -99,4 +99,4 @@ lock: ## write requirements.lock anew from pyproject.toml (newest versions that 
 		| grep -v -e '^nvidia-' -e '^triton==' >> requirements.lock
 
 clean: ## remove everything that was made here: environment, runs, rendered book
-	rm -rf $(VENV) build book/_build book/figures book/generated .snakemake .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build book/_build book/figures book/generated book/reference/api book/reference/attacks book/reference/losses .snakemake .pytest_cache .ruff_cache .hypothesis *.egg-info

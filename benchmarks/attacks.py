@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from losses import Contestant, keep_memory, measure, ratios
+from shown import save
 from targets import ADVERSARIAL, images, target
 from torch import Tensor, nn
 
@@ -34,7 +35,6 @@ from isce.attacks import Threat, run
 from isce.attacks.base import margin
 from isce.attacks.spec import AttackSpec
 from isce.compat import import_advertorch
-from isce.files import write_atomic
 from isce.losses import build
 from isce.training.checkpoint import placed
 
@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     tables: list[dict[str, Any]] = [compare_steps(options)]
     tables += [compare_attacks(name, eps, steps, options) for name, eps in TARGETS for steps in (10, 50)]
     if options.out:
-        write_atomic(options.out, json.dumps({"where": where, "goal": GOAL, "tables": tables}, indent=2) + "\n")
+        save(options.out, {"where": where, "goal": GOAL, "tables": tables}, "steps", "attacks")
     return 0
 
 

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from isce.files import ROOT, write_atomic
+from shown import save
+
+from isce.files import ROOT
 
 TESTS = [
     "tests/workflow",
@@ -77,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = {"where": where, "tests": rows}
         if options.again:
             found = renewed(json.loads(options.out.read_text(encoding="utf-8")), rows, where["commit"])
-        write_atomic(options.out, json.dumps(found, indent=2) + "\n")
+        save(options.out, found, "reliability")
     return code
 
 

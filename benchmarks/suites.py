@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from losses import keep_memory
 from pyautoattack import AutoAttack
+from shown import save
 from targets import ADVERSARIAL, FOLDER, images, target
 from torch import Tensor, nn
 
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     for row in table:
         show(row)
     if options.out:
-        write_atomic(options.out, json.dumps({"where": where, "suite": suite, "table": table}, indent=2) + "\n")
+        save(options.out, {"where": where, "suite": suite, "table": table}, "autoattack")
     return 0
 
 

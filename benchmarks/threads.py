@@ -9,7 +9,6 @@ files, and as many runs at once as there are cores). Nothing else should run mea
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shown import save
 from training import SETTINGS, contestants, random_data
 
-from isce.files import write_atomic
 from isce.parameters import training as config
 
 BATCH, STEPS = 128, 2
@@ -88,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{setting:<26} {runs} runs, {threads} threads each: {middle:9.0f} images/s", flush=True)
     if options.out:
         outcome = {"where": where, "seconds": options.seconds, "rounds": options.rounds, "rows": rows}
-        write_atomic(options.out, json.dumps(outcome, indent=2) + "\n")
+        save(options.out, outcome, "threads")
     return 0
 
 

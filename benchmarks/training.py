@@ -20,12 +20,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from losses import Contestant, measure, ratios
+from shown import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from isce import data
 from isce.data.batches import DeviceSet
-from isce.files import write_atomic
 from isce.models import Classifier
 from isce.models.assembly import assemble
 from isce.parameters import training as config
@@ -35,12 +35,11 @@ from isce.training.state import State
 
 GOAL = 1.10
 SETTINGS = ["digits:small-cnn", "mnist:small-cnn", "cifar10:preact-resnet-20", "cifar10:preact-resnet-32"]
-SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
 def random_data(name: str, batch: int, steps: int) -> data.Data:
     """Random bytes in the shape of a data set, ``steps`` batches of them."""
-    shape = SHAPES[name]
+    shape = data.SETS[name].shape
     generator = torch.Generator().manual_seed(0)
     peak = 16 if name == "digits" else 255
     images = torch.randint(peak + 1, (steps * batch, *shape), generator=generator, dtype=torch.uint8)
@@ -160,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"  {row['loss']:<29} {row['ratio']:6.3f}  [{row['low']:.3f}, {row['high']:.3f}]")
     print(f"\ngoal for isce.training, ratio at most: {GOAL}")
     if options.out:
-        write_atomic(options.out, json.dumps({"where": where, "goal": GOAL, "rows": rows}, indent=2) + "\n")
+        save(options.out, {"where": where, "goal": GOAL, "rows": rows}, "training")
     return 0
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from isce.files import ROOT
-from isce.report import accuracy as attack_report
-from isce.report import rows as attack_rows
+from isce.report import tables
 from isce.report.cells import Cell, Cells, cells
-from isce.report.plots import runs as figures
+from isce.report.chooser import chooser
+from isce.report.key import Key
+from isce.report.plots.runs import looks
 from isce.runs.experiment import Experiment, load_experiment
 from isce.runs.records import read_all
 
@@ -31,7 +32,7 @@ def experiment(**attack):
 def made_up(**changes):
     """Two objectives and two seeds; one attack was run on one network alone, and on fewer images."""
     every = [
-        Cell(label, key, seed, accuracy, 1000, "record", left="matched" in key)
+        Cell(label, Key.parse(key), seed, accuracy, 1000, "record", left="matched" in key)
         for label in ("sce", "center")
         for seed, shift in (("0", 0.0), ("1", 0.02))
         for key, accuracy in (
@@ -44,8 +45,8 @@ def made_up(**changes):
             ("worst@0.2", 0.0),
         )
     ]
-    every.append(Cell("sce", "attack:jsma@l0@20", "0", 0.25, 100, "record"))
-    return attack_report.chooser(experiment(**changes), Cells(every, ["sce", "center"]), "evidence")
+    every.append(Cell("sce", Key.parse("attack:jsma@l0@20"), "0", 0.25, 100, "record"))
+    return chooser(experiment(**changes), Cells(every, ["sce", "center"]), "evidence")
 
 
 def at(chosen, name, threat):
@@ -83,17 +84,17 @@ def test_it_says_which_attack_had_only_what_was_left():
 
 
 def test_it_says_of_how_many_images_a_row_was_given_what_was_left():
-    one = Cell("sce", "attack:autoattack@0.1", "0", 0.4, 1000, "record", left=True, part=200)
-    every = [Cell("sce", "clean", "0", 0.9, 1000, "record"), one]
-    every.append(Cell("sce", "worst@0.1", "0", 0.4, 1000, "record"))
+    one = Cell("sce", Key.at("attack", 0.1, "autoattack"), "0", 0.4, 1000, "record", left=True, part=200)
+    every = [Cell("sce", Key("clean"), "0", 0.9, 1000, "record"), one]
+    every.append(Cell("sce", Key.at("worst", 0.1), "0", 0.4, 1000, "record"))
     found = Cells(every, ["sce"])
-    _, rows, caption = attack_rows.attacks(experiment(), found, "")
-    assert [row[2] for row in rows] == ["1,000, left of 200", "1,000"]
-    assert "left of 200" in caption
-    chosen = attack_report.chooser(experiment(), found, "evidence")
+    table = tables.attacks(experiment(), found, "")
+    assert [row[2] for row in table.rows] == ["1,000, left of 200", "1,000"]
+    assert "left of 200" in table.caption
+    chosen = chooser(experiment(), found, "evidence")
     on = at(chosen, "autoattack", "linf, eps 0.1")["on"]
     assert on == "1,000 test images, given what was left of 200, 1 training seed"
-    assert attack_rows.left_of([replace(one, part=None)]) == attack_rows.left_of([replace(one, part=1000)]) == ""
+    assert tables.left_of([replace(one, part=None)]) == tables.left_of([replace(one, part=1000)]) == ""
 
 
 def test_the_part_is_the_one_of_the_records_own_suite():
@@ -107,8 +108,7 @@ def test_the_part_is_the_one_of_the_records_own_suite():
 
 
 def test_looks_are_those_of_the_figures():
-    looks = [{name: one[name] for name in ("color", "marker")} for one in made_up()["objectives"]]
-    assert looks == figures.looks(2)
+    assert [{name: one[name] for name in ("color", "marker")} for one in made_up()["objectives"]] == looks(2)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_committed_figures_are_those_of_the_tables(name):
     asked = load_experiment(name)
     every = [cell for path, record in read_all(ROOT / "results" / name).items() for cell in cells(str(path), record)]
     found = Cells(every, [objective.label for objective in asked.objectives])
-    chosen = attack_report.chooser(asked, found, "evidence")
+    chosen = chooser(asked, found, "evidence")
     assert len(json.dumps(chosen, allow_nan=False, separators=(",", ":"))) < 60_000
     assert chosen["start"] in [one["threat"] for one in chosen["attacks"][0]["at"]]
     shown = {
@@ -132,10 +132,10 @@ def test_committed_figures_are_those_of_the_tables(name):
         for attack in chosen["attacks"]
         for one in attack["at"]
     }
-    assert len(shown) == len([key for key in found.keys if "@" in key and not key.startswith("hit:")])
-    columns, rows, _ = attack_rows.attacks(asked, found, "")
-    assert columns[3:] == [one["label"] for one in chosen["objectives"]]
-    table = {(attack, threat): texts for attack, threat, _, *texts in rows if not attack.endswith("(target hit)")}
+    assert len(shown) == len([key for key in found.keys if key.kind not in ("clean", "hit")])
+    made = tables.attacks(asked, found, "")
+    assert made.columns[3:] == [one["label"] for one in chosen["objectives"]]
+    table = {(attack, threat): texts for attack, threat, _, *texts in made.rows if not attack.endswith("(target hit)")}
     assert table
     assert {place: [*map(in_words, shown[place])] for place in table} == table
 

@@ -1,11 +1,7 @@
-"""How long runs should take: measured by records, predicted from measurements, or said to be unknown."""
-
-import json
-import platform
+"""How long runs should take: as committed records say, or unknown."""
 
 import pytest
 
-from isce import data
 from isce.files import ROOT
 from isce.parameters.training import TrainParameters
 from isce.runs import cost
@@ -16,14 +12,6 @@ from isce.runs.run import Run
 from isce.strict import ConfigError, validate
 
 MACHINE = "Linux x86_64, 2 CPU"
-ADVERSARIAL = {"kind": "pgd", "eps": 0.3, "steps": 40, "step_size": 0.01}
-#: Seconds of a step for each image.
-STEP = {
-    "isce.training": 2.0,
-    "isce.training, bfloat16": 1.0,
-    "isce.training, free, 1 replay": 3.0,
-    "isce.training, pgd, 1 step": 3.5,
-}
 
 
 def train(name="sce-s0", experiment="e", **changes):
@@ -63,7 +51,7 @@ def committed(tmp_path):
 
 def estimated(committed, *runs, device="cpu"):
     found = cost.estimates(runs, device, committed.root)
-    return [found[run.kind, run.name] for run in runs]
+    return [found[run.folder] for run in runs]
 
 
 def test_a_run_takes_what_its_own_record_says_and_one_without_the_median_of_its_experiment(committed):
@@ -71,14 +59,23 @@ def test_a_run_takes_what_its_own_record_says_and_one_without_the_median_of_its_
         committed(train(name), seconds)
     committed(train("sce-s0", experiment="other"), 1000)
     own, missing = estimated(committed, train("mmc-s0"), train("mmc-s1"))
-    assert own == Estimate(60, "measured", MACHINE)
-    assert missing == Estimate(20, "measured", MACHINE)
+    assert own == Estimate(60, MACHINE)
+    assert missing == Estimate(20, MACHINE)
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 3}, {"train_images": 500}, {"precision": "bfloat16"}])
 def test_a_record_of_other_work_measures_nothing(committed, changes):
     committed(train(), 10)
     assert estimated(committed, train(**changes)) == [Estimate()]
+
+
+def test_an_attack_by_another_suite_or_on_other_images_is_unknown(committed):
+    committed(attack(), 100)
+    assert estimated(committed, attack("sce-s1"), attack(suite="seed"), attack(images=50)) == [
+        Estimate(100, MACHINE),
+        Estimate(),
+        Estimate(),
+    ]
 
 
 def test_what_changes_no_time_keeps_the_measurement(committed):
@@ -97,71 +94,8 @@ def test_records_that_say_nothing_are_left_out(committed):
 def test_a_gpu_measures_nothing_of_a_cpu_nor_the_other_way_round(committed):
     committed(train("sce-s0"), 10)
     committed(train("sce-s1"), 2, device="Some GPU")
-    assert estimated(committed, train("mmc-s0")) == [Estimate(10, "measured", MACHINE)]
-    assert estimated(committed, train("mmc-s0"), device="cuda:1") == [Estimate(2, "measured", "Some GPU")]
-
-
-def step_file(committed, **where):
-    path = committed.root / "benchmarks" / "results" / "training.json"
-    path.parent.mkdir(parents=True)
-    about = {"device": platform.machine(), "threads": 1, "batch": 10} | where
-    rows = [{"setting": "mnist:small-cnn", "baseline_us": 1e7, "loss": name, "ratio": s} for name, s in STEP.items()]
-    path.write_text(json.dumps({"where": about, "rows": rows}))
-
-
-def test_a_training_without_records_is_predicted_from_its_step_on_a_cpu_alone(committed):
-    step_file(committed)
-    assert estimated(committed, train()) == [Estimate(2 * 2 * 55_000, "predicted", platform.machine())]
-    assert estimated(committed, train(), device="cuda") == [Estimate()]
-    assert estimated(committed, train(model="lenet")) == [Estimate()], "a network whose step was not measured"
-
-
-@pytest.mark.parametrize("where", [{"device": "another"}, {"threads": 2}])
-def test_steps_of_another_machine_predict_nothing(committed, where):
-    step_file(committed, **where)
-    assert estimated(committed, train()) == [Estimate()]
-
-
-@pytest.mark.parametrize(
-    ("changes", "step"),
-    [
-        ({}, 2.0),
-        ({"precision": "bfloat16"}, 1.0),
-        ({"adversarial": ADVERSARIAL}, 2.0 + 40 * 1.5),
-        ({"adversarial": ADVERSARIAL, "precision": "bfloat16"}, (2.0 + 40 * 1.5) / 2),
-        ({"adversarial": ADVERSARIAL | {"kind": "free", "steps": 8}}, 8 * 3.0),
-    ],
-)
-def test_a_step_costs_what_its_passes_were_measured_to_cost(changes, step):
-    parameters = TrainParameters(dataset="mnist", epochs=3, train_images=100, **changes)
-    assert cost.training_seconds(parameters, {"mnist:small-cnn": STEP}) == pytest.approx(step * 3 * 100)
-
-
-def test_an_attack_is_predicted_by_images_and_eps_of_its_suite_else_of_its_family(committed):
-    committed(train(experiment="other"), 1)
-    committed(attack(experiment="other", suite="full"), 100)
-    new = attack(suite="full-autoattack", images=300, eps=(0.1, 0.2, 0.3))
-    assert estimated(committed, train(), new)[1] == Estimate(100 * 300 * 3 / (100 * 2), "predicted", MACHINE)
-    committed(train("sce-s1", experiment="other"), 1)
-    committed(attack("sce-s1", experiment="other", suite="full-autoattack"), 600)
-    assert estimated(committed, train(), new)[1].seconds == 600 * 300 * 3 / (100 * 2)
-    whole = attack(suite="full-autoattack", images=None, eps=(0.1,))
-    assert estimated(committed, train(), whole)[1].seconds == 600 * 10_000 / (100 * 2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "suite"),
-    [
-        ({"model": "lenet"}, "full"),
-        ({"dataset": "digits"}, "full"),
-        ({"adversarial": ADVERSARIAL}, "full"),
-        ({}, "seed"),
-    ],
-)
-def test_an_attack_on_another_network_or_by_another_suite_is_unknown(committed, changes, suite):
-    committed(train(experiment="other"), 1)
-    committed(attack(experiment="other", suite="full"), 100)
-    assert estimated(committed, train(**changes), attack(suite=suite))[1] == Estimate()
+    assert estimated(committed, train("mmc-s0")) == [Estimate(10, MACHINE)]
+    assert estimated(committed, train("mmc-s0"), device="cuda:1") == [Estimate(2, "Some GPU")]
 
 
 @pytest.mark.parametrize(("seconds", "minutes"), [(None, 480), (1, 30), (600, 30), (601, 31), (36_000, 1800)])
@@ -169,32 +103,21 @@ def test_a_cluster_is_asked_for_three_times_the_estimate(seconds, minutes):
     assert cost.minutes(Estimate(seconds)) == minutes
 
 
-def test_summary_says_how_long_and_how_that_is_known():
+def test_summary_says_how_long_and_for_how_many_that_is_unknown():
     runs = [train("sce-s0"), train("mmc-s0"), attack("sce-s0"), attack("mmc-s0")]
-    seconds = [Estimate(3600, "measured", MACHINE), Estimate(1800, "predicted"), Estimate(7200, "measured", MACHINE)]
-    expected = {(run.kind, run.name): found for run, found in zip(runs, [*seconds, Estimate()], strict=True)}
+    times = [Estimate(3600, MACHINE), Estimate(1800, "Some GPU"), Estimate(7200, MACHINE), Estimate()]
+    expected = {run.folder: found for run, found in zip(runs, times, strict=True)}
     assert cost.summary(runs, expected) == (
         "unknown for 1 of these 4 runs, and so for the whole; the other 3 take about 3.5 hours on one core, 3.0 on two "
-        f"(measured: 2 runs on {MACHINE}; predicted: 1 run)"  # on two: one chain of 3 hours
+        f"(measured: 3 runs on {MACHINE}, Some GPU)"  # on two: one chain of 3 hours
     )
     assert cost.summary(runs[1:3], expected, "GPU").startswith("about 2.5 hours on one GPU, 2.0 on two (")
-    assert "unknown" in cost.summary(runs[3:], expected)
+    assert cost.summary(runs[3:], expected).startswith("what they take is unknown: no record of such runs (1)")
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(40, "40 seconds"), (600, "10 minutes"), (90 * 60, "1.5 hours")])
 def test_summary_has_a_fitting_unit(seconds, words):
-    run = train()
-    expected = {("train", "sce-s0"): Estimate(seconds, "predicted")}
-    assert cost.summary([run], expected).startswith(f"about {words} on one core")
-
-
-def test_images_of_the_splits():
-    digits = data.load("digits")
-    assert cost.IMAGES["digits"] == (len(digits.train), len(digits.test))
-    assert sorted(cost.IMAGES) == data.names()
-    for path in (ROOT / "results").glob("*/train/*/record.json"):
-        record = json.loads(path.read_text())
-        assert record["figures"]["train_images"] == cost.IMAGES[record["parameters"]["dataset"]][0]
+    assert cost.summary([train()], {train().folder: Estimate(seconds)}).startswith(f"about {words} on one core")
 
 
 # --- tiers and the experiments that are there

@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from isce.files import ROOT, RecordError, sha256
-from isce.report import write as report
+from isce.report.source import Source
+from isce.report.write import Report
 from isce.runs import executed
 from isce.runs.experiment import load_experiment
 
@@ -144,10 +145,11 @@ def test_a_flipped_byte_in_a_committed_notebook_is_named(tmp_path):
     shutil.copytree(ROOT / "results" / "digits", tmp_path / "digits")
     notebook = tmp_path / run / "notebook.ipynb"
     notebook.with_suffix(".sha256").write_text(sha256(notebook))
-    found = report.Report(load_experiment("digits"), tmp_path, {("train", "isce-m2-s0"): ""})
-    found._write_notebooks(tmp_path / "out")
+    source = Source(load_experiment("digits"), tmp_path, {("train", "isce-m2-s0"): ""})
+    report = Report(source, tmp_path / "out")
+    report.write_notebooks()
     blob = bytearray(notebook.read_bytes())
     blob[len(blob) // 2] ^= 0x10
     notebook.write_bytes(bytes(blob))
     with pytest.raises(RecordError, match=r"notebook\.ipynb is damaged"):
-        found._write_notebooks(tmp_path / "out")
+        report.write_notebooks()

@@ -16,12 +16,12 @@ from isce.attacks.spec import AttackSpec
 from isce.evaluation import Evaluation, Examples, Outcome
 from isce.files import ROOT
 from isce.parameters.attack import AttackParameters, Suite
-from isce.report import accuracy as attack_report
-from isce.report import claims
-from isce.report import claims_tables as claims_report
-from isce.report import rows as attack_rows
-from isce.report.cells import Cells, NotEvaluatedError, cells, compare, mean
-from isce.report.write import Report
+from isce.report import claims, curves, tables
+from isce.report.cells import Cells, NotEvaluatedError, cells, mean
+from isce.report.chooser import chooser
+from isce.report.compare import compare_cells
+from isce.report.key import Key
+from isce.report.source import Source
 from isce.runs import execution
 from isce.runs import session as notebook
 from isce.runs.experiment import Experiment
@@ -89,52 +89,52 @@ def found() -> Cells:
 
 
 def test_cells_hold_none_and_the_reason(found):
-    lost = {cell.key: cell.why for cell in found.all if cell.accuracy is None}
+    lost = {str(cell.key): cell.why for cell in found.all if cell.accuracy is None}
     assert lost == {f"{kind}@0.1": WHY for kind in ("attack:pgd50-training", "own", "worst")}
     with pytest.raises(NotEvaluatedError, match=r"^not evaluated: seed 1: pgd50-training: ValueError: no"):
-        mean(found.get("sce", "worst@0.1"))
-    assert mean(found.get("sce", "worst@0.3")) == mean(found.get("center", "worst@0.3")) == 0.25
+        mean(found.get("sce", Key.at("worst", 0.1)))
+    assert all(mean(found.get(label, Key.at("worst", 0.3))) == 0.25 for label in ("sce", "center"))
 
 
 def test_tables_say_why(found):
     made = experiment()
-    _, rows, _ = attack_report.results(made, found, "")
+    rows = tables.results(made, found, "").rows
     assert [row[2:] for row in rows if row[0] == "sce"] == [[TEXT, TEXT]]
     assert all(row[3].startswith("50.0 [") for row in rows if row[0] != "sce")
-    _, rows, _ = attack_report.sweep(made, found, "")
+    rows = tables.sweep(made, found, "").rows
     assert [TEXT in row for row in rows] == [True, False, False]
-    _, rows, _ = attack_rows.attacks(made, found, "")
+    rows = tables.attacks(made, found, "").rows
     assert {row[0]: row[3] == TEXT for row in rows} == {
         "pgd50-training": True,
         "pgd50-matched": False,
         "worst case": True,
     }
     masks = {run: {"linf@0.1": np.arange(N) >= 20} for run in ("sce-s0", "isce-m2-s0", "center-s0", "center-s1")}
-    _, rows, _ = attack_report.pairs(made, masks, found, "")
+    rows = tables.pairs(made, masks, found, "").rows
     assert rows == [[label, TEXT, "", ""] for label in ("isce-m2", "center")]
 
 
 def test_figures_have_a_gap_and_say_so(found):
-    figure, caption, alt = attack_report.robust(experiment(), found, "")
-    assert f"Gaps: worst case of sce at eps 0.1 {TEXT}; own loss of sce at eps 0.1 {TEXT}." in caption
-    lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    plot = curves.robust(experiment(), found, "")
+    assert f"Gaps: worst case of sce at eps 0.1 {TEXT}; own loss of sce at eps 0.1 {TEXT}." in plot.caption
+    lines = {line.get_label(): list(line.get_ydata()) for line in plot.figure.axes[0].lines}
     assert [math.isnan(value) for value in lines["sce"]] == [False, True, False]
     assert lines["center"] == [100.0, 50.0, 25.0]
-    assert alt.endswith(
+    assert plot.alt.endswith(
         "sce: 100% at eps 0, 25% at eps 0.3; isce-m2: 100% at eps 0, 25% at eps 0.3; "
         "center: 100% at eps 0, 25% at eps 0.3."
     )
-    (swept, _, _), (converged, caption, alt) = attack_report.curves(experiment(), RECORDS, list(LABELS))
-    assert caption.endswith(f"Gaps: sce-s1 not evaluated: {WHY}; sce-s1 not evaluated: {WHY}.")
-    lines = {line.get_label(): list(line.get_ydata()) for line in swept.axes[0].lines}
+    plots = curves.curves(experiment(), RECORDS, list(LABELS))
+    assert plots["convergence"].caption.endswith(f"Gaps: sce-s1 not evaluated: {WHY}; sce-s1 not evaluated: {WHY}.")
+    lines = {line.get_label(): list(line.get_ydata()) for line in plots["sweep"].figure.axes[0].lines}
     assert [math.isnan(value) for value in lines["sce"]] == [False, True, False], "nor is it filled from its neighbours"
     assert lines["center"] == [50.0, 0.0]
-    lines = {line.get_label(): list(line.get_ydata()) for line in converged.axes[0].lines}
+    lines = {line.get_label(): list(line.get_ydata()) for line in plots["convergence"].figure.axes[0].lines}
     assert [math.isnan(value) for value in lines["sce"]] == [False, True]
 
 
 def test_the_interactive_figure_has_a_text_in_the_numbers_place(found):
-    chosen = attack_report.chooser(experiment(), found, "")
+    chosen = chooser(experiment(), found, "")
     json.dumps(chosen, allow_nan=False)
     at = {(attack["name"], one["threat"]): one["figures"][0] for attack in chosen["attacks"] for one in attack["at"]}
     assert {place for place, figures in at.items() if figures == TEXT} == {
@@ -149,14 +149,14 @@ def test_claims_about_it_can_t_be_tested(found):
     assert {name for name, verdict in verdicts.items() if verdict.ours == TEXT} == {"C4", "C6", "C8"}
     assert all(verdicts[name].verdict == claims.CANT for name in ("C4", "C6", "C8"))
     assert verdicts["C2"].verdict == claims.HOLDS, "at the larger eps all was evaluated"
-    assert claims_report.table(judge, "")
+    assert claims.table(judge, "")
 
 
 def test_numbers_of_sentences_are_texts(found, tmp_path, monkeypatch):
     for one in RECORDS:
         one.save(tmp_path / "made-up" / "attack" / one.run / "record.json")
-    report = Report(experiment(), tmp_path, {("attack", one.run): "" for one in RECORDS})
-    numbers = report.numbers()
+    source = Source(experiment(), tmp_path, {("attack", one.run): "" for one in RECORDS})
+    numbers = source.numbers()
     json.dumps(numbers, allow_nan=False)
     number = numbers["sce.worst@0.1"]
     assert (number["value"], number["text"]) == (None, TEXT)
@@ -190,7 +190,7 @@ def test_side_files_call_no_image_robust_that_may_not_be(tmp_path):
 
 def test_it_agrees_with_nothing():
     ours, theirs = ([one for one in RECORDS if one.run == run] for run in ("sce-s1", "sce-s1"))
-    rows = {row["key"]: row for row in compare(ours, theirs)}
+    rows = {row["key"]: row for row in compare_cells(ours, theirs)}
     worst = rows["worst@0.1"]
     assert (worst["ours"], worst["committed"], worst["agrees"]) == (None, None, False)
     assert worst["why"] == f"ours not evaluated: {WHY}; committed not evaluated: {WHY}"

@@ -24,14 +24,14 @@ def record(kind, run, **changes):
 def test_each_run_is_current_stale_or_not_run_yet():
     wanted = [("attack", "a-s0"), ("train", "a-s0"), ("train", "b-s0")]
     records = [record("train", "a-s0"), record("train", "b-s0", modified=True), record("train", "gone-s0")]
-    columns, rows, caption = status("made-up", wanted, records, {("train", "b-s0")})
-    assert columns == COLUMNS
-    assert rows == [
+    table = status("made-up", wanted, records, {("train", "b-s0")})
+    assert table.columns == COLUMNS
+    assert table.rows == [
         ["a-s0", "train", "current", "2026-11-25 07:05", "0123456", "cpu", "12", "9.9", ""],
         ["a-s0", "attack", "not run yet", *[""] * 6],
         ["b-s0", "train", "stale", "2026-11-25 07:05", "0123456 (modified)", "cpu", "12", "9.9", "diverged"],
     ]
-    assert caption.startswith("1 of the 3 runs of 'made-up' are current.")
+    assert table.caption.startswith("1 of the 3 runs of 'made-up' are current.")
 
 
 def test_the_page_shows_every_experiment():
@@ -41,5 +41,5 @@ def test_the_page_shows_every_experiment():
 
 
 def test_a_record_made_outside_a_repository():
-    (row,) = status("made-up", [("train", "a-s0")], [record("train", "a-s0", commit=None, modified=None)], set())[1]
+    (row,) = status("made-up", [("train", "a-s0")], [record("train", "a-s0", commit=None, modified=None)], set()).rows
     assert row[4] == "none"

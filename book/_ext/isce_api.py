@@ -132,7 +132,8 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.
     if target.startswith("isce."):
         wanted = _load(target)
         places = [name for name in places if wanted is not None and _load(name) is wanted]
-    if len(places) != 1:
+    places.sort(key=len)  # a room's face before the module that defines the object
+    if not places or any(_load(name) is not _load(places[0]) for name in places):
         return None
     place = documented[places[0]]
     return make_refnode(app.builder, node["refdoc"], place.docname, place.node_id, text, places[0])

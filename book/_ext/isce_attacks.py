@@ -16,7 +16,6 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from isce.attacks import about, names
-from isce.evaluation.flags import BLACK_BOX
 from isce.parameters.attack import load_suite
 
 Note = Callable[[Path], None]
@@ -30,7 +29,7 @@ read = functools.cache(load_suite)  # a build reads each file for many pages
 
 def needs(name: str) -> str:
     """What it must get from the network that it attacks."""
-    return "scores alone" if name in BLACK_BOX else SOURCE if name == "transfer" else "gradients"
+    return "scores alone" if about(name).black_box else SOURCE if about(name).source else "gradients"
 
 
 def facts(name: str) -> Table:

@@ -1,10 +1,8 @@
-"""Sphinx extension: tables of the benchmarks, read from ``benchmarks/results``, never typed."""
+"""Sphinx extension: tables of the benchmarks, as their scripts wrote them into ``benchmarks/results``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from docutils import nodes
@@ -15,184 +13,34 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 logger = logging.getLogger(__name__)
-Table = tuple[str, list[str], list[list[str]]]
-
-
-def _ratio(row: dict[str, Any]) -> str:
-    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-
-
-def steps(found: dict[str, Any]) -> Table:
-    """Cost of one step of the matched attack against a bare step."""
-    about = found["tables"][0]
-    caption = (
-        "A step of the matched attack against a bare forward pass with its gradient for the image, which takes "
-        f"{about['bare_ms']:.1f} ms here (MNIST's small network, batch {about['batch']}): ratio of medians, 95% "
-        f"bootstrap interval. The baseline stands a second time as a measure of the noise. {_where(found)}"
-    )
-    return caption, ["contestant", "ratio"], [[row["loss"], _ratio(row)] for row in about["rows"]]
-
-
-def attacks(found: dict[str, Any]) -> Table:
-    """Whole attacks of the same number of steps from the same start, against other packages."""
-    rows: list[list[str]] = []
-    for table in found["tables"][1:]:
-        case = f"{table['network']}, eps {table['eps']:g}, {table['steps']} steps"
-        rows.append([case, "advertorch, frozen", "1", f"{100 * table['robust']['advertorch']:.1f}"])
-        rows += [["", row["loss"], _ratio(row), f"{100 * row['robust']:.1f}"] for row in table["rows"]]
-    n = ", ".join(sorted({str(table["n"]) for table in found["tables"][1:]}))
-    caption = (
-        "Projected ascent with the same steps from the image itself: time as a multiple of advertorch's with the "
-        "network's weights frozen (ratio of medians, 95% bootstrap interval), and the share of "
-        f"{n} images that it leaves. {_where(found)}"
-    )
-    return caption, ["network and budget", "attack", "time", "left (%)"], rows
-
-
-def autoattack(found: dict[str, Any]) -> Table:
-    """The suite ``strong`` and its stage before AutoAttack, against AutoAttack."""
-    rows = []
-    for case in found["table"]:
-        middle, n = case["medians"], case["medians"]["n"]
-        name = f"{case['network']}, eps {case['eps']:g}"
-        cells = [name, f"{n:.0f}", str(case["rounds"]), f"{middle['autoattack_s']:.1f}"]
-        cells.append(f"{100 * middle['autoattack_left'] / n:.1f}")
-        for part in ("stage", "strong"):
-            cells += [f"{median(case['faster'][part]):.2f}", f"{100 * middle[f'{part}_left'] / n:.1f}"]
-        rows.append(cells)
-    caption = (
-        "The matched rows of suite 'strong' (stage), and all of it, against AutoAttack's standard version: seconds of "
-        "CPU, how many times faster (medians over interleaved rounds), and the share of images that each leaves. The "
-        f"images are none of those on which the rows were chosen. {_where(found)}"
-    )
-    columns = ["network", "images", "rounds", "AutoAttack (s)", "left (%)", "stage: faster", "left (%)"]
-    return caption, [*columns, "strong: faster", "left (%)"], rows
-
-
-def training(found: dict[str, Any]) -> Table:
-    """Cost of a training step here against the bare step of the same network."""
-    rows: list[list[str]] = []
-    seen: set[str] = set()
-    for row in found["rows"]:
-        start = ["", ""] if row["setting"] in seen else [row["setting"], f"{row['baseline_us'] / 1000:.1f}"]
-        seen.add(row["setting"])
-        rows.append([*start, row["loss"], _ratio(row)])
-    caption = (
-        "A training step against the bare forward pass, backward pass and update of the same network on a batch that "
-        "lies ready: ratio of medians, 95% bootstrap interval; the goal of isce.training is "
-        f"{found['goal']:.2f} at most. The baseline stands a second time as a measure of the noise; DataLoader is "
-        f"torch's, which reads images one by one. {_where(found)}"
-    )
-    return caption, ["data:network", "bare step (ms)", "contestant", "ratio"], rows
-
-
-def plan(found: dict[str, Any]) -> Table:
-    """What the trainings of tiers B and C cost, on paper."""
-    rows: list[list[str]] = []
-    rate, assumed = found["assumed_tflops_per_second"], dict[str, float]()
-    for row in found["rows"]:
-        seconds, paper = row["cpu_seconds"], row["gpu_seconds_at_assumed_rate"]
-        assumed[row["tier"]] = assumed.get(row["tier"], 0) + paper
-        cells = [row["experiment"], row["tier"], str(row["trainings"]), f"{row['steps']:,}"]
-        cells += [f"{row['flops'] / 1e15:.2f}", "unknown" if seconds is None else f"{seconds / 3600:.1f}"]
-        measured = row["gpu_seconds"]
-        rows.append([*cells, "not measured" if measured is None else f"{measured / 60:.1f}", f"{paper / 60:.2f}"])
-    totals = ", ".join(f"tier {tier} {seconds / 60:.1f}" for tier, seconds in assumed.items())
-    caption = (
-        "What the trainings of tiers B and C cost, on paper. Operations (PFLOP, 1e15) are counted by torch for a step "
-        "of each run, two for a multiplication with its addition, and taken times the images of all steps; hours are "
-        "those of one CPU core by the measured time of a step, where there is one. The last column is no measurement: "
-        f"it assumes a GPU that sustains {rate:g} TFLOP/s (in all: {totals} minutes). Attack runs and analyses come "
-        "on top."
-    )
-    columns = ["experiment", "tier", "runs", "steps", "PFLOP", "CPU (h)", "GPU (min)", "assumed (min)"]
-    return caption, columns, rows
-
-
-def threads(found: dict[str, Any]) -> Table:
-    """Images per second of one run with one thread, one with many, and many with one."""
-    settings = dict.fromkeys(row["setting"] for row in found["rows"])
-    ways = dict.fromkeys((row["runs"], row["threads"]) for row in found["rows"])
-    rates = {(row["setting"], row["runs"], row["threads"]): row["images_per_s"] for row in found["rows"]}
-    rows = [[setting, *(f"{rates[setting, *way]:,.0f}" for way in ways)] for setting in settings]
-    names = [f"{runs} run{'s' * (runs > 1)}, {threads} thread{'s' * (threads > 1)}" for runs, threads in ways]
-    caption = (
-        "Training images per second by the clock, of all runs together; medians of "
-        f"{found['rounds']} measurements of {found['seconds']:g} s. {_where(found)}"
-    )
-    return caption, ["data:network", *names], rows
-
-
-def reliability(found: dict[str, Any]) -> Table:
-    """Outcome of the tests that kill, fill and damage; a row has all cases of one sentence, but for numbers in it."""
-    cases: dict[str, list[dict[str, Any]]] = {}
-    for row in found["tests"]:
-        said, _, case = row["test"].partition(" (")
-        cases.setdefault(row["test"] if case.rstrip(")").isdigit() else said, []).append(row)
-    rows = [
-        [
-            said,
-            str(len(of)),
-            ", ".join(sorted({row["outcome"] for row in of})),
-            f"{sum(row['seconds'] for row in of):.0f}",
-        ]
-        for said, of in cases.items()
-    ]
-    passed = sum(row["outcome"] == "passed" for row in found["tests"])
-    again = [row["again"] for row in found["tests"] if "again" in row]
-    later = f" Run again at commit {', '.join(sorted({*again}))}: {len(again)}." if again else ""
-    caption = (
-        f"{passed} of {len(found['tests'])} tests passed; each sentence is what they prove. {_where(found)}{later}"
-    )
-    return caption, ["test", "cases", "outcome", "seconds"], rows
-
-
-def _where(found: dict[str, Any]) -> str:
-    """The machine and the versions, as a sentence; what belongs to one group is named without it."""
-    named = [item for name, value in found["where"].items() for item in _items(name, value)]
-    return f"Measured with {', '.join(named)}."
-
-
-def _items(name: str, value: Any) -> list[str]:
-    return [f"{key} {each}" for key, each in value.items()] if isinstance(value, dict) else [f"{name} {value}"]
-
-
-TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Table]]] = {
-    "steps": ("attacks.json", "benchmarks/attacks.py", steps),
-    "attacks": ("attacks.json", "benchmarks/attacks.py", attacks),
-    "autoattack": ("autoattack.json", "benchmarks/suites.py", autoattack),
-    "training": ("training.json", "benchmarks/training.py", training),
-    "plan": ("plan.json", "benchmarks/plan.py", plan),
-    "reliability": ("reliability.json", "benchmarks/reliability.py", reliability),
-    "threads": ("threads.json", "benchmarks/threads.py", threads),
-}
-
-
-JOINED = {"attacks": 1, "training": 2}  #: leading columns whose empty cells go on with the one above
+#: Scripts whose file of results has another name.
+SCRIPTS = {"autoattack": "suites"}
 
 
 class BenchmarkTable(SphinxDirective):
-    """``benchmark-table steps``: one of ``TABLES``, or the command that makes it."""
+    """``benchmark-table attacks/steps``: a file of results and a table in the file, or the command that makes it."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        file, script, make = TABLES[self.arguments[0]]
+        file, _, name = self.arguments[0].partition("/")
         root = Path(self.env.srcdir).parent
-        path = root / "benchmarks" / "results" / file
+        path = root / "benchmarks" / "results" / f"{file}.json"
+        script = root / "benchmarks" / f"{SCRIPTS.get(file, file)}.py"
         self.env.note_dependency(str(path))
-        command = f"python {script} --out benchmarks/results/{file}"
+        command = f"python benchmarks/{script.name} --out benchmarks/results/{path.name}"
         if not path.is_file():
             return [nodes.admonition("", nodes.title("", "Not run yet"), nodes.literal_block(command, command))]
         try:
-            caption, columns, rows = make(read_json(path))
+            shown = read_json(path)["shown"][name or file]
+            caption, columns, rows, joined = (shown[key] for key in ("caption", "columns", "rows", "joined"))
         except (ReportError, KeyError) as error:
-            logger.warning("benchmark-table: %s lacks %s", file, error, location=self.get_location())
+            logger.warning("benchmark-table: %s lacks %s", path.name, error, location=self.get_location())
             return []
-        files = [("CSV", save_csv(self.env, f"benchmark-{self.arguments[0]}", columns, rows))]
-        files += [(name.relative_to(root).as_posix(), name) for name in (path, root / script)]
+        files = [("CSV", save_csv(self.env, f"benchmark-{name or file}", columns, rows))]
+        files += [(made.relative_to(root).as_posix(), made) for made in (path, script)]
         line = evidence(self.env, files, nodes.Text("run again with "), nodes.literal(command, command))
-        table = plain_table(caption, columns, rows, joined=JOINED.get(self.arguments[0], 0))
+        table = plain_table(caption, columns, rows, joined=joined)
         return [nodes.container("", table, line, classes=["isce-record"])]
 
 

@@ -1,7 +1,7 @@
 """Sphinx extension: numbers, tables and figures of the book come from a report folder, never from typing.
 
 The folder is named by the environment variable ``ISCE_REPORT`` (default: ``generated`` beside the book's sources) and
-holds one folder per experiment: ``numbers.json``, ``tables/<name>.json`` and ``.csv``, ``figures/<name>.json``,
+holds one folder per experiment: ``numbers.json``, ``tables/<name>.json`` and ``.csv``, ``plots/<name>.json``,
 ``.svg`` and ``.pdf``, ``charts/chooser.json``. An experiment without ``numbers.json`` has not been run, and shows as
 such. The records that a report names are looked up below ``ISCE_RECORDS``; those found there can be downloaded from the
 page.
@@ -10,6 +10,7 @@ page.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from sphinx.config import Config
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxRole
 
+from isce.report.key import MAIN, Key
+
 logger = logging.getLogger(__name__)
 LOSS = "I-SCE"
 
@@ -46,7 +49,7 @@ class RecordRole(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
             return [self._number()], []
-        except (ReportError, KeyError) as error:
+        except (ReportError, KeyError, ValueError) as error:
             logger.warning("record %s: %s", self.text, error, location=self.get_location())
             self.env.note_reread()  # so that the next build complains again
             return [nodes.problematic(self.rawtext, self.text)], []
@@ -59,8 +62,8 @@ class RecordRole(SphinxRole):
             hint = f"Run {command_for(experiment)} to fill this in."
             return nodes.abbreviation(NOT_RUN, NOT_RUN, explanation=hint, classes=["isce-not-run"])
         numbers = read_json(path)
-        if key.endswith("@main") and "eps_main" in numbers:
-            key = key.removesuffix("main") + f"{numbers['eps_main']['value']:g}"
+        if key.endswith(f"@{MAIN}") and "eps_main" in numbers:
+            key = str(replace(Key.parse(key), eps=f"{numbers['eps_main']['value']:g}"))
         if key not in numbers:
             close = ", ".join(sorted(numbers)[:12])
             raise ReportError(f"no number {key!r} in experiment {experiment!r}; the first that exist: {close}")

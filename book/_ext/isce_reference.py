@@ -45,8 +45,8 @@ def runs_of(experiment: Experiment) -> dict[str, int]:
     return {
         "train": len(trained),
         "attack": len(trained),
-        "minmax": sum(own.seed in minmax.seeds for _, own in trained) if minmax else 0,
-        "explain": sum(explain.fits(own.objective.label, own.seed) for _, own in trained) if explain else 0,
+        "minmax": sum(minmax.fits(own) for _, own in trained) if minmax else 0,
+        "explain": sum(explain.fits(own) for _, own in trained) if explain else 0,
     }
 
 

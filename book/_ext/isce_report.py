@@ -273,7 +273,7 @@ def _spans(rows: list[list[Any]], columns: int) -> Spans:
 class RecordsFigure(ReportDirective):
     """``records-figure``: a figure of a report with caption and alternative text."""
 
-    folder = "figures"
+    folder = "plots"
 
     def files(self, path: Path, about: dict[str, Any]) -> list[tuple[str, Path]]:
         return [("SVG", path.with_suffix(".svg")), ("PDF", path.with_suffix(".pdf"))]

@@ -26,6 +26,9 @@ class Attack(NamedTuple):
         minimal: it looks for the smallest change, whatever eps is.
         package: whose loop runs it; empty: ours.
         gradients: it needs the gradient of the network that it attacks; otherwise scores alone will do.
+        source: it moves an image by another network's gradient; its row names that network.
+        pixel_steps: its row must say a step size, in units of pixel values.
+        draws_by_batch: its draws depend on the batch, so the size of the batches decides its results.
         double: its package computes in float64 too; otherwise float64 images and scores are cast to float32 for it.
         eps: the budget in a threat model of its own, where there is only one sensible value.
         params: further parameters, with their defaults.
@@ -40,6 +43,9 @@ class Attack(NamedTuple):
     minimal: bool = False
     package: str = ""
     gradients: bool = True
+    source: bool = False
+    pixel_steps: bool = False
+    draws_by_batch: bool = False
     double: bool = True
     eps: float | None = None
     params: Mapping[str, float] = MappingProxyType({})
@@ -53,6 +59,11 @@ class Attack(NamedTuple):
     def module(self) -> str:
         """Full name of the module that holds it; imported at first use, since a package may be missing."""
         return f"isce.attacks.{'foreign.' * self.foreign}{self.family}"
+
+    @property
+    def black_box(self) -> bool:
+        """Whether scores are all that it gets, of any network."""
+        return not (self.gradients or self.source)
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -77,7 +88,7 @@ def _minimal(
 
 
 _ATTACKS = {
-    "autoattack": Attack("ensemble", steps=False, package="pyautoattack", double=False),
+    "autoattack": Attack("ensemble", steps=False, package="pyautoattack", draws_by_batch=True, double=False),
     "bim": _gradient("linf", "l2"),
     "cw": _minimal("l2", targeted="may", confidence=0, search_steps=5, lr=0.01, initial_const=0.01),
     "deepfool": _minimal("linf", "l2", package="foolbox", double=True, candidates=10, overshoot=0.02),
@@ -89,7 +100,7 @@ _ATTACKS = {
     "matched": Attack("matched", ("training", "matched", "ce", "margin", "dlr", "targeted"), random=True),
     "mim": _gradient("linf"),  # advertorch's l_2 form divides by the change of each pixel: NaN where there is none
     "pgd": _gradient("linf", "l2", random=True),
-    "released": Attack("released", ("training",), norms=("released",), eps=1),
+    "released": Attack("released", ("training",), norms=("released",), pixel_steps=True, eps=1),
     "search": Attack("search", ("margin",), random=True, gradients=False),
     "simba": Attack("search", ("margin",), norms=("l2",), random=True, gradients=False),
     "single-pixel": Attack("pixels", norms=("l0",), package="advertorch", gradients=False, eps=1),
@@ -109,7 +120,9 @@ _ATTACKS = {
         gradients=False,
         params={"samples": 128, "delta": 0.01, "lr": 0.01},
     ),
-    "transfer": Attack("gradient", ("training", "matched"), ("linf",), package="advertorch", gradients=False),
+    "transfer": Attack(
+        "gradient", ("training", "matched"), ("linf",), package="advertorch", gradients=False, source=True
+    ),
 }
 
 
@@ -187,10 +200,11 @@ class AttackSpec(Strict):
         if unknown := sorted(set(self.params) - set(attack.params)):
             known = ", ".join(attack.params) or "none"
             raise ValueError(f"{name} has no parameter {', '.join(unknown)}; known: {known}")
-        if (self.step_size is None) and name == "released":
-            raise ValueError("released needs a step_size, in units of pixel values in [0, 1]")
-        if (self.source is not None) != (name == "transfer"):
-            raise ValueError("source belongs to transfer, which needs one: a training run or a checkpoint")
+        if self.step_size is None and attack.pixel_steps:
+            raise ValueError(f"{name} needs a step_size, in units of pixel values in [0, 1]")
+        if (self.source is not None) != attack.source:
+            having = ", ".join(one for one in names() if about(one).source)
+            raise ValueError(f"source belongs to {having}, which needs one: a training run or a checkpoint")
         if self.seconds is not None and not attack.foreign:
             raise ValueError(f"seconds limits attacks of other packages; {name} counts steps")
         self._check_threat()
@@ -214,7 +228,8 @@ class AttackSpec(Strict):
     @property
     def white_box(self) -> bool:
         """Whether it ascends the network's own gradient, on the evaluation's grid, away from the true class."""
-        ascends = about(self.attack).family in ("gradient", "matched") and self.attack != "transfer"
+        attack = about(self.attack)
+        ascends = attack.gradients and "own" not in attack.objectives
         return ascends and self.threat is None and not self.targeted
 
     @property

@@ -25,13 +25,6 @@ SPLIT_SEED = 0  # one split for everybody: it isn't a parameter of a run
 VALIDATION_IMAGES = 5000
 DIGITS_TEST, DIGITS_VALIDATION = 449, 180  # 25% and 10% of 1,797
 
-#: ``Data.sha256`` of each data set: content and splits. A run's key holds the hash, and :func:`load` checks the hash.
-SHA256 = {
-    "cifar10": "fcc1e91e6e125fde1184aef97473387dd2646a2ab594fb3d78b8a896c6f9036d",
-    "digits": "64e9a885f58f070cb7ea137d1bfeccddedcdde6577bf3d767a5574a82d69b340",
-    "mnist": "07079a626619ddf3751cc82d9510c37dde3f4bd419c704a9832c1478da8696ec",
-}
-
 
 @dataclass(frozen=True)
 class Split:
@@ -118,9 +111,28 @@ class Data:
     class_names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class DataSet:
+    """What is known of a data set before it is loaded.
+
+    Attributes:
+        title: its name in a sentence.
+        shape: channels, height, width.
+        sizes: images of the training, validation and test split.
+        sha256: ``Data.sha256``, content and splits; part of a run's key, and checked by :func:`load`.
+        loader: reads it from a folder, and downloads missing files if told to.
+    """
+
+    title: str
+    shape: tuple[int, int, int]
+    sizes: tuple[int, int, int]
+    sha256: str
+    loader: Callable[[Path, bool], Data]
+
+
 def names() -> list[str]:
     """Names that :func:`load` knows, sorted."""
-    return sorted(_LOADERS)
+    return sorted(SETS)
 
 
 def load(name: str, root: Path | str | None = None, download: bool = True) -> Data:
@@ -136,10 +148,10 @@ def load(name: str, root: Path | str | None = None, download: bool = True) -> Da
         FileNotFoundError: files are missing and can't be, or are not to be, downloaded.
         OSError: ``root`` can't be written.
     """
-    if name not in _LOADERS:
+    if name not in SETS:
         raise ValueError(f"unknown data set {name!r}; known: {', '.join(names())}")
-    loaded = _LOADERS[name](Path(root or os.environ.get("ISCE_DATA") or "data"), download)
-    if loaded.sha256 != (expected := SHA256.get(name, loaded.sha256)):
+    loaded = SETS[name].loader(Path(root or os.environ.get("ISCE_DATA") or "data"), download)
+    if loaded.sha256 != (expected := SETS[name].sha256):
         raise ValueError(f"data set {name!r}: content or splits differ; SHA-256 {loaded.sha256}, expected {expected}")
     return loaded
 
@@ -282,4 +294,27 @@ def _cifar10(root: Path, download: bool) -> Data:
     return _assemble("cifar10", pool, VALIDATION_IMAGES, test, tuple(published[0].classes))
 
 
-_LOADERS: dict[str, Callable[[Path, bool], Data]] = {"cifar10": _cifar10, "digits": _digits, "mnist": _mnist}
+#: The data sets, by name: to add one, add its loader above and a row here.
+SETS = {
+    "cifar10": DataSet(
+        "CIFAR-10",
+        (3, 32, 32),
+        (45_000, 5_000, 10_000),
+        "fcc1e91e6e125fde1184aef97473387dd2646a2ab594fb3d78b8a896c6f9036d",
+        _cifar10,
+    ),
+    "digits": DataSet(
+        "scikit-learn's digits",
+        (1, 8, 8),
+        (1168, 180, 449),
+        "64e9a885f58f070cb7ea137d1bfeccddedcdde6577bf3d767a5574a82d69b340",
+        _digits,
+    ),
+    "mnist": DataSet(
+        "MNIST",
+        (1, 28, 28),
+        (55_000, 5_000, 10_000),
+        "07079a626619ddf3751cc82d9510c37dde3f4bd419c704a9832c1478da8696ec",
+        _mnist,
+    ),
+}

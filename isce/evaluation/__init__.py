@@ -7,9 +7,9 @@ of the grid, found a verified point inside ball and box that is misclassified.
 from __future__ import annotations
 
 from isce.evaluation.curves import convergence, curves, sweep
-from isce.evaluation.examples import Examples, examples, verify
+from isce.evaluation.examples import Examples, examples
 from isce.evaluation.flags import curve_flags, outcome_flags, red_flags
-from isce.evaluation.intervals import Paired, PairedSeeds, mcnemar, mean_interval, paired_seeds, wilson
+from isce.evaluation.intervals import Paired, PairedSeeds, mcnemar, mean_interval, paired_seeds, percent, wilson
 from isce.evaluation.memory import batch_size
 from isce.evaluation.outcome import Evaluation, Outcome
 from isce.evaluation.run import evaluate
@@ -30,8 +30,8 @@ __all__ = [
     "mean_interval",
     "outcome_flags",
     "paired_seeds",
+    "percent",
     "red_flags",
     "sweep",
-    "verify",
     "wilson",
 ]

@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isce.attacks import Threat
 from isce.attacks.checks import check_call
 from isce.attacks.spec import AttackSpec
 from isce.data.sets import stratified
 from isce.evaluation.run import evaluate
+from isce.losses import Objective
 from isce.parameters.attack import AttackParameters, Suite
 from isce.strict import validate
 
@@ -28,7 +28,7 @@ STEPS = (10, 50, 200, 1000)
 
 def curves(
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     images: Tensor,
     labels: Tensor,
     parameters: AttackParameters,
@@ -62,34 +62,30 @@ def curves(
     if plan is None:
         return {}
     some = stratified(labels, min(plan.images, len(labels)))
-    chosen = (classifier, objective, images[some], labels[some])
-    common: dict[str, Any] = {"seed": parameters.seed, "batch_size": batch_size, "index": index[some]}
-    common["progress"] = progress
-    spec = AttackSpec(attack="matched", objective="margin", steps=plan.sweep_steps)
-    threat = Threat(parameters.norm, plan.convergence_eps)
-    steps = plan.convergence_steps
+    given = (classifier, objective, images[some], labels[some])
+
+    def one(name: str, steps: int, eps: float) -> tuple[AttackParameters, dict[str, Any]]:
+        row = AttackSpec(attack="matched", objective="margin", steps=steps)
+        values = {"checkpoint": "", "suite": Suite(name=name, rows=[row]), "norm": parameters.norm, "eps": [eps]}
+        values |= {"seed": parameters.seed, "batch_size": batch_size}
+        more = {"index": index[some], "progress": progress, "state": Path(folder) / f"{name}.npz"}
+        return validate(AttackParameters, values, name), more
+
+    growing, to_sweep = one("sweep", plan.sweep_steps, parameters.eps[0])
+    fixed, to_converge = one("convergence", 1, plan.convergence_eps)
     return {
-        "sweep": sweep(*chosen, spec, parameters.norm, parameters.eps[0], state=Path(folder) / "sweep.npz", **common),
-        "convergence": convergence(
-            *chosen, spec, threat, steps=steps, state=Path(folder) / "convergence.npz", **common
-        ),
+        "sweep": sweep(*given, growing, **to_sweep),
+        "convergence": convergence(*given, fixed, plan.convergence_steps, **to_converge),
     }
 
 
 def sweep(
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     images: Tensor,
     labels: Tensor,
-    spec: AttackSpec,
-    norm: str,
-    start: float,
-    *,
-    seed: int,
-    batch_size: int,
-    index: Tensor | None = None,
-    progress: bool = True,
-    state: Path | str | None = None,
+    parameters: AttackParameters,
+    **more: Any,
 ) -> list[dict[str, Any]]:
     """Robust accuracy under one attack at growing eps, until nothing is left or eps is as wide as the box.
 
@@ -101,48 +97,35 @@ def sweep(
         objective: the objective it was trained with.
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,), int64 in [0, K).
-        spec: the attack.
-        norm: ``linf`` or ``l2``.
-        start: the first eps, in units of pixel values in [0, 1]; every second one after it is twice as large.
-        seed: keys the attack's randomness.
-        batch_size: images attacked at once.
-        index: place of each image in its data set (N,), int64; default 0 to N - 1.
-        progress: show a progress bar.
-        state: file that keeps the finished rows of an interrupted sweep.
+        parameters: the attack is the first row of their suite; the sweep begins at their first eps, in units of pixel
+            values in [0, 1], and every second eps is twice as large.
+        more: ``index``, ``progress`` and ``state`` of :func:`evaluate`.
 
     Returns:
         One row for each eps: ``eps``, ``accuracy`` in [0, 1], ``correct`` of ``n`` images, Wilson 95% bounds ``low``
         and ``high``.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as :func:`evaluate`; ``start`` not above 0, or wider than the box.
+        TypeError, ValueError, RuntimeError: as :func:`evaluate`; the first eps is wider than the box.
     """
     check_call(classifier, objective, images, labels)
-    eps = _grid(norm, start, images[0].numel())
-    suite = Suite(name="sweep", rows=[spec], survivors_only=True)
-    parameters = _parameters(suite, norm, eps, seed, batch_size)
-    outcome = evaluate(
-        classifier, objective, images, labels, parameters, index=index, progress=progress, state=state
-    ).figures()
-    rows = [{"eps": e, **t["worst"]} for e, t in zip(eps, outcome["threats"].values(), strict=True)]
+    eps = _grid(parameters.norm, parameters.eps[0], images[0].numel())
+    row = parameters.suite.rows[0].model_copy(update={"survivors": True})
+    grid = _changed(parameters, [row], eps)
+    found = evaluate(classifier, objective, images, labels, grid, **more).figures()["threats"]
+    rows = [{"eps": e, **t["worst"]} for e, t in zip(eps, found.values(), strict=True)]
     end = next((place for place, row in enumerate(rows) if row["correct"] == 0), len(rows))
     return rows[: end + 1]
 
 
 def convergence(
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     images: Tensor,
     labels: Tensor,
-    spec: AttackSpec,
-    threat: Threat,
-    *,
-    seed: int,
-    batch_size: int,
+    parameters: AttackParameters,
     steps: Sequence[int] = STEPS,
-    index: Tensor | None = None,
-    progress: bool = True,
-    state: Path | str | None = None,
+    **more: Any,
 ) -> list[dict[str, Any]]:
     """Robust accuracy under the same attack with more and more steps, each number of steps run from scratch.
 
@@ -156,14 +139,9 @@ def convergence(
         objective: the objective it was trained with.
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,), int64 in [0, K).
-        spec: the attack; its own number of steps is not used.
-        threat: norm and eps.
-        seed: keys the attack's randomness.
-        batch_size: images attacked at once.
+        parameters: the attack is the first row of their suite, at their first eps; its number of steps is not used.
         steps: numbers of steps, at least 1, rising strictly.
-        index: place of each image in its data set (N,), int64; default 0 to N - 1.
-        progress: show a progress bar.
-        state: file that keeps the finished rows of an interrupted run.
+        more: ``index``, ``progress`` and ``state`` of :func:`evaluate`.
 
     Returns:
         One row for each number of steps: ``steps``, ``accuracy`` in [0, 1], ``correct`` of ``n`` images, Wilson 95%
@@ -174,14 +152,17 @@ def convergence(
     """
     if not steps or sorted(set(steps)) != list(steps):
         raise ValueError(f"steps must rise strictly, got {list(steps)}")
+    spec = parameters.suite.rows[0].model_copy(update={"survivors": False})
     specs = [validate(AttackSpec, spec.model_dump() | {"steps": n}, f"{spec.attack} with {n} steps") for n in steps]
-    parameters = _parameters(Suite(name="convergence", rows=specs), threat.norm, [threat.eps], seed, batch_size)
-    outcome = evaluate(
-        classifier, objective, images, labels, parameters, index=index, progress=progress, state=state
-    ).figures()
-    found = outcome["threats"][threat.label]["attacks"]
+    budgets = _changed(parameters, specs, parameters.eps[:1])
+    (outcome,) = evaluate(classifier, objective, images, labels, budgets, **more).figures()["threats"].values()
     columns = ("accuracy", "correct", "n", "low", "high")
-    return [{"steps": one.steps, **{name: found[one.label][name] for name in columns}} for one in specs]
+    return [{"steps": one.steps, **{name: outcome["attacks"][one.label][name] for name in columns}} for one in specs]
+
+
+def _changed(parameters: AttackParameters, rows: list[AttackSpec], eps: list[float]) -> AttackParameters:
+    suite = Suite(name="curve", rows=rows)
+    return validate(AttackParameters, parameters.model_dump() | {"suite": suite, "eps": eps}, "curve")
 
 
 def _grid(norm: str, start: float, pixels: int) -> list[float]:
@@ -191,8 +172,3 @@ def _grid(norm: str, start: float, pixels: int) -> list[float]:
         raise ValueError(f"start must lie in (0, {cap:g}], the width of the box in {norm}, got {start}")
     count = max(0, math.ceil(2 * math.log2(NEAR * cap / start)))
     return [start * 2 ** (k / 2) for k in range(count)] + [cap]
-
-
-def _parameters(suite: Suite, norm: str, eps: list[float], seed: int, batch_size: int) -> AttackParameters:
-    values = {"checkpoint": "", "suite": suite, "norm": norm, "eps": eps, "seed": seed, "batch_size": batch_size}
-    return validate(AttackParameters, values, suite.name)

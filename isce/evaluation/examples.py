@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 from isce import attacks
 from isce.attacks import ForeignError, Threat
 from isce.attacks.base import untouched
-from isce.attacks.checks import check_call, check_images, check_index
+from isce.attacks.checks import check_call, check_index
 from isce.attacks.spec import AttackSpec
+from isce.losses import Objective
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Examples:
 
 def examples(
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     images: Tensor,
     labels: Tensor,
     spec: AttackSpec,
@@ -102,31 +102,3 @@ def _predict(classifier: nn.Module, x: Tensor) -> Tensor:
     with untouched(classifier), torch.no_grad():
         confidence, predicted = classifier(x).softmax(1).max(1)
     return torch.stack([predicted.to(confidence), confidence], 1).cpu()
-
-
-def verify(classifier: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor, threat: Threat) -> Tensor:
-    """Whether adversarial examples hold: judged anew, for instance by a fresh load of the checkpoint.
-
-    Args:
-        classifier: see :func:`evaluate`; one that is batch-dependent needs the batch of the attack, whole.
-        images: (N, C, H, W), floating point in [0, 1].
-        labels: (N,), int64.
-        adversarial: (N, C, H, W).
-        threat: norm and eps.
-
-    Returns:
-        bool (N,), on the CPU: inside ball and box, and misclassified.
-
-    Raises:
-        TypeError, ValueError: images or labels that can't be used, or adversarial examples of another shape or type.
-    """
-    check_images(images, labels)
-    if adversarial.shape != images.shape or adversarial.dtype != images.dtype:
-        wanted, got = (f"shape {tuple(t.shape)} and type {t.dtype}" for t in (images, adversarial))
-        raise ValueError(f"adversarial examples must have {wanted}, got {got}")
-    inside = threat.inside(adversarial, images)
-    device = next((p.device for p in classifier.parameters()), images.device)
-    with untouched(classifier), torch.no_grad():
-        scores = classifier(adversarial.to(device))
-    wrong = (scores.argmax(1) != labels.to(device)) & scores.isfinite().all(1)
-    return inside.cpu() & wrong.cpu()

@@ -6,6 +6,7 @@ Some are read off the outcome, others need a few more forward passes and attacks
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from isce.attacks.base import Problem, training_loss, untouched
 from isce.attacks.checks import check_call, check_index, first_scores
 from isce.attacks.spec import AttackSpec
 from isce.evaluation.outcome import Evaluation, Outcome, in_percent
+from isce.losses import Objective
 from isce.parameters.attack import AttackParameters
 
 PROBE = 64
@@ -30,13 +32,12 @@ ROUNDING = 16  # or by so many units in the last place of the largest
 MORE = 4  # times the steps
 RESTARTS = 2  # at most
 SEARCH_STEPS = 100
-BLACK_BOX = tuple(name for name in attacks.names() if not attacks.about(name).gradients and name != "transfer")
 
 
 def red_flags(
     evaluation: Evaluation,
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     images: Tensor,
     labels: Tensor,
     parameters: AttackParameters,
@@ -129,27 +130,24 @@ def _matters(difference: float, n: int, points: float = POINTS) -> bool:
     return difference > points and round(difference * n) >= FEW
 
 
+@dataclass
 class _Probe:
     """The evaluation's inputs, and a few extra attacks on a few of its images."""
 
-    def __init__(
-        self,
-        evaluation: Evaluation,
-        classifier: nn.Module,
-        objective: Any,
-        images: Tensor,
-        labels: Tensor,
-        index: Tensor,
-        parameters: AttackParameters,
-    ) -> None:
-        self.evaluation, self.parameters = evaluation, parameters
-        self.classifier, self.objective = classifier, objective
-        self.images, self.labels, self.index = images, labels, index
-        self.device = next((p.device for p in classifier.parameters()), images.device)
-        with untouched(classifier, objective):
-            x, y, _ = self._batch(evaluation.clean)
-            self.differentiable = first_scores(classifier, objective, x, y, gradients=True).requires_grad
-        self.failed: list[str] = []
+    evaluation: Evaluation
+    classifier: nn.Module
+    objective: Objective
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    parameters: AttackParameters
+    failed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.device = next((p.device for p in self.classifier.parameters()), self.images.device)
+        with untouched(self.classifier, self.objective):
+            x, y, _ = self._batch(self.evaluation.clean)
+            self.differentiable = first_scores(self.classifier, self.objective, x, y, gradients=True).requires_grad
 
     def flags(self) -> dict[str, str]:
         """All flags that need the network."""
@@ -191,22 +189,14 @@ class _Probe:
         for threat, outcomes in self.evaluation.outcomes.items():
             known = self._known(threat)
             rows = [(row, outcomes[row.label]) for row in self.parameters.suite.rows if row.label in known]
-            alone = [(r, o) for r, o in rows if not (r.targeted or o.survivors or r.attack == "transfer")]
-            white = [(row.label, outcome) for row, outcome in alone if row.attack not in BLACK_BOX]
+            alone = [(r, o) for r, o in rows if not (r.targeted or o.survivors or r.source)]
+            white = [(row.label, o) for row, o in alone if not attacks.about(row.attack).black_box]
             for row, outcome in alone:
-                if row.attack in BLACK_BOX and white:
-                    leads = [(*self._lead(outcome, other), name) for name, other in white]
-                    lead, n, name = min(leads)
+                if white and attacks.about(row.attack).black_box:
+                    lead, n, name = min((*_lead(outcome, other), name) for name, other in white)
                     if _matters(lead, n):
                         found.append(f"{threat}: {row.label} breaks {lead:.1%} of {n} images more than {name}")
         return found
-
-    @staticmethod
-    def _lead(one: Outcome, other: Outcome) -> tuple[float, int]:
-        """By how much of the images that both are about one row breaks more than another, and how many those are."""
-        both = one.asked & other.asked
-        n = int(both.sum())
-        return (float((one.broken[both].sum() - other.broken[both].sum()) / n) if n else 0.0), n
 
     def _batch(self, mask: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor, Tensor]:
         rows = torch.from_numpy(np.flatnonzero(mask)[:PROBE]).to(self.labels.device)
@@ -282,9 +272,8 @@ class _Probe:
         stake = float(broken.double().mean()) * float(left.mean())
         if int(broken.sum()) < FEW or stake <= POINTS:
             return ""
-        return (
-            f"{spec.label} {threat.label} breaks {int(broken.sum())} of {len(x)} survivors, {stake:.1%} of all images"
-        )
+        n = int(broken.sum())
+        return f"{spec.label} {threat.label} breaks {n} of {len(x)} survivors, {stake:.1%} of all images"
 
     def _attack(self, spec: AttackSpec, threat: Threat, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         """Which images an attack breaks; a failure is noted."""
@@ -299,16 +288,18 @@ class _Probe:
         return result.success
 
 
-def _like(spec: AttackSpec, **changes: Any) -> AttackSpec:
-    values: dict[str, Any] = spec.model_dump() | {"images": None} | changes
-    if spec.attack == "fgsm":
-        values["attack"] = "bim"
-    return type(spec)(**values)
+def _lead(one: Outcome, other: Outcome) -> tuple[float, int]:
+    """By how much of the images that both are about one row breaks more than another, and how many those are."""
+    both = one.asked & other.asked
+    n = int(both.sum())
+    return (float((one.broken[both].sum() - other.broken[both].sum()) / n) if n else 0.0), n
 
 
 def _longer(spec: AttackSpec) -> AttackSpec:
     """With more steps; of its restarts only as many as need be, so that a restart from a random start is among them."""
-    return _like(spec, steps=MORE * spec.steps, restarts=min(spec.restarts, RESTARTS))
+    changes = {"steps": MORE * spec.steps, "restarts": min(spec.restarts, RESTARTS), "images": None}
+    changes |= {"attack": "bim"} if spec.attack == "fgsm" else {}
+    return AttackSpec.model_validate(spec.model_dump() | changes)
 
 
 def _matched(steps: int) -> AttackSpec:

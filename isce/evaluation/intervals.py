@@ -39,6 +39,29 @@ def wilson(correct: float, n: int) -> tuple[float, float]:
     return 0.0 if correct == 0 else max(0.0, low), 1.0 if correct == n else min(1.0, high)
 
 
+def percent(
+    share: float,
+    interval: tuple[float, float] | None = None,
+    half: float | None = None,
+    *,
+    unit: str = "",
+    sign: str = "",
+) -> str:
+    """Return a share as text in per cent with one decimal, such as ``43.1 [40.2, 46.0] ±1.2``.
+
+    Args:
+        share: usually in [0, 1]; a difference of shares may be negative.
+        interval: bounds, as shares.
+        half: half-width of a second interval, as a share.
+        unit: text right behind the value.
+        sign: ``+`` to write the sign of positive numbers, too.
+    """
+    text = f"{100 * share:{sign}.1f}{unit}"
+    if interval is not None:
+        text += f" [{100 * interval[0]:{sign}.1f}, {100 * interval[1]:{sign}.1f}]"
+    return text if half is None else f"{text} ±{100 * half:.1f}"
+
+
 def mean_interval(values: Any) -> tuple[float, float]:
     """95% t interval of a mean over training seeds, assuming roughly normal values.
 

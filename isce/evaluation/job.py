@@ -21,6 +21,7 @@ from isce.data.sets import stratified
 from isce.evaluation import memory
 from isce.evaluation.outcome import Mask, Outcome
 from isce.files import ROOT
+from isce.losses import Objective
 from isce.parameters.attack import AttackParameters
 from isce.training.checkpoint import load_checkpoint
 
@@ -35,7 +36,7 @@ class Job:
     def __init__(
         self,
         classifier: nn.Module,
-        objective: Any,
+        objective: Objective,
         images: Tensor,
         labels: Tensor,
         index: Tensor,

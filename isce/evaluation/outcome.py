@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isce.evaluation.intervals import wilson
+from isce.evaluation.intervals import percent, wilson
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -228,6 +228,5 @@ def in_percent(share: dict[str, Any], *, interval: bool = False) -> str:
     if share["accuracy"] is None:
         return f"not evaluated: {share['why']}"
     if not interval:
-        return f"{share['accuracy']:.1%}"
-    value, low, high = (100 * share[name] for name in ("accuracy", "low", "high"))
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+        return percent(share["accuracy"], unit="%")
+    return percent(share["accuracy"], (share["low"], share["high"]))

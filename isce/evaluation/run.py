@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -15,12 +14,13 @@ from isce.attacks.spec import AttackSpec
 from isce.evaluation.job import Job
 from isce.evaluation.outcome import Evaluation, Mask, Outcome
 from isce.evaluation.state import RowKeys, State
+from isce.losses import Objective
 from isce.parameters.attack import AttackParameters
 
 
 def evaluate(
     classifier: nn.Module,
-    objective: Any,
+    objective: Objective,
     images: Tensor,
     labels: Tensor,
     parameters: AttackParameters,

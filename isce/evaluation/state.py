@@ -35,8 +35,8 @@ _PLUMBING = frozenset(vars(nn.Module()))  # parameters, submodules and hooks of 
 class RowKeys:
     """Hashes of what decides a row's outcome: network, images, the row and what it attacks, semantics, packages.
 
-    The batch size is none of it, but for a batch-dependent network and for AutoAttack, which draws for a batch at once:
-    it moves other outcomes by float rounding only, and is what has to change when memory runs out.
+    The batch size is none of it, but for a batch-dependent network and for an attack that draws for a batch at once: it
+    moves other outcomes by float rounding only, and is what has to change when memory runs out.
 
     Args:
         job: of the evaluation.
@@ -62,7 +62,7 @@ class RowKeys:
         if spec.source:
             network = job.sources[spec.source]
             source = [_described(network.classifier), _described(network.objective)]
-        batch = job.batch_size if job.whole or attack.family == "ensemble" else None
+        batch = job.batch_size if job.whole or attack.draws_by_batch else None
         row = spec.model_dump(mode="json", exclude={"source"})
         stands = [len(standing), sha256(np.packbits(standing).tobytes())]
         semantics = numbers(["attack", f"attack.{spec.attack}", *NETWORKS])

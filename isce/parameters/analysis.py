@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from isce.parameters.attack import Suite, check_rows, load_suite
 from isce.parameters.base import RunParameters, check_eps
+from isce.strict import Strict
 
 
-class MinmaxParameters(RunParameters):
-    """Parameters of one min-max run."""
+class MinmaxSettings(Strict):
+    """What a min-max run and the plan of an experiment's min-max runs both say."""
 
-    checkpoint: str
     norm: Literal["linf", "l2"] = "linf"
     eps: list[float] = Field(min_length=1)
     inference: list[float] = Field(
@@ -36,22 +32,33 @@ class MinmaxParameters(RunParameters):
         check_eps(self.norm, self.eps)
         return self
 
+
+class MinmaxParameters(MinmaxSettings, RunParameters):
+    """Parameters of one min-max run."""
+
+    checkpoint: str
+
     def packages(self) -> set[str]:
         """Name the packages that the run computes with."""
         return {"numpy", "scikit-learn", "statsmodels", "torch"}
 
 
-class ExplainParameters(RunParameters):
+class ExplainSettings(Strict):
+    """What an explain run and the plan of an experiment's explain runs both say."""
+
+    images: int = Field(default=200, ge=10, le=1000, description="stratified subset of the test split, in one batch")
+    steps: int = Field(default=50, ge=1, description="of each ascent and of each adaptive attack")
+    gallery_images: int = Field(default=5, ge=1, le=10, description="images to show, each of another class")
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    threads: int = Field(default=1, ge=1)
+
+
+class ExplainParameters(ExplainSettings, RunParameters):
     """Parameters of one explain run; the ball is l_inf."""
 
     checkpoint: str
     eps: float = Field(gt=0, le=1)
-    images: int = Field(default=200, ge=10, le=1000, description="stratified subset of the test split, in one batch")
-    steps: int = Field(default=50, ge=1, description="of each ascent and of each adaptive attack")
     gallery: Suite = Field(description="attacks to show, or the name of a file of experiments/suites")
-    gallery_images: int = Field(default=5, ge=1, le=10, description="images to show, each of another class")
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    threads: int = Field(default=1, ge=1)
 
     @field_validator("gallery", mode="before")
     @classmethod

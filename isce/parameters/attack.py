@@ -63,11 +63,9 @@ class CurvePlan(Strict):
         return self
 
 
-class AttackParameters(RunParameters):
-    """Parameters of one attack run."""
+class AttackSettings(Strict):
+    """What an attack run and the plan of an experiment's attack runs both say."""
 
-    checkpoint: str
-    suite: Suite = Field(description="a suite, or the name of a file of experiments/suites")
     norm: Literal["linf", "l2"] = "linf"
     eps: list[float] = Field(min_length=1)
     images: int | None = Field(default=None, ge=1, description="stratified subset of the test split; None: all")
@@ -77,14 +75,25 @@ class AttackParameters(RunParameters):
     curves: CurvePlan | None = None
     keep_points: bool = Field(default=False, description="save every adversarial example of the worst case")
 
+    @model_validator(mode="after")
+    def _eps_fits_norm(self) -> Self:
+        check_eps(self.norm, self.eps)
+        return self
+
+
+class AttackParameters(AttackSettings, RunParameters):
+    """Parameters of one attack run."""
+
+    checkpoint: str
+    suite: Suite = Field(description="a suite, or the name of a file of experiments/suites")
+
     @field_validator("suite", mode="before")
     @classmethod
     def _suite_by_name(cls, value: Any) -> Any:
         return load_suite(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _fits_norm(self) -> Self:
-        check_eps(self.norm, self.eps)
+    def _rows_fit_norm(self) -> Self:
         check_rows(self.suite, self.norm)
         return self
 

@@ -75,7 +75,7 @@ def _draw(name: str, folder: Path) -> None:
     """Draw the experiment's picture from the records that are going to be the committed ones."""
     with tempfile.TemporaryDirectory(prefix="isce-") as out:
         report.write(name, folder, Path(out))
-        picture = Path(out) / name / "figures" / PICTURE
+        picture = Path(out) / name / "plots" / PICTURE
         if picture.is_file():
             write_atomic(folder / name / PICTURE, picture.read_bytes())
 

@@ -34,12 +34,17 @@ class Build:
         """A file that is there while the book is built, and after a build that was killed or failed."""
         return self.out / "_build" / ".begun"
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the last build was killed on its way, or failed."""
+        return self._begun.exists()
+
     def drop_cut_off(self) -> None:
         """Remove what a build left that was killed on its way, or failed: nothing can be built upon that.
 
         Sphinx goes on from it without a word, and ends with pages that its search does not find.
         """
-        if self._begun.exists():
+        if self.is_cut_off:
             for left in (self.html, self.out / "_build" / ".doctrees"):
                 shutil.rmtree(left, ignore_errors=True)
 
@@ -80,7 +85,10 @@ class Build:
 
         text = (self.html / "searchindex.js").read_text(encoding="utf-8")
         known = json.loads(text.removeprefix("Search.setIndex(").removesuffix(")"))["docnames"]
-        return sorted(set(parse_toc_yaml(self.source / "_toc.yml")) - set(known))
+        contents = parse_toc_yaml(self.source / "_toc.yml")
+        found = [path for pattern in contents.globs() for path in self.source.glob(f"{pattern}.md")]
+        pages = {path.relative_to(self.source).with_suffix("").as_posix() for path in found}
+        return sorted({*contents, *pages} - set(known))
 
     def links(self) -> list[tuple[str, str, str]]:
         """Ask for every address outside the book that it links to: (what came back, address, page), sorted.

@@ -11,17 +11,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from isce.files import ROOT
 from isce.publish.build import Build
 from isce.runs import cost, locks
 from isce.runs import plan as workflow
 from isce.runs.devices import check_device, find_device
-from isce.runs.execution import LOCK
 from isce.runs.experiment import TIERS, Experiment, load_experiment
-from isce.runs.plan import NOTEBOOK_HASH
-from isce.runs.run import Run
+from isce.runs.key import Kind
+from isce.runs.plan import LOCK
+from isce.runs.run import planned_runs
 from isce.strict import ConfigError, read_yaml
 
 #: Above these sizes glibc would hand freed memory back to the system.
@@ -53,7 +53,7 @@ def reproduce(
         jobs: parallel runs; None: as the profile says, else one for each processor.
         until: kind of the runs to stop after; None: go on to tables and book.
         with_book: build the book.
-        dry_run: only print.
+        dry_run: only print; no file is written, and no other process is waited for.
 
     Raises:
         ConfigError: a value that is not allowed, or another process works in the build folder.
@@ -62,7 +62,9 @@ def reproduce(
     experiment = load_experiment(name)
     settings = _profile(profile, dry_run)
     check_device(device)
-    if "executor" not in settings and not dry_run:
+    if dry_run:
+        return _dry_run(experiment, device, until, with_book)
+    if "executor" not in settings:
         find_device(device)
     command = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--directory", str(ROOT)]
     command += ["--profile", str(ROOT / "workflow" / "profiles" / profile)]
@@ -73,16 +75,10 @@ def reproduce(
     # A record is written last and whole, whatever ended the Snakemake that asked for it.
     command += ["--nolock", "--ignore-incomplete"]
     command += ["--config", f"experiment={name}", "build=build", f"device={device}"]
-    with locks.hold(
-        build / ".lock", lambda owners: _refuse(f"another `make reproduce` ({owners})", str(build))
-    ) as lock:
+    with locks.hold(build / ".lock", lambda owners: _refuse(owners, build)) as lock:
         for path in sorted((build / "runs" / name).glob(f"*/*/{LOCK}")):
-            locks.await_free(path, lambda owners, run=path.parent: _on_orphan(owners, run, dry_run))
-            if not dry_run and not path.with_name(NOTEBOOK_HASH).exists():
-                path.with_name("record.json").unlink(missing_ok=True)  # killed before its notebook was whole
-        planned = workflow.plan(name, build, device=device)
-        if dry_run:
-            return _dry_run(experiment, planned, device, command)
+            locks.await_free(path, lambda owners, run=path.parent: _on_orphan(owners, run))
+        workflow.plan(name, build, device=device)
         Build(ROOT / "book", build / "report", build / "runs", build / "book").drop_cut_off()
         code = _snakemake(command, lock, quiet=settings.get("quiet") == "all")
     if code:
@@ -114,14 +110,15 @@ def _profile(name: str, dry_run: bool) -> dict[str, Any]:
     return settings
 
 
-def _refuse(who: str, where: str) -> NoReturn:
-    raise ConfigError(f"{who} works in {where}: wait for its end, or end it (`kill` and the number of the process)")
+def _refuse(owners: str, build: Path) -> NoReturn:
+    raise ConfigError(
+        f"another `make reproduce` ({owners}) works in {build}: wait for its end, or end it (`kill` and the number of "
+        "the process)"
+    )
 
 
-def _on_orphan(owners: str, run: Path, dry_run: bool) -> None:
+def _on_orphan(owners: str, run: Path) -> None:
     """Somebody works on a run: perhaps what is left of a command that was killed. Two must not write in one folder."""
-    if dry_run:
-        _refuse(owners, str(run))
     sys.stderr.write(
         f"isce: {owners} still works in {run}, perhaps left by a command that was killed; waiting for its end "
         "(to end it: `kill` and its number)\n"
@@ -156,27 +153,26 @@ def _snakemake(command: list[str], lock: locks.Lock, quiet: bool) -> int:
     return code
 
 
-def _dry_run(experiment: Experiment, planned: list[Run], device: str, command: list[str]) -> int:
-    """Print the runs that Snakemake would start, how long they should take, and the experiment's tier."""
-    command = [sys.executable, "-m", "snakemake", *command, "--dry-run", "--quiet", "host", "reason"]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        sys.stderr.write(done.stdout + done.stderr)
-        return 1
-    todo: set[tuple[str, ...]] = set()
-    for block in done.stdout.split("\nrule ")[1:]:
-        rule = block.split(":", 1)[0]
-        wildcards = dict(re.findall(r"(\w+)=([^,\s]+)", block.partition("wildcards: ")[2].partition("\n")[0]))
-        if rule not in ("all", "without_book"):
-            todo.add((wildcards.get("kind", rule), wildcards.get("run", "")))
-    order = ("train", "attack", "minmax", "explain", "tables", "book")
-    for kind, run in sorted(todo, key=lambda job: (order.index(job[0]), job[1])):
-        print(f"would run: {kind} {run}".rstrip())
+def _dry_run(experiment: Experiment, device: str, until: str | None, with_book: bool) -> int:
+    """Print the runs that are due, how long they should take, and the experiment's tier; writes no file."""
+    build = ROOT / "build"
+    planned = planned_runs(experiment)
+    reasons = workflow.due(planned, build)
+    runs = [run for run in planned if run.folder in reasons and until in (None, run.kind)]
+    order = list(get_args(Kind))
+    todo = [f"{run.kind} {run.name}" for run in sorted(runs, key=lambda run: (order.index(run.kind), run.name))]
+    if not until and (todo or workflow.report_is_due(experiment.name, planned, build)):
+        todo.append("tables")
+    book = Build(ROOT / "book", build / "report", build / "runs", build / "book")
+    if with_book and not until and (todo or book.is_cut_off or workflow.book_is_due(experiment.name, build)):
+        todo.append("book")
+    for job in todo:
+        print(f"would run: {job}")
     tier = f" (tier {experiment.tier}: {TIERS[experiment.tier]})" if experiment.tier else ""
     print(f"{experiment.title}{tier}: {f'{len(todo)} steps to do' if todo else 'everything is up to date'}")
-    if due := [run for run in planned if (run.kind, run.name) in todo]:
+    if runs:
         expected = cost.estimates(planned, device)
-        print(f"time: {cost.summary(due, expected, 'GPU' if cost.on_gpu(device) else 'core')}")
+        print(f"time: {cost.summary(runs, expected, 'GPU' if cost.on_gpu(device) else 'core')}")
     if experiment.minutes:
         print(f"the whole experiment took {experiment.minutes:g} minutes ({experiment.measured_on})")
     return 0

@@ -1,4 +1,4 @@
-"""Accuracies of attack records, by objective and seed: what tables, figures and comparisons are made of."""
+"""Accuracies of attack records, by objective and seed: what tables, plots and comparisons are made of."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from isce.attacks.spec import AttackSpec
-from isce.evaluation import mean_interval, wilson
-from isce.parameters.training import ObjectiveSpec
+from isce.evaluation import mean_interval, percent, wilson
+from isce.report.key import Key, split_run
 from isce.runs.records import Record
 
 NOT_RUN = "not run"
@@ -20,15 +20,23 @@ class NotEvaluatedError(ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One accuracy of one run: ``key`` names it as the book does (``clean``, ``worst@0.1``, ...); a share in [0, 1].
+    """One accuracy of one run.
 
-    ``accuracy`` is None where it was not evaluated, and ``why`` says why;
-    ``left``: it is what remains after a row on survivors and all rows before it, not that row's own strength;
-    ``part``: of how many images that row was given what was left, where its suite says.
+    Attributes:
+        label: label of the objective.
+        key: name of the number, without the label.
+        seed: training seed.
+        accuracy: share in [0, 1]; None where it was not evaluated.
+        n: number of images.
+        source: name of the record.
+        left: whether the accuracy is what remains after a row on survivors and all rows before it, not the strength of
+            that row alone.
+        part: number of images among which the row was given those left, where its suite says.
+        why: reason why there is no accuracy.
     """
 
     label: str
-    key: str
+    key: Key
     seed: str
     accuracy: float | None
     n: int
@@ -39,60 +47,52 @@ class Cell:
 
 
 def label_of(record: Record) -> str:
-    """Label of the objective of a run."""
-    if record.kind == "train":
-        return ObjectiveSpec(**record.parameters["objective"]).label
-    return record.run.rsplit("-s", 1)[0]
-
-
-def at(threat: str, norm: str) -> str:
-    """How keys name a threat: ``@0.1`` for an eps of the experiment's own norm, ``@l0@20`` for another threat model."""
-    own, _, eps = threat.partition("@")
-    return f"@{float(eps):g}" if own == norm else f"@{threat}"
+    """Return the label of the objective of a run."""
+    return split_run(record.run)[0]
 
 
 def cells(name: str, record: Record) -> list[Cell]:
-    """Every accuracy of an attack record; none of a record of another kind.
+    """Return every accuracy of an attack record; none of a record of another kind.
 
-    Keys: ``clean``; for each threat ``attack:<row>@...``, for a targeted row ``hit:<row>@...`` (its target success),
-    ``own@...`` (the lowest of the rows on the own training loss that are about every image; not evaluated where one of
-    them was not), ``worst@...``.
+    The kind ``own`` is the lowest of the rows on the own training loss that are about every image; it was not evaluated
+    where one of them was not.
     """
     if record.kind != "attack" or "clean" not in record.figures:
         return []
     norm = record.parameters["norm"]
     older = record.parameters["suite"]["survivors_only"]  # said for the suite alone, before rows said it
     parts = _parts(record)
-    label, seed = record.run.rsplit("-s", 1)
+    label, seed = split_run(record.run)
     found: list[Cell] = []
 
     def add(
-        key: str, share: dict[str, Any], figure: str = "accuracy", left: bool = False, part: int | None = None
+        key: Key, share: dict[str, Any], figure: str = "accuracy", left: bool = False, part: int | None = None
     ) -> None:
         value, why = share[figure], share.get("why", "")
         found.append(
             Cell(label, key, seed, value if value is None else float(value), share["n"], name, left, part, why)
         )
 
-    add("clean", record.figures["clean"])
+    add(Key("clean"), record.figures["clean"])
     for threat, outcome in record.figures["threats"].items():
-        where, own = at(threat, norm), list[dict[str, Any]]()
+        own = list[dict[str, Any]]()
         for row, share in outcome["attacks"].items():
-            left = share.get("survivors", older)
-            part = parts.get((row, threat.partition("@")[0])) if left else None
-            add(f"attack:{row}{where}", share, left=left, part=part)
+            key, left = Key.under("attack", threat, norm, row), share.get("survivors", older)
+            part = parts.get((row, key.norm or norm)) if left else None
+            add(key, share, left=left, part=part)
             if "target_success" in share:
-                add(f"hit:{row}{where}", share, "target_success", left, part)
-            if row.endswith("-training") and not left and share["n"] == outcome["worst"]["n"]:
+                add(Key.under("hit", threat, norm, row), share, "target_success", left, part)
+            if key.on_own_loss and not left and share["n"] == outcome["worst"]["n"]:
                 own.append(share)
         if own:  # one that was not evaluated might have been the lowest
-            add(f"own{where}", min(own, key=lambda share: -1 if share["accuracy"] is None else share["accuracy"]))
-        add(f"worst{where}", outcome["worst"])
+            lowest = min(own, key=lambda share: -1 if share["accuracy"] is None else share["accuracy"])
+            add(Key.under("own", threat, norm), lowest)
+        add(Key.under("worst", threat, norm), outcome["worst"])
     return found
 
 
 def _parts(record: Record) -> dict[tuple[str, str], int]:
-    """How many images the rows are about that the record's suite gives a part of them, by row and norm."""
+    """Return the number of images of each row, by row and norm, where the record's suite gives the row only a part."""
     suite = record.parameters["suite"]
     parts = [AttackSpec(**row) for row in suite.get("rows", []) if row.get("images") is not None]
     return {(row.label, row.norm or record.parameters["norm"]): row.images for row in parts if row.images}
@@ -108,53 +108,62 @@ class Cells:
 
     def __init__(self, every: Iterable[Cell], order: Iterable[str]) -> None:
         self.all = list(every)
-        self._by_place: dict[tuple[str, str], list[Cell]] = {}
+        self._by_place: dict[tuple[str, Key], list[Cell]] = {}
         for cell in self.all:
             self._by_place.setdefault((cell.label, cell.key), []).append(cell)
         have = {cell.label for cell in self.all}
         self.labels = [label for label in order if label in have]
 
-    def __iter__(self) -> Iterator[tuple[str, str, list[Cell]]]:
-        """Label, key and the cells of all seeds."""
+    def __iter__(self) -> Iterator[tuple[str, Key, list[Cell]]]:
+        """Iterate over label, key and the cells of all seeds."""
         yield from ((label, key, several) for (label, key), several in self._by_place.items())
 
-    def get(self, label: str, key: str) -> list[Cell]:
-        """The cells of all seeds; empty if there are none."""
+    def get(self, label: str, key: Key) -> list[Cell]:
+        """Return the cells of all seeds; empty if there are none."""
         return self._by_place.get((label, key), [])
 
+    def of_all(self, key: Key) -> list[Cell]:
+        """Return the cells of one key, of all objectives and seeds."""
+        return [cell for label in self.labels for cell in self.get(label, key)]
+
     @property
-    def keys(self) -> list[str]:
+    def keys(self) -> list[Key]:
         """All keys, in the order of the records."""
         return list(dict.fromkeys(key for _, key in self._by_place))
 
-    def percents(self, label: str, key: str) -> list[float]:
-        """Mean over seeds, the Wilson interval over images, and the half-width of the interval over several seeds.
+    def shares(self, label: str, key: Key) -> tuple[float, tuple[float, float], float | None] | None:
+        """Return mean over seeds, Wilson interval over images, and half-width of the t interval over several seeds.
 
         Returns:
-            Three or four figures in per cent; none if there are no cells.
+            Arguments of :func:`isce.evaluation.percent`; None if there are no cells.
 
         Raises:
             NotEvaluatedError: a seed has no accuracy.
         """
         several = self.get(label, key)
         if not several:
-            return []
-        found = [100 * mean(several), *(100 * bound for bound in wilson_of(several))]
+            return None
+        half = None
         if len(several) > 1:
             lower, upper = mean_interval(accuracies(several))
-            found.append(50 * (upper - lower))
-        return found
+            half = (upper - lower) / 2
+        return mean(several), wilson_of(several), half
 
-    def text(self, label: str, key: str) -> str:
-        """What :meth:`percents` returns, in words; or that it was not run, or not evaluated and why."""
+    def percents(self, label: str, key: Key) -> list[float]:
+        """Return the three or four figures of :meth:`shares` in per cent, with one decimal; none if not run."""
+        found = self.shares(label, key)
+        if found is None:
+            return []
+        value, interval, half = found
+        return [round(100 * figure, 1) for figure in (value, *interval, *(() if half is None else (half,)))]
+
+    def text(self, label: str, key: Key) -> str:
+        """Return :meth:`shares` as text; or that it was not run, or not evaluated and why."""
         try:
-            found = self.percents(label, key)
+            found = self.shares(label, key)
         except NotEvaluatedError as error:
             return str(error)
-        if not found:
-            return NOT_RUN
-        value, low, high, *half = found
-        return f"{value:.1f} [{low:.1f}, {high:.1f}]" + "".join(f" ±{width:.1f}" for width in half)
+        return NOT_RUN if found is None else percent(*found)
 
     @property
     def images(self) -> int:
@@ -163,12 +172,12 @@ class Cells:
 
     @property
     def seeds(self) -> int:
-        """How many training seeds there are."""
+        """Number of training seeds."""
         return len({cell.seed for cell in self.all})
 
 
 def accuracies(several: list[Cell]) -> list[float]:
-    """The accuracy of each seed.
+    """Return the accuracy of each seed.
 
     Raises:
         NotEvaluatedError: a seed has none.
@@ -179,7 +188,7 @@ def accuracies(several: list[Cell]) -> list[float]:
 
 
 def mean(several: list[Cell]) -> float:
-    """Mean over seeds.
+    """Return the mean over seeds.
 
     Raises:
         NotEvaluatedError: a seed has no accuracy.
@@ -188,7 +197,7 @@ def mean(several: list[Cell]) -> float:
 
 
 def wilson_of(several: list[Cell]) -> tuple[float, float]:
-    """Wilson interval of the mean over seeds, which all saw the same images: so over n images, not seeds times n.
+    """Return the Wilson interval of the mean over seeds: over n images, not seeds times n, as all saw the same images.
 
     Raises:
         NotEvaluatedError: a seed has no accuracy.

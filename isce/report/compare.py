@@ -64,7 +64,7 @@ def compare_cells(ours: Iterable[Record], theirs: Iterable[Record]) -> list[dict
         ``why`` a side that has the cell was not evaluated, else empty, and ``agrees``: each lies in the other's Wilson
         95% interval over images.
     """
-    sides = [{(r.run, cell.key): cell for r in side for cell in cells("", r)} for side in (ours, theirs)]
+    sides = [{(r.run, str(cell.key)): cell for r in side for cell in cells("", r)} for side in (ours, theirs)]
     rows: list[dict[str, Any]] = []
     for run, key in dict.fromkeys([*sides[0], *sides[1]]):
         one, two = (side.get((run, key)) for side in sides)

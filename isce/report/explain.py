@@ -1,7 +1,8 @@
-"""Tables, figures and numbers of explain records: what :mod:`isce.report.write` writes of them."""
+"""Tables, plots and numbers of explain records."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from isce.report.plots import explain as explain_figures
+from isce.evaluation import percent
+from isce.report.exhibits import Plot, Table
+from isce.report.key import Key, split_run
+from isce.report.plots import explain as plots
 from isce.report.plots.runs import eps_text, three
 from isce.runs.records import EXPLAIN, Record
 
-Table = tuple[list[str], list[list[str]], str]
-Drawn = tuple[Figure, str, str]
-
+KINDS = ("explain",)
 _STANDING = {
     "promised": "promised",
     "one-step-training": "one step, own loss",
@@ -55,11 +57,11 @@ class Explained:
     @property
     def evidence(self) -> str:
         """Images, seed and ball, for captions."""
-        seeds = sorted({record.run.rsplit("-s", 1)[1] for record in self.first.values()})
+        seeds = sorted({split_run(record.run)[1] for record in self.first.values()})
         return f"{self.n:,} test images, training seed {', '.join(seeds)}; linf, eps {eps_text(self.eps)}."
 
     def tables(self) -> Iterator[tuple[str, Table]]:
-        """Every table with its name."""
+        """Return every table with its name."""
         yield "explain-standing", self._standing()
         yield "explain-gradients", self._gradients()
         yield "explain-features", self._features()
@@ -67,10 +69,10 @@ class Explained:
             yield "explain-sphere", self._sphere()
 
     def _standing(self) -> Table:
-        rows = [
-            [label, *(_accuracy(record.figures["standing"][name]) for name in _STANDING)]
-            for label, record in self.first.items()
-        ]
+        rows: list[list[str]] = []
+        for label, record in self.first.items():
+            cells = [record.figures["standing"][name] for name in _STANDING]
+            rows.append([label, *(percent(of["accuracy"], (of["low"], of["high"])) for of in cells)])
         caption = (
             "Images that are still classified right, per cent. Promised: if the margin were linear in the image. One "
             "step of size eps along the gradient's sign: of the own loss in float32, of the same in float64, of the "
@@ -78,7 +80,7 @@ class Explained:
             "steps of the matched attack from the image, on that function alone. Wilson 95% intervals over images. "
             f"{self.evidence}"
         )
-        return ["objective", *_STANDING.values()], rows, caption
+        return _table(["objective", *_STANDING.values()], rows, caption)
 
     def _gradients(self) -> Table:
         columns = ["objective", "margin", "slope", "promised distance", "tiny (%)", "zero (%)", "matched tiny (%)"]
@@ -86,9 +88,9 @@ class Explained:
         for label, record in self.first.items():
             of = record.figures["gradients"]
             medians = [three(of[name][_MEDIAN]) for name in ("margin", "slope", "distance")]
-            shares = [f"{100 * of[name]:.1f}" for name in ("tiny", "zero", "matched_tiny")]
+            shares = [percent(of[name]) for name in ("tiny", "zero", "matched_tiny")]
             kept = [_range(of[name]) for name in ("kept", "aim")]
-            rows.append([label, *medians, *shares, *kept, f"{100 * self.backwards(label):.1f}"])
+            rows.append([label, *medians, *shares, *kept, percent(self.backwards(label))])
         caption = (
             "Gradients at the images. Medians of the margin, of the l_1 norm of its gradient, and of the l_inf "
             "distance at which a linear margin would be used up inside the box. Tiny: images where no entry of the own "
@@ -97,7 +99,7 @@ class Explained:
             "per cent; median, and from a tenth to nine tenths of the images. Backwards: images classified right where "
             f"the latter is negative, so that the margin grows at first. {self.evidence}"
         )
-        return [*columns, "kept by float32", "aim at the margin", "backwards (%)"], rows, caption
+        return _table([*columns, "kept by float32", "aim at the margin", "backwards (%)"], rows, caption)
 
     def backwards(self, label: str) -> float:
         """Share of the images classified right whose margin grows, to first order, as their own loss is ascended."""
@@ -111,7 +113,7 @@ class Explained:
         for label, record in self.first.items():
             of = record.figures["features"]
             ratios = [three(of[name]) for name in ("separation", "adversarial_separation")]
-            shares = [f"{100 * of[name]:.1f}" for name in ("nearest", "adversarial_nearest")]
+            shares = [percent(of[name]) for name in ("nearest", "adversarial_nearest")]
             margins = [record.figures["gradients"]["margin"], of["adversarial_margin"]]
             rows.append([label, *ratios, three(of["moved"][_MEDIAN]), *shares, *(three(m[_MEDIAN]) for m in margins)])
         caption = (
@@ -120,7 +122,7 @@ class Explained:
             "between the own class mean and the one nearest to it. Nearest own: embeddings whose nearest clean class "
             f"mean is the own one. Medians of the margins, in each network's own units. {self.evidence}"
         )
-        return [*columns, "the same, adversarial (%)", "margin", "adversarial margin"], rows, caption
+        return _table([*columns, "the same, adversarial (%)", "margin", "adversarial margin"], rows, caption)
 
     def _sphere(self) -> Table:
         rows: list[list[str]] = []
@@ -136,21 +138,23 @@ class Explained:
             "decision boundary on the sphere, where the margin widens; how many of them, and of the images before the "
             f"kink, no step misclassifies. {self.evidence}"
         )
-        return [*columns, "others stand (%)"], rows, caption
+        return _table([*columns, "others stand (%)"], rows, caption)
 
-    def figures(self) -> Iterator[tuple[str, Callable[[], Drawn], list[str]]]:
-        """Every figure: its name, what draws it, and the records behind it."""
-        every = sorted(self.name.values())
+    def plots(self) -> Iterator[tuple[str, Callable[[], Plot]]]:
+        """Return the name of every plot, and what draws it."""
         drawings = {"paths": self._paths, "gradients": self._gradient_plot, "promise": self._promise}
         drawings |= {"margins": self._margins, "features": self._feature_maps}
         if self._kinks():
             drawings["sphere"] = self._trajectories
-        for name, draw in drawings.items():
-            yield f"explain-{name}", draw, every
-        for label in self.first:
-            yield f"gallery-{label}", lambda label=label: self._gallery(label), [self.name[label]]
+        yield from ((f"explain-{name}", draw) for name, draw in drawings.items())
+        yield from ((f"gallery-{label}", functools.partial(self._gallery, label)) for label in self.first)
 
-    def _paths(self) -> Drawn:
+    def _plot(self, figure: Figure, caption: str, alt: str, *labels: str) -> Plot:
+        """Plot of the first records of some objectives, or of all."""
+        sources = sorted(self.name[label] for label in labels or self.name)
+        return Plot(figure=figure, caption=caption, alt=alt, kinds=KINDS, sources=sources)
+
+    def _paths(self) -> Plot:
         caption = (
             f"Along {self.steps} plain steps on the training loss (dashed) and on the matched function, the margin "
             "(solid), from the image: the objective's own training loss, softmax cross-entropy of the raw scores, the "
@@ -162,12 +166,12 @@ class Explained:
             for label, a in self.arrays.items()
         )
         alt = f"Four line plots by step for each objective. Share still right at the end, own loss and margin: {ends}."
-        return explain_figures.paths(self.arrays), caption, alt
+        return self._plot(plots.paths(self.arrays), caption, alt)
 
     def _kinks(self) -> dict[str, float]:
         return {label: r.figures["sphere"]["kink"] for label, r in self.first.items() if r.figures["sphere"]}
 
-    def _trajectories(self) -> Drawn:
+    def _trajectories(self) -> Plot:
         kinks = self._kinks()
         caption = (
             "The raw scores of some images on the unit sphere, under both plain ascents: entry of the true class "
@@ -183,9 +187,9 @@ class Explained:
             "Trajectories in a disc, whole and close to the kink. Share of the images beyond the kink that the first "
             f"step takes further away from it, on the training loss and on the margin: {rises}."
         )
-        return explain_figures.sphere({label: self.arrays[label] for label in kinks}, kinks), caption, alt
+        return self._plot(plots.sphere({label: self.arrays[label] for label in kinks}, kinks), caption, alt)
 
-    def _gradient_plot(self) -> Drawn:
+    def _gradient_plot(self) -> Plot:
         caption = (
             "For each image that is classified right, against its margin: the largest entry of the training loss's "
             "gradient in float32; the share of that loss's steepest ascent that the sign of this gradient keeps; "
@@ -195,9 +199,9 @@ class Explained:
         )
         tiny = ", ".join(f"{label} {100 * r.figures['gradients']['tiny']:.0f}%" for label, r in self.first.items())
         alt = f"Three scatter plots against the margin. Share of images with a tiny gradient: {tiny}."
-        return explain_figures.gradients(self.arrays), caption, alt
+        return self._plot(plots.gradients(self.arrays), caption, alt)
 
-    def _promise(self) -> Drawn:
+    def _promise(self) -> Plot:
         standing: dict[str, tuple[float, float, float]] = {}
         for label, record in self.first.items():
             of = record.figures["standing"]
@@ -215,18 +219,18 @@ class Explained:
             for label, r in self.first.items()
         )
         alt = f"Promised distance by objective, and against accuracy. Median distance and share still right: {text}."
-        return explain_figures.promise(self.arrays, self.eps, standing), caption, alt
+        return self._plot(plots.promise(self.arrays, self.eps, standing), caption, alt)
 
-    def _margins(self) -> Drawn:
+    def _margins(self) -> Plot:
         caption = (
             "Share of images whose margin lies below a value: clean, and at the last points of the plain ascent on the "
             "margin. What the dashed curve has reached at 0 is misclassified there. The units are each network's own. "
             f"{self.evidence}"
         )
         alt = "Two rising curves for each objective; the adversarial one lies to the left of the clean one."
-        return explain_figures.margins(self.arrays), caption, alt
+        return self._plot(plots.margins(self.arrays), caption, alt)
 
-    def _feature_maps(self) -> Drawn:
+    def _feature_maps(self) -> Plot:
         shown = ", ".join(f"{label} {100 * r.figures['features']['shown']:.0f}%" for label, r in self.first.items())
         caption = (
             "Embeddings, drawn as their true labels, in the plane in which the clean class means differ most (share of "
@@ -239,9 +243,9 @@ class Explained:
             f"{label} {100 * r.figures['features']['adversarial_nearest']:.0f}%" for label, r in self.first.items()
         )
         alt = f"Scatter plots of embeddings. Adversarial embeddings that stay nearest to their own class mean: {near}."
-        return explain_figures.feature_maps(self.arrays), caption, alt
+        return self._plot(plots.feature_maps(self.arrays), caption, alt)
 
-    def _gallery(self, label: str) -> Drawn:
+    def _gallery(self, label: str) -> Plot:
         record, arrays = self.first[label], self.arrays[label]
         rows, labels = record.figures["gallery"]["rows"], record.figures["gallery"]["labels"]
         caption = (
@@ -253,23 +257,27 @@ class Explained:
         wrong = (arrays["gallery.predictions"][1:, :, 0] != labels).sum(1)
         broken = ", ".join(f"{name} {count}" for (name, _), count in zip(rows, wrong, strict=True))
         alt = f"Rows of {len(labels)} digits or pictures with amplified changes. Misclassified, by attack: {broken}."
-        return explain_figures.gallery_sheet(arrays, rows, labels), caption, alt
+        return self._plot(plots.gallery_sheet(arrays, rows, labels), caption, alt, label)
 
     def numbers(self, number: Callable[[float, str, list[str]], dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Every number that a sentence may name: of the first seed, keys ``<label>.explain:<name>``.
+        """Return every number that a sentence may name: of the first seed, keys ``<label>.explain:<name>``.
 
         Args:
             number: makes an entry of a value, its text and the names of its records.
         """
         found: dict[str, dict[str, Any]] = {}
         for label, record in self.first.items():
-            for name, (value, text) in _plain(record.figures).items():
-                found[f"{label}.explain:{name}"] = number(value, text, [self.name[label]])
-            found[f"{label}.explain:backwards"] = number(*_percent(self.backwards(label)), [self.name[label]])
+            values = _plain(record.figures) | {"backwards": _percent(self.backwards(label))}
+            for name, (value, text) in values.items():
+                found[str(Key("explain", name, label=label))] = number(value, text, [self.name[label]])
         every = sorted(self.name.values())
         for name, value in (("n", self.n), ("eps", self.eps), ("steps", self.steps)):
             found[f"explain_{name}"] = number(value, f"{value:.3g}", every)
         return found
+
+
+def _table(columns: list[str], rows: list[list[str]], caption: str) -> Table:
+    return Table(columns=columns, rows=rows, caption=caption, kinds=KINDS)
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
@@ -294,7 +302,7 @@ def _plain(figures: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
 
 
 def _percent(share: float) -> tuple[float, str]:
-    return 100 * share, f"{100 * share:.1f}%"
+    return 100 * share, percent(share, unit="%")
 
 
 def _three(value: float) -> tuple[float, str]:
@@ -302,13 +310,9 @@ def _three(value: float) -> tuple[float, str]:
 
 
 def _share(share: float | None) -> str:
-    return "none" if share is None else f"{100 * share:.1f}"
+    return "none" if share is None else percent(share)
 
 
 def _range(quantiles: list[float]) -> str:
     middle, low, high = (round(100 * quantiles[place]) for place in (_MEDIAN, _LOW, _HIGH))
     return f"{middle} ({low} to {high})"
-
-
-def _accuracy(cell: Mapping[str, Any]) -> str:
-    return f"{100 * cell['accuracy']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"

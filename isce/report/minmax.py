@@ -1,4 +1,4 @@
-"""Tables and figure of min-max records: what :mod:`isce.report.write` writes of them."""
+"""Tables and plot of min-max records."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from isce.report.plots import runs as figures
+from isce.evaluation import percent
+from isce.report.exhibits import Plot, Table
+from isce.report.key import split_run
+from isce.report.plots import runs as plots
 from isce.runs.records import Record
 
-Table = tuple[list[str], list[list[str]], str]
+KINDS = ("minmax",)
 
 _SUMMARY = {
     "mean_loss": "SCE",
@@ -38,7 +40,7 @@ _SHARES = {"certified", "robust", "covered"}
 def _text(name: str, value: float | None) -> str:
     if value is None:
         return "none"
-    return f"{100 * value:.1f}" if name in _SHARES else figures.three(value)
+    return percent(value) if name in _SHARES else plots.three(value)
 
 
 def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -46,9 +48,9 @@ def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[st
 
 
 def bounds(records: list[tuple[str, Record]]) -> Table:
-    """Softmax cross-entropy at the images, the inner maximum that ascent reached, and its proved bound, by eps."""
+    """Return cross-entropy at the images, the inner maximum that ascent reached, and its proved bound, by eps."""
     rows = [
-        [label, figures.eps_text(found["eps"]), *(_text(name, found[name]) for name in _SUMMARY)]
+        [label, plots.eps_text(found["eps"]), *(_text(name, found[name]) for name in _SUMMARY)]
         for label, _, found in _rows(records)
     ]
     caption = (
@@ -57,13 +59,13 @@ def bounds(records: list[tuple[str, Record]]) -> Table:
         "Then the shares of images whose prediction is certified, and that the ascent did not break. "
         f"{_evidence(records)}"
     )
-    return ["objective", "eps", *_SUMMARY.values()], rows, caption
+    return Table(columns=["objective", "eps", *_SUMMARY.values()], rows=rows, caption=caption, kinds=KINDS)
 
 
 def region(records: list[tuple[str, Record]]) -> Table:
-    """The inference region over all images, at each eps."""
+    """Return the inference region over all images, at each eps."""
     rows = [
-        [label, figures.eps_text(found["eps"]), *(_text(name, found["region"]["all"].get(name)) for name in _REGION)]
+        [label, plots.eps_text(found["eps"]), *(_text(name, found["region"]["all"].get(name)) for name in _REGION)]
         for label, _, found in _rows(records)
     ]
     caption = (
@@ -73,11 +75,11 @@ def region(records: list[tuple[str, Record]]) -> Table:
         "between classes over trace within. Scores of different objectives have different scales: compare shares, "
         f"ratios and signs, not heights. {_evidence(records)}"
     )
-    return ["objective", "eps", *_REGION.values()], rows, caption
+    return Table(columns=["objective", "eps", *_REGION.values()], rows=rows, caption=caption, kinds=KINDS)
 
 
-def coverage(records: list[tuple[str, Record]]) -> tuple[Figure, str, str]:
-    """Which m covers which share of images, with caption and alternative text."""
+def coverage(records: list[tuple[str, Record]]) -> Plot:
+    """Plot which m covers which share of images."""
     rows = [
         {"label": label, "eps": found["eps"], "m": row["m"], "covered": 100 * row["covered"]}
         for label, _, found in _rows(records)
@@ -90,12 +92,12 @@ def coverage(records: list[tuple[str, Record]]) -> tuple[Figure, str, str]:
         f"in the ball: the share that this m covers, at most. {_evidence(records)}"
     )
     alt = "Line plots, one for each eps, of the covered share against m; it rises with m and falls with eps."
-    return figures.coverage(frame, norm), caption, alt
+    return Plot(figure=plots.coverage(frame, norm), caption=caption, alt=alt, kinds=KINDS)
 
 
 def _evidence(records: list[tuple[str, Record]]) -> str:
     parameters = records[0][1].parameters
-    seeds = sorted({record.run.rsplit("-s", 1)[1] for _, record in records})
+    seeds = sorted({split_run(record.run)[1] for _, record in records})
     n = max(found["n"] for _, _, found in _rows(records))
     return (
         f"{n:,} test images, training seed {', '.join(seeds)}; {parameters['norm']} ball, {parameters['restarts']} x "

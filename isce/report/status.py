@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from isce.report.exhibits import Table
 from isce.runs.records import Record
 
 COLUMNS = ["run", "kind", "state", "made (UTC)", "commit", "device", "seconds", "torch", "red flags"]
@@ -12,18 +13,16 @@ KINDS = ("train", "attack", "minmax", "explain")
 
 def status(
     name: str, wanted: Iterable[tuple[str, str]], records: Iterable[Record], stale: Collection[tuple[str, str]]
-) -> tuple[list[str], list[list[str]], str]:
-    """One row for each run of the experiment.
+) -> Table:
+    """Return one row for each run of the experiment.
 
     Args:
         name: of the experiment.
         wanted: kind and name of every run that the experiment file asks for.
         records: the records at hand.
-        stale: kind and name of those whose code or parameters have changed since.
-
-    Returns:
-        Columns, rows and caption.
+        stale: kind and name of those whose key has changed since.
     """
+    records = list(records)
     known = {(record.kind, record.run): record for record in records}
     rows: list[list[str]] = []
     for kind, run in sorted(wanted, key=lambda one: (one[1], KINDS.index(one[0]))):
@@ -42,4 +41,5 @@ def status(
         f"{done} of the {len(rows)} runs of '{name}' are current. Seconds are by the clock, with whatever else ran "
         "beside them."
     )
-    return COLUMNS, rows, caption
+    kinds = tuple(sorted({record.kind for record in records}))
+    return Table(columns=COLUMNS, rows=rows, caption=caption, kinds=kinds)

@@ -19,13 +19,11 @@ from isce.files import ROOT, RecordError, sha256, write_atomic
 from isce.runs import locks, records
 from isce.runs.devices import find_device
 from isce.runs.key import Kind
-from isce.runs.plan import NOTEBOOK, NOTEBOOK_HASH, damage, notebook_damage, read_params
+from isce.runs.plan import LOCK, NOTEBOOK, NOTEBOOK_HASH, damage, notebook_damage, read_params
 from isce.runs.run import CHECKPOINT
 
 #: Longest path of a Unix socket on any system that is supported (macOS), its end mark included.
 LONGEST_SOCKET = 104
-#: Lock of a run's folder; whoever holds it writes there, and nobody else does.
-LOCK = ".lock"
 
 
 def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:

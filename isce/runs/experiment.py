@@ -10,9 +10,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from isce.files import ROOT
-from isce.parameters.analysis import ExplainParameters
-from isce.parameters.attack import AttackParameters, CurvePlan, Suite
-from isce.parameters.base import check_eps
+from isce.parameters.analysis import ExplainParameters, ExplainSettings, MinmaxParameters, MinmaxSettings
+from isce.parameters.attack import AttackParameters, AttackSettings, Suite
 from isce.parameters.training import ObjectiveSpec, TrainParameters
 from isce.strict import Strict, load_named, validate
 
@@ -24,73 +23,69 @@ TIERS = {
 }
 
 
-class AttackPlan(Strict):
+class Plan(Strict):
+    """The training runs of an experiment that runs of another kind are for."""
+
+    objectives: list[str] | None = Field(
+        default=None, min_length=1, description="labels of the runs it is for; None: all"
+    )
+    seeds: list[int] | None = Field(default=None, min_length=1, description="seeds of the runs it is for; None: all")
+
+    def fits(self, training: TrainParameters) -> bool:
+        """Whether it is for a training run."""
+        label, seed = training.objective.label, training.seed
+        return label in (self.objectives or [label]) and seed in (self.seeds or [seed])
+
+    def check(self, what: str, labels: list[str], seeds: list[int]) -> None:
+        """Refuse labels and seeds that an experiment does not have (:class:`ValueError`)."""
+        unknown: list[Any] = [label for label in self.objectives or [] if label not in labels]
+        unknown += [seed for seed in self.seeds or [] if seed not in seeds]
+        if unknown:
+            raise ValueError(f"{what} is for {unknown}, which are no objectives or seeds here")
+
+
+class AttackPlan(AttackSettings, Plan):
     """The attacks on some training runs of an experiment; ``suite`` names a file of ``experiments/suites``."""
 
     suite: str
-    objectives: list[str] | None = Field(default=None, description="labels of the runs it is for; None: all")
-    seeds: list[int] | None = Field(default=None, description="seeds of the runs it is for; None: all")
-    norm: Literal["linf", "l2"] = "linf"
-    eps: list[float] = Field(min_length=1)
     main_eps: float
-    images: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
-    batch_size: int | None = Field(default=256, ge=1)
-    threads: int = Field(default=1, ge=1)
-    curves: CurvePlan | None = None
-    keep_points: bool = False
 
     @model_validator(mode="after")
-    def _eps_fits(self) -> Self:
-        check_eps(self.norm, self.eps)
+    def _main_eps_is_attacked(self) -> Self:
         if self.main_eps not in self.eps:
             raise ValueError(f"main_eps {self.main_eps} is not among eps {self.eps}")
         return self
 
-    def fits(self, label: str, seed: int) -> bool:
-        """Whether it is for a training run with this objective and seed."""
-        return (self.objectives is None or label in self.objectives) and (self.seeds is None or seed in self.seeds)
-
     def parameters(self, checkpoint: str, suite: Suite) -> AttackParameters:
         """Parameters of the attack run against one checkpoint."""
-        own = self.model_dump(exclude={"suite", "main_eps", "objectives", "seeds"})
-        return AttackParameters(checkpoint=checkpoint, suite=suite, **own)
+        return AttackParameters(checkpoint=checkpoint, suite=suite, **_only(AttackSettings, self))
 
 
-class MinmaxPlan(Strict):
-    """The min-max analysis of an experiment's checkpoints; see :class:`isce.parameters.analysis.MinmaxParameters`."""
+class MinmaxPlan(MinmaxSettings, Plan):
+    """The min-max analysis of an experiment's checkpoints."""
 
-    eps: list[float] = Field(min_length=1)
-    inference: list[float] = Field(min_length=1)
-    norm: Literal["linf", "l2"] = "linf"
-    images: int | None = Field(default=200, ge=1)
-    seeds: list[int] = Field(default=[0], min_length=1, description="training seeds whose checkpoints are analysed")
+    seeds: list[int] | None = Field(default=[0], min_length=1, description="seeds of the runs it is for; None: all")
 
-    @model_validator(mode="after")
-    def _eps_fits(self) -> Self:
-        check_eps(self.norm, self.eps)
-        return self
+    def parameters(self, checkpoint: str) -> MinmaxParameters:
+        """Parameters of the min-max run of one checkpoint."""
+        return MinmaxParameters(checkpoint=checkpoint, **_only(MinmaxSettings, self))
 
 
-class ExplainPlan(Strict):
-    """Explain runs on some checkpoints of an experiment; see :class:`isce.parameters.analysis.ExplainParameters`."""
+class ExplainPlan(ExplainSettings, Plan):
+    """Explain runs on some checkpoints of an experiment."""
 
     gallery: str = Field(description="a file of experiments/suites: the attacks to show")
     eps: float | None = Field(default=None, gt=0, le=1, description="None: the attack plan's main_eps")
-    images: int = Field(default=200, ge=10, le=1000)
-    steps: int = Field(default=50, ge=1)
-    gallery_images: int = Field(default=5, ge=1, le=10)
-    objectives: list[str] | None = Field(default=None, description="labels of the runs it is for; None: all")
-    seeds: list[int] = Field(default=[0], min_length=1, description="training seeds whose checkpoints are explained")
-
-    def fits(self, label: str, seed: int) -> bool:
-        """Whether it is for a training run with this objective and seed."""
-        return (self.objectives is None or label in self.objectives) and seed in self.seeds
+    seeds: list[int] | None = Field(default=[0], min_length=1, description="seeds of the runs it is for; None: all")
 
     def parameters(self, checkpoint: str, gallery: Suite, main_eps: float) -> ExplainParameters:
         """Parameters of the explain run of one checkpoint."""
-        own = self.model_dump(exclude={"gallery", "eps", "objectives", "seeds"})
+        own = _only(ExplainSettings, self)
         return ExplainParameters(checkpoint=checkpoint, gallery=gallery, eps=self.eps or main_eps, **own)
+
+
+def _only(settings: type[Strict], plan: Plan) -> dict[str, Any]:
+    return plan.model_dump(include=set(settings.model_fields))
 
 
 class Experiment(Strict):
@@ -125,39 +120,19 @@ class Experiment(Strict):
         for place, values in {"training": self.training, **self.overrides}.items():
             for name in {"objective", "seed"} & set(values):
                 raise ValueError(f"{name!r} belongs beside 'training', not inside {place!r}")
-        unknown = sorted(set(self.minmax.seeds) - set(self.seeds)) if self.minmax else []
-        if unknown:
-            raise ValueError(f"minmax.seeds {unknown} are not among seeds {self.seeds}")
-        self._explain_fits(labels)
-        for objective, seed in itertools.product(self.objectives, self.seeds):
-            self.plan(objective.label, seed)
-        names = [name for name, _ in self.runs()]  # each combination must be valid on its own
-        if self.shown not in (None, *names):
-            raise ValueError(f"shown must name a run of the experiment, got {self.shown!r}; runs: {', '.join(names)}")
-        return self
-
-    def _explain_fits(self, labels: list[str]) -> None:
-        if self.explain is None:
-            return
-        unknown: list[Any] = [label for label in self.explain.objectives or [] if label not in labels]
-        unknown += [seed for seed in self.explain.seeds if seed not in self.seeds]
-        if unknown:
-            raise ValueError(f"explain is for {unknown}, which are no objectives or seeds here")
-        if self.plans[0].norm != "linf" and self.explain.eps is None:
+        attacks = [(f"attack of suite {plan.suite!r}", plan) for plan in self.plans]
+        for what, plan in [*attacks, ("minmax", self.minmax), ("explain", self.explain)]:
+            if plan:
+                plan.check(what, labels, self.seeds)
+        if self.explain and self.explain.eps is None and self.plans[0].norm != "linf":
             raise ValueError("explain works in linf; the attack plan's main_eps is of another norm: give explain.eps")
-
-    @model_validator(mode="after")
-    def _plans_fit_together(self) -> Self:
-        labels = [o.label for o in self.objectives]
-        for plan in self.plans:
-            unknown: list[Any] = [label for label in plan.objectives or [] if label not in labels]
-            unknown += [seed for seed in plan.seeds or [] if seed not in self.seeds]
-            if unknown:
-                raise ValueError(
-                    f"attack of suite {plan.suite!r} is for {unknown}, which are no objectives or seeds here"
-                )
         if len({(plan.norm, plan.main_eps) for plan in self.plans}) > 1:
             raise ValueError("all attack plans of an experiment need the same norm and main_eps")
+        runs = dict(self.runs())  # each combination must be valid on its own
+        for training in runs.values():
+            self.plan(training)
+        if self.shown not in (None, *runs):
+            raise ValueError(f"shown must name a run of the experiment, got {self.shown!r}; runs: {', '.join(runs)}")
         return self
 
     @property
@@ -165,16 +140,16 @@ class Experiment(Strict):
         """All attack plans."""
         return self.attack if isinstance(self.attack, list) else [self.attack]
 
-    def plan(self, label: str, seed: int) -> AttackPlan:
+    def plan(self, training: TrainParameters) -> AttackPlan:
         """The attack plan of one training run.
 
         Raises:
             ValueError: no plan is for it.
         """
         for plan in self.plans:
-            if plan.fits(label, seed):
+            if plan.fits(training):
                 return plan
-        raise ValueError(f"no attack plan is for objective {label!r} with seed {seed}")
+        raise ValueError(f"no attack plan is for objective {training.objective.label!r} with seed {training.seed}")
 
     def runs(self) -> Iterator[tuple[str, TrainParameters]]:
         """All training runs as (run name, parameters); the name is the objective's label and the seed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from isce.files import ROOT, RecordError, canonical, sha256, write_atomic
 from isce.runs import cost, records
 from isce.runs.experiment import load_experiment
 from isce.runs.records import NOTEBOOK
-from isce.runs.run import Run, planned_runs
+from isce.runs.run import CHECKPOINT, Run, planned_runs
 from isce.strict import ConfigError, read_yaml
 
+LOCK = ".lock"  #: in a run's folder: whoever holds this lock writes there, and nobody else
 NOTEBOOK_HASH = "notebook.sha256"
+MISSING = "there is no record"
+STALE = "its record is of other parameters, semantics, data or packages"
 
 
 def plan(name: str, build: Path, root: Path = ROOT, device: str = "cpu") -> list[Run]:
@@ -47,60 +51,116 @@ def plan(name: str, build: Path, root: Path = ROOT, device: str = "cpu") -> list
     planned = planned_runs(load_experiment(name, root), root)
     for run in planned:
         folder = build / "runs" / run.folder
-        params, text = folder / "params.yaml", yaml.safe_dump({"key": run.key, **run.parameters}, sort_keys=False)
-        if not params.is_file() or params.read_text(encoding="utf-8") != text:
-            write_atomic(params, text)
+        params = folder / "params.yaml"
+        _write_changed(params, yaml.safe_dump({"key": run.key, **run.parameters}, sort_keys=False))
         if not os.access(folder, os.W_OK):  # Snakemake would end without a word
             raise ConfigError(f"{folder} can't be written")
-        if _is_done(folder, run):
+        reason = _outdated(folder, run)
+        if reason is None:
             oldest = min(path.stat().st_mtime_ns for path in (folder / "record.json", *folder.glob("*.safetensors")))
             if params.stat().st_mtime_ns > oldest:  # a change that was taken back
                 os.utime(params, ns=(oldest, oldest))
-    _plan_report(name, build, root)
+        elif reason == MISSING:
+            (folder / "record.json").unlink(missing_ok=True)
+        elif reason != STALE:
+            sys.stderr.write(f"{run.kind} {run.experiment} {run.name}: {reason}; it will be run again\n")
+            (folder / "record.json").replace(folder / "record.json.damaged")
+    for made, text in _sources(name, root).items():
+        _write_changed(build / "keys" / made, text)
     expected = cost.estimates(planned, device, root)
     jobs = {
-        f"{run.kind}/{run.name}": {"needs": run.needs, "minutes": cost.minutes(expected[run.kind, run.name])}
-        for run in planned
+        f"{run.kind}/{run.name}": {"needs": run.needs, "minutes": cost.minutes(expected[run.folder])} for run in planned
     }
     write_atomic(build / "keys" / f"{name}.json", json.dumps(jobs) + "\n")
     return planned
 
 
-def _plan_report(name: str, build: Path, root: Path) -> None:
-    """Write what the report and the book are made of, records aside: hashes of code and pages."""
+def due(planned: Sequence[Run], build: Path) -> dict[str, str]:
+    """Find the runs that are due, reading alone; :func:`plan` makes Snakemake run the same ones.
+
+    Args:
+        planned: all runs of an experiment.
+        build: the build folder.
+
+    Returns:
+        Why a run is due, by its folder: its record is missing, damaged or stale, or a training run that it needs is
+        due or newer.
+    """
+    found: dict[str, str] = {}
+    for run in planned:  # each after the training runs that it needs
+        folder = build / "runs" / run.folder
+        reason = _outdated(folder, run)
+        for source in run.sources:
+            if reason is None and source in found:
+                reason = f"{source} is due"
+            files = [build / "runs" / source / name for name in ("record.json", CHECKPOINT)]
+            if reason is None and not _is_newest(folder / "record.json", files):
+                reason = f"{source} is newer"
+        if reason is not None:
+            found[run.folder] = reason
+    return found
+
+
+def report_is_due(name: str, planned: Sequence[Run], build: Path, root: Path = ROOT) -> bool:
+    """Whether an experiment's tables are missing or older than records or code; reads alone."""
+    parts = [build / "runs" / run.folder / "record.json" for run in planned]
+    return not _is_made(build / "report" / name / "numbers.json", parts, f"report-{name}", name, build, root)
+
+
+def book_is_due(name: str, build: Path, root: Path = ROOT) -> bool:
+    """Whether the book in the build folder is missing or older than tables or pages; reads alone."""
+    index = build / "book" / "_build" / "html" / "index.html"
+    return not _is_made(index, [build / "report" / name / "numbers.json"], "book", name, build, root)
+
+
+def _is_made(made: Path, parts: Sequence[Path], sources: str, name: str, build: Path, root: Path) -> bool:
+    path = build / "keys" / sources
+    same = path.is_file() and path.read_text(encoding="utf-8") == _sources(name, root)[sources]
+    return same and _is_newest(made, [*parts, path])
+
+
+def _is_newest(made: Path, parts: Sequence[Path]) -> bool:
+    """Whether a file and its parts are there, and no part is newer: what Snakemake asks."""
+    if not all(path.is_file() for path in (made, *parts)):
+        return False
+    return all(path.stat().st_mtime_ns <= made.stat().st_mtime_ns for path in parts)
+
+
+def _write_changed(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomic(path, text)
+
+
+def _sources(name: str, root: Path) -> dict[str, str]:
+    """What the report and the book are made of, records aside: hashes of code and of pages, as text."""
     code = {path.relative_to(root).as_posix(): sha256(path) for path in sorted((root / "isce").rglob("*.py"))}
     code["experiment"] = sha256(root / "experiments" / f"{name}.yaml")
     pages = {path.relative_to(root).as_posix(): sha256(path) for path in _book_sources(root)}
-    for made, parts in ((f"report-{name}", code), ("book", pages)):
-        path, text = build / "keys" / made, canonical(parts)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_atomic(path, text)
+    return {f"report-{name}": canonical(code), "book": canonical(pages)}
 
 
 def _book_sources(root: Path) -> list[Path]:
     """Every file that the book is made of, reports aside: its pages, and what its reference reads, docstrings too."""
     made = {"_build", "figures", "generated", "__pycache__"}
-    found = [path for path in (root / "book").rglob("*") if not made.intersection(path.parts)]
+    pages = {root / "book" / "reference" / kind for kind in ("api", "attacks", "losses")}  # of templates
+    found = [path for path in (root / "book").rglob("*") if not (made.intersection(path.parts) or path.parent in pages)]
     for pattern in ("isce/**/*.py", "experiments/**/*.yaml", "notebooks/*.ipynb", "benchmarks/results/*.json"):
         found += root.glob(pattern)
     found += [root / "environment.yml", root / "pyproject.toml"]
     return sorted(path for path in found if path.is_file())
 
 
-def _is_done(folder: Path, run: Run) -> bool:
-    """Whether the run's record is there, whole and of its key. A damaged one is put aside, so that it is run again."""
+def _outdated(folder: Path, run: Run) -> str | None:
+    """Why a run's own record does not count; None: it is there, whole and of the run's key."""
     path = folder / "record.json"
-    if not path.exists():
-        return False
+    cut_off = (folder / LOCK).exists() and not (folder / NOTEBOOK_HASH).exists()  # killed before its notebook was whole
+    if cut_off or not path.exists():
+        return MISSING
     try:
         problem = damage(path) or notebook_damage(folder)
-        current = problem is None and records.read(path).key == run.key
+        return problem or (None if records.read(path).key == run.key else STALE)
     except RecordError as error:
-        problem, current = str(error), False
-    if problem:
-        sys.stderr.write(f"{run.kind} {run.experiment} {run.name}: {problem}; it will be run again\n")
-        path.replace(path.with_suffix(".json.damaged"))
-    return current
+        return str(error)
 
 
 def damage(path: Path) -> str | None:

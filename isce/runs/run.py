@@ -10,7 +10,6 @@ from typing import Any
 from isce import data
 from isce.attacks.spec import AttackSpec
 from isce.files import ROOT
-from isce.parameters.analysis import MinmaxParameters
 from isce.parameters.attack import Suite, load_suite
 from isce.parameters.base import RunParameters
 from isce.parameters.training import TrainParameters
@@ -39,27 +38,30 @@ class Run:
         """Folder of the run relative to ``build/runs`` and to ``results``."""
         return f"{self.experiment}/{self.kind}/{self.name}"
 
+    @property
+    def sources(self) -> list[str]:
+        """Folders of the training runs that it needs."""
+        return [f"{self.experiment}/train/{name}" for name in self.needs]
+
 
 def planned_runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
     """All runs of an experiment: each training run, then what is done with its checkpoint."""
     suites = {plan.suite: load_suite(plan.suite, root) for plan in experiment.plans}
 
     def run(kind: Kind, name: str, training: TrainParameters, own: RunParameters, *needs: Run) -> Run:
-        found = key(kind, own, data.SHA256[training.dataset], {_checkpoint(other): other.key for other in needs})
+        found = key(kind, own, data.SETS[training.dataset].sha256, {_checkpoint(other): other.key for other in needs})
         values, names = own.model_dump(mode="json"), tuple(other.name for other in needs)
         return Run(kind, experiment.name, name, training.objective.label, found, values, names)
 
     trained = {name: (training, run("train", name, training, training)) for name, training in experiment.runs()}
     found = [train for _, train in trained.values()]
     for name, (training, train) in trained.items():
-        plan = experiment.plan(training.objective.label, training.seed)
+        plan = experiment.plan(training)
         suite, sources = _with_sources(suites[plan.suite], train, {n: other for n, (_, other) in trained.items()})
         found.append(run("attack", name, training, plan.parameters(_checkpoint(train), suite), train, *sources))
-        if experiment.minmax and training.seed in experiment.minmax.seeds:
-            own = experiment.minmax.model_dump(exclude={"seeds"})
-            minmax = MinmaxParameters(checkpoint=_checkpoint(train), **own)
-            found.append(run("minmax", name, training, minmax, train))
-        if experiment.explain and experiment.explain.fits(training.objective.label, training.seed):
+        if experiment.minmax and experiment.minmax.fits(training):
+            found.append(run("minmax", name, training, experiment.minmax.parameters(_checkpoint(train)), train))
+        if experiment.explain and experiment.explain.fits(training):
             shown = load_suite(experiment.explain.gallery, root)
             explain = experiment.explain.parameters(_checkpoint(train), shown, plan.main_eps)
             found.append(run("explain", name, training, explain, train))

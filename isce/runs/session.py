@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -25,9 +25,13 @@ from isce.parameters.analysis import ExplainParameters, MinmaxParameters
 from isce.parameters.attack import AttackParameters, Suite
 from isce.parameters.training import TrainParameters
 from isce.runs.devices import check_device, find_device
+from isce.runs.key import Kind
 from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, POINTS, Record, provenance
-from isce.strict import Strict, from_notebook
+from isce.runs.run import CHECKPOINT
+from isce.strict import Strict, from_notebook, validate
 from isce.training.loop import TrainResult, train
+
+Parameters = TypeVar("Parameters", TrainParameters, AttackParameters, MinmaxParameters, ExplainParameters)
 
 _STARTED, _BEGAN = time.monotonic(), time.time()
 
@@ -63,79 +67,30 @@ class Context(Strict):
         return find_device(self.device)
 
 
-class _TrainNotebook(TrainParameters, Context):
-    pass
+def begin(model: type[Parameters], namespace: Mapping[str, Any]) -> tuple[Parameters, Context]:
+    """Check the parameters of a notebook, and set the threads of torch to theirs.
 
+    An empty ``checkpoint`` stands for a default model, which is trained first (seconds) into the run's folder, so that
+    each notebook runs on its own.
 
-class _AttackNotebook(AttackParameters, Context):
-    checkpoint: str = ""
-
-
-class _MinmaxNotebook(MinmaxParameters, Context):
-    checkpoint: str = ""
-
-
-class _ExplainNotebook(ExplainParameters, Context):
-    checkpoint: str = ""
-
-
-def train_parameters(namespace: Mapping[str, Any]) -> tuple[TrainParameters, Context]:
-    """The checked parameters of the training notebook, from its ``globals()``.
+    Args:
+        model: class of the parameters.
+        namespace: ``globals()`` of the notebook, right after its first cell.
 
     Raises:
         ConfigError: unknown name, wrong type or value out of range.
     """
-    values = from_notebook(_TrainNotebook, namespace).model_dump()
-    return TrainParameters(**_only(TrainParameters, values)), Context(**_only(Context, values))
-
-
-def attack_parameters(namespace: Mapping[str, Any]) -> tuple[AttackParameters, Context]:
-    """The checked parameters of the attack notebook, from its ``globals()``; see :func:`_with_checkpoint`.
-
-    Raises:
-        ConfigError: unknown name, wrong type or value out of range.
-    """
-    values, context = _with_checkpoint(from_notebook(_AttackNotebook, namespace).model_dump())
-    torch.set_num_threads(values["threads"])
-    return AttackParameters(**_only(AttackParameters, values)), context
-
-
-def minmax_parameters(namespace: Mapping[str, Any]) -> tuple[MinmaxParameters, Context]:
-    """The checked parameters of the min-max notebook, from its ``globals()``; see :func:`_with_checkpoint`.
-
-    Raises:
-        ConfigError: unknown name, wrong type or value out of range.
-    """
-    values, context = _with_checkpoint(from_notebook(_MinmaxNotebook, namespace).model_dump())
-    torch.set_num_threads(values["threads"])
-    return MinmaxParameters(**_only(MinmaxParameters, values)), context
-
-
-def explain_parameters(namespace: Mapping[str, Any]) -> tuple[ExplainParameters, Context]:
-    """The checked parameters of the explain notebook, from its ``globals()``; see :func:`_with_checkpoint`.
-
-    Raises:
-        ConfigError: unknown name, wrong type or value out of range.
-    """
-    values, context = _with_checkpoint(from_notebook(_ExplainNotebook, namespace).model_dump())
-    torch.set_num_threads(values["threads"])
-    return ExplainParameters(**_only(ExplainParameters, values)), context
-
-
-def _with_checkpoint(values: dict[str, Any]) -> tuple[dict[str, Any], Context]:
-    """An empty ``checkpoint`` stands for a default model, which is trained first (seconds) into the run's folder, so
-    that each notebook runs on its own.
-    """  # noqa: D205
-    context = Context(**_only(Context, values))
-    if not values["checkpoint"]:
-        folder = context.path / "model"
-        train(TrainParameters(), folder, device=str(context.torch_device))
-        values["checkpoint"] = f"{context.folder}/model/last.safetensors"
-    return values, context
-
-
-def _only(model: type[Strict], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in model.model_fields}
+    own = {name: value for name, value in namespace.items() if name not in Context.model_fields}
+    where = {name: namespace[name] for name in Context.model_fields if name in namespace}
+    context = validate(Context, where, "notebook parameters")
+    needs_model = own.get("checkpoint") == ""
+    if needs_model:
+        own["checkpoint"] = f"{context.folder}/model/{CHECKPOINT}"
+    parameters = from_notebook(model, own)
+    if needs_model:
+        train(TrainParameters(), context.path / "model", device=str(context.torch_device))
+    torch.set_num_threads(parameters.threads)
+    return parameters, context
 
 
 def resolve(path: str) -> Path:
@@ -241,7 +196,7 @@ def write_explain_record(parameters: ExplainParameters, context: Context, explan
 
 
 def _write(
-    kind: Literal["train", "attack", "minmax", "explain"],
+    kind: Kind,
     parameters: TrainParameters | AttackParameters | MinmaxParameters | ExplainParameters,
     context: Context,
     figures: dict[str, Any],

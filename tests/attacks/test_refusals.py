@@ -15,7 +15,7 @@ from isce.losses import build
 from isce.parameters.attack import AttackParameters, Suite
 
 SPEC = AttackSpec(attack="matched", objective="margin", steps=3)
-SCORES_ALONE = [name for name in attacks.names() if not attacks.about(name).gradients and name != "transfer"]
+SCORES_ALONE = [name for name in attacks.names() if attacks.about(name).black_box]
 X, Y = flat(0.3, 0.45, 0.6)
 
 
@@ -33,7 +33,7 @@ def evaluation():
 def entry(request, evaluation, tmp_path):
     """Each public function that takes (classifier, objective, images, labels)."""
     plan = {"images": 2, "convergence_eps": 0.1, "convergence_steps": [1, 2]}
-    index, threat, quiet = torch.arange(3), Threat("linf", 0.1), {"seed": 0, "batch_size": 3, "progress": False}
+    index, threat = torch.arange(3), Threat("linf", 0.1)
     return {
         "run": lambda *given: attacks.run(SPEC, *given, threat, seed=0),
         "evaluate": lambda *given: evaluate(*given, parameters(), progress=False),
@@ -42,8 +42,8 @@ def entry(request, evaluation, tmp_path):
         "curves": lambda *given: curves(
             *given, parameters(curves=plan), index=index, batch_size=3, folder=tmp_path, progress=False
         ),
-        "sweep": lambda *given: sweep(*given, SPEC, "linf", 0.1, **quiet),
-        "convergence": lambda *given: convergence(*given, SPEC, threat, steps=[1, 2], **quiet),
+        "sweep": lambda *given: sweep(*given, parameters(), progress=False),
+        "convergence": lambda *given: convergence(*given, parameters(), [1, 2], progress=False),
     }[request.param]
 
 

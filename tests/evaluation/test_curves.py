@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from isce import attacks
-from isce.attacks import AttackResult, Threat
+from isce.attacks import AttackResult
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import convergence, sweep, wilson
 from isce.losses import build
-from isce.strict import ConfigError
+from isce.parameters.attack import AttackParameters
+from isce.strict import ConfigError, validate
 
 PGD = AttackSpec(attack="pgd", steps=4)
 MATCHED = AttackSpec(attack="matched", objective="margin", steps=5)
@@ -46,15 +47,21 @@ def flat(values) -> tuple[torch.Tensor, torch.Tensor]:
 VALUES = [0.05, 0.25, 0.35, 0.38, 0.42, 0.44, 0.6, 0.7]  # distances to fall: .45 .25 .15 .12 .08 .06, 2 wrong
 
 
+def parameters(spec, norm, eps, batch_size=256):
+    values = {"checkpoint": "", "suite": {"name": "s", "rows": [spec]}, "norm": norm, "eps": [eps]}
+    return validate(AttackParameters, values | {"batch_size": batch_size}, "here")
+
+
 def swept(model, values, spec=PGD, norm="linf", start=0.1, batch_size=256, **more):
     x, y = flat(values)
-    return sweep(model, build("sce"), x, y, spec, norm, start, seed=0, batch_size=batch_size, progress=False, **more)
+    given = parameters(spec, norm, start, batch_size)
+    return sweep(model, build("sce"), x, y, given, progress=False, **more)
 
 
 def converged(values, spec=MATCHED, eps=0.1, steps=(1, 2, 5), **more):
     x, y = flat(values)
-    args = (Mean(), build("sce"), x, y, spec, Threat("linf", eps))
-    return convergence(*args, seed=0, batch_size=256, steps=steps, progress=False, **more)
+    given = parameters(spec, "linf", eps)
+    return convergence(Mean(), build("sce"), x, y, given, steps, progress=False, **more)
 
 
 @pytest.fixture
@@ -109,8 +116,7 @@ class _BatchMean(nn.Module):
 def test_a_batch_dependent_network_keeps_its_batches(calls):
     x, _ = flat([0.1, 0.2, 0.3, 0.4, 0.5])
     y = torch.tensor([0, 1, 0, 1, 0])
-    args = (_BatchMean(), build("sce"), x, y, PGD, "linf", 0.05)
-    rows = sweep(*args, seed=0, batch_size=2, progress=False)
+    rows = sweep(_BatchMean(), build("sce"), x, y, parameters(PGD, "linf", 0.05, 2), progress=False)
     assert {tuple(index) for _, _, index in calls} <= {(0, 1), (2, 3), (4,)}
     accuracy = [row["accuracy"] for row in rows]
     assert accuracy == sorted(accuracy, reverse=True)
@@ -137,9 +143,18 @@ def test_any_sweep_ends_at_zero_and_counts_what_lies_deeper(values, start, spec)
     assert eps[-1] <= 1
 
 
-@pytest.mark.parametrize(("norm", "start"), [("linf", 0.0), ("linf", 1.5), ("l2", -1.0), ("l2", 2.5), ("l2", math.nan)])
-def test_a_start_that_is_no_radius_is_refused(norm, start):
-    with pytest.raises(ValueError, match=r"start must lie in \(0, "):
+@pytest.mark.parametrize(
+    ("norm", "start", "words"),
+    [
+        ("linf", 0.0, r"\(0, 1\] for linf"),
+        ("linf", 1.5, r"\(0, 1\] for linf"),
+        ("l2", -1.0, "above 0 for l2"),
+        ("l2", 2.5, r"start must lie in \(0, 2\]"),
+        ("l2", math.nan, "finite"),
+    ],
+)
+def test_a_start_that_is_no_radius_is_refused(norm, start, words):
+    with pytest.raises((ValueError, ConfigError), match=words):
         swept(Mean(), VALUES, norm=norm, start=start)
 
 

@@ -118,10 +118,10 @@ def explained(found, tmp_path_factory):
 def test_every_table_has_a_row_for_each_objective_and_as_many_cells_as_columns(explained):
     tables = dict(explained.tables())
     assert set(tables) == {"explain-standing", "explain-gradients", "explain-features", "explain-sphere"}
-    for name, (columns, rows, caption) in tables.items():
-        assert all(len(row) == len(columns) for row in rows)
-        assert "40 test images, training seed 0; linf, eps 0.1" in caption
-        assert [row[0] for row in rows] == (
+    for name, table in tables.items():
+        assert all(len(row) == len(table.columns) for row in table.rows)
+        assert "40 test images, training seed 0; linf, eps 0.1" in table.caption
+        assert [row[0] for row in table.rows] == (
             ["isce-released"] * 2 if name.endswith("sphere") else ["sce", "isce-released"]
         )
 
@@ -130,12 +130,12 @@ def test_every_figure_is_drawn_with_caption_text_and_its_records(explained):
     from isce.report.plots.runs import as_bytes
 
     names = set()
-    for name, draw, sources in explained.figures():
-        figure, caption, alt = draw()
-        assert as_bytes(figure, "png").startswith(b"\x89PNG")
-        assert caption.endswith(".")
-        assert alt.endswith(".")
-        assert len(sources) == (1 if name.startswith("gallery") else 2)
+    for name, draw in explained.plots():
+        plot = draw()
+        assert as_bytes(plot.figure, "png").startswith(b"\x89PNG")
+        assert plot.caption.endswith(".")
+        assert plot.alt.endswith(".")
+        assert len(plot.sources) == (1 if name.startswith("gallery") else 2)
         names.add(name)
     plots = {f"explain-{what}" for what in ("paths", "gradients", "promise", "margins", "features", "sphere")}
     assert names == plots | {"gallery-sce", "gallery-isce-released"}

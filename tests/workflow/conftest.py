@@ -94,15 +94,10 @@ class Project:
         return [line.removeprefix("would run: ") for line in out.splitlines() if line.startswith("would run")]
 
     def planned(self):
-        """Runs that are due after planning in this process: Snakemake's rule, a record missing or older than params."""
-        found = set()
-        for run in workflow.plan("tiny", self.root / "build", self.root):
-            record = self.record(run.kind, run.name)
-            params = record.parent / "params.yaml"
-            stale = not record.exists() or params.stat().st_mtime_ns > record.stat().st_mtime_ns
-            if stale or (run.kind != "train" and f"train {run.name}" in found):
-                found.add(f"{run.kind} {run.name}")
-        return found
+        """Runs that are due, found in this process."""
+        runs = planned_runs(load_experiment("tiny", self.root), self.root)
+        found = workflow.due(runs, self.root / "build")
+        return {f"{run.kind} {run.name}" for run in runs if run.folder in found}
 
     def change(self, name, old, new):
         """Replace ``old`` once in a file, or append ``new`` if ``old`` is empty."""

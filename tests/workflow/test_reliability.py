@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from isce.files import ROOT
+from isce.runs import plan as workflow
 from isce.runs import records
 
 RUNS = ["sce-s0", "isce-released-s0"]
@@ -347,6 +348,7 @@ def test_flipped_byte_is_named_and_its_run_is_due(project, capsys, kind, file):
     _flip(project.runs / kind / "sce-s0" / file)
     after = {"train": {"train", "attack", "minmax"}, "attack": {"attack"}, "minmax": {"minmax"}}
     assert project.planned() == {f"{later} sce-s0" for later in after[kind]}
+    workflow.plan("tiny", project.root / "build", project.root)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{kind} tiny sce-s0: ")
     assert str(project.runs / kind / "sce-s0" / file) in line

@@ -13,6 +13,7 @@ import yaml
 from isce import __main__
 from isce.files import sha256
 from isce.parameters import semantics
+from isce.runs import plan as workflow
 from isce.runs import records
 from isce.strict import ConfigError
 
@@ -112,9 +113,42 @@ def test_change_makes_due_what_it_touches_and_nothing_else(project, name, old, n
     ("name", "old", "new", "due"),
     [(*raised("objective.isce-released"), RELEASED), ("isce/report/plots/runs.py", "", CODE, {"tables"})],
 )
-def test_snakemake_runs_what_the_plan_says(project, name, old, new, due):
+def test_snakemake_runs_what_the_dry_run_says(project, name, old, new, due):
     project.change(name, old, new)
     assert set(project.due()) == due
+    code, out, err = project.reproduce()
+    assert code == 0, out + err
+    done = {" ".join(line.split("]")[1].split()[0:3:2]) for line in out.splitlines() if line.startswith("[")}
+    assert done | {"tables"} == due
+    assert project.due() == []
+
+
+@pytest.mark.parametrize("state", ["done", "changed", "damaged", "killed", "no build"])
+def test_dry_run_writes_nothing(project, state):
+    attack = project.runs / "attack" / "sce-s0"
+    if state == "changed":
+        project.change("experiments/tiny.yaml", "epochs: 2", "epochs: 3")
+    elif state == "damaged":
+        (attack / "record.json").write_text("{}")
+    elif state == "killed":
+        (attack / "notebook.sha256").unlink()
+        begun = project.root / "build" / "book" / "_build" / ".begun"
+        begun.parent.mkdir(parents=True)
+        begun.touch()
+    elif state == "no build":
+        shutil.rmtree(project.root / "build")
+
+    def tree():
+        paths = [project.root, *project.root.rglob("*")]
+        return {path: path.stat().st_mtime_ns for path in paths if "__pycache__" not in str(path)}
+
+    project.reproduce("--dry-run")  # Python writes its own cache where it imports
+    before = tree()
+    code, out, err = project.isce("reproduce", "--experiment", "tiny", "--dry-run")
+    assert code == 0, out + err
+    assert tree() == before
+    due = {"done": set(), "changed": EVERYTHING, "no build": EVERYTHING}.get(state, {"attack sce-s0", "tables"})
+    assert {line.removeprefix("would run: ") for line in out.splitlines() if line.startswith("would")} == due | {"book"}
 
 
 EXPLAIN = "explain:\n  gallery: tiny\n  objectives: [isce-released]\n  images: 30\n  steps: 2\n  gallery_images: 2\n"
@@ -132,7 +166,7 @@ def test_explain_run_ends_in_a_record_that_is_reported_and_adopted(real):
     code, out, err = project.reproduce()
     assert code == 0, out + err
     assert project.due() == []
-    assert (project.root / "build/report/tiny/figures/gallery-isce-released.svg").is_file()
+    assert (project.root / "build/report/tiny/plots/gallery-isce-released.svg").is_file()
     code, out, err = project.isce("adopt", "--experiment", "tiny")
     assert code == 0, out + err
     assert {p.name for p in (project.root / "results/tiny/explain/isce-released-s0").iterdir()} == {
@@ -161,8 +195,13 @@ def test_executed_notebooks_of_the_run_that_is_shown_are_reported_and_adopted(pr
 def test_change_that_is_taken_back_costs_no_run(project):
     project.change("experiments/tiny.yaml", "epochs: 2", "epochs: 3")
     assert project.planned() == EVERYTHING - {"tables"}
+    workflow.plan("tiny", project.root / "build", project.root)
+    params = project.record("train", "sce-s0").with_name("params.yaml")
+    assert params.stat().st_mtime_ns > project.record("train", "sce-s0").stat().st_mtime_ns, "Snakemake would run it"
     project.change("experiments/tiny.yaml", "epochs: 3", "epochs: 2")
+    workflow.plan("tiny", project.root / "build", project.root)
     assert project.planned() == set()
+    assert params.stat().st_mtime_ns <= project.record("train", "sce-s0").stat().st_mtime_ns
 
 
 @pytest.mark.parametrize(
@@ -205,14 +244,14 @@ def test_failed_run_is_named_and_the_others_are_kept(project):
 
 
 def test_two_at_once_are_refused(project):
-    first = project.command("reproduce", "--experiment", "tiny", "--no-book", "--dry-run", start_new_session=True)
+    first = project.command("reproduce", "--experiment", "tiny", "--no-book", start_new_session=True)
     lock = project.root / "build" / ".lock"
     deadline = time.monotonic() + 60
     while (not lock.exists() or f"process {first.pid} " not in lock.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGSTOP)
     try:
-        code, _, err = project.reproduce("--dry-run")
+        code, _, err = project.reproduce()
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
@@ -243,7 +282,7 @@ def test_bad_value_in_an_experiment_file_starts_nothing(project):
     params = project.record("train", "sce-s0").with_name("params.yaml")
     before = params.read_bytes()
     with pytest.raises(ConfigError, match=r"epochs.*got -2"):
-        project.planned()
+        workflow.plan("tiny", project.root / "build", project.root)
     assert params.read_bytes() == before
 
 
@@ -337,7 +376,7 @@ def test_what_is_done_can_be_adopted_run_by_run(project):
     assert (results / "attack" / "isce-released-s0" / "record.json").exists(), "stale, but the only one there is"
     assert not (results / "attack" / "retired-s0").exists(), "of no run of the experiment"
     assert project.isce("report", "tiny", "--records", "results", "--out", "out")[0] == 0
-    drawn = project.root / "out" / "tiny" / "figures" / "robust.svg"
+    drawn = project.root / "out" / "tiny" / "plots" / "robust.svg"
     assert (results / "robust.svg").read_bytes() == drawn.read_bytes(), "drawn from what is committed, not from build/"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import NullFormatter
 
-from isce.report.plots.runs import COLOURS, MARKERS, eps_text
+from isce.report.plots.runs import COLOURS, MARKERS, draw_image, eps_text, grid
 
 Arrays = Mapping[str, np.ndarray]
 TRAINING, MATCHED = COLOURS[1], COLOURS[0]
@@ -29,24 +30,15 @@ FLOOR = {"loss": 1e-8, "entropy": 1e-16}
 CLASS_COLOURS = (*COLOURS, "#777777")
 
 
-def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.grid(color="0.92")
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _panels(count: int, side: float) -> tuple[Figure, list[Axes]]:
     """One square panel for each objective, three in a row; those left over are hidden."""
     columns = min(3, count)
     rows = -(-count // columns)
-    figure, axes = _grid(rows, columns, side * columns + 0.6, side * rows + 0.5)
-    for ax in list(axes.flat)[count:]:
+    figure, axes = grid(rows, columns, side * columns + 0.6, side * rows + 0.5)
+    every = list(itertools.chain.from_iterable(axes))
+    for ax in every[count:]:
         ax.set_visible(False)
-    return figure, list(axes.flat)[:count]
+    return figure, every[:count]
 
 
 def paths(found: Mapping[str, Arrays]) -> Figure:
@@ -57,7 +49,7 @@ def paths(found: Mapping[str, Arrays]) -> Figure:
         "margin": "margin",
         "standing": "still right (%)",
     }
-    figure, axes = _grid(len(found), len(names), 10.4, 1.9 * len(found) + 0.9)
+    figure, axes = grid(len(found), len(names), 10.4, 1.9 * len(found) + 0.9)
     for row, (label, arrays) in zip(axes, found.items(), strict=True):
         for ax, what in zip(row, names, strict=True):
             for ascent, style in ASCENTS.items():
@@ -100,7 +92,7 @@ def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
         found: of the objectives with a kink; two rows for each, the second a part of the first around the kink.
         kinks: where it is, by label.
     """
-    figure, axes = _grid(2 * len(found), 2, 9.4, 8.6 * len(found))
+    figure, axes = grid(2 * len(found), 2, 9.4, 8.6 * len(found))
     for number, (label, arrays) in enumerate(found.items()):
         every = [arrays[f"{name}.sphere"].astype(float) for name in ASCENTS]
         low = min(float(ways.min()) for ways in every) - 0.05
@@ -134,7 +126,7 @@ def _trajectories(ax: Axes, ways: np.ndarray, kink: float, colour: str) -> None:
 
 def gradients(found: Mapping[str, Arrays]) -> Figure:
     """Of each image against its margin: size of the training loss's gradient, and what float32 and the loss keep."""
-    figure, (axes,) = _grid(1, 3, 9.4, 3.9)
+    figure, (axes,) = grid(1, 3, 9.4, 3.9)
     smallest = min((a["gradients.size"][a["gradients.size"] > 0].min(initial=1) for a in found.values()), default=1)
     for number, (label, arrays) in enumerate(found.items()):
         right = arrays["gradients.margin"] > 0
@@ -169,7 +161,7 @@ def promise(found: Mapping[str, Arrays], eps: float, standing: Mapping[str, tupl
         standing: by label: per cent right after one step, and after the adaptive attack on the margin, and of that the
             half-width of a Wilson interval.
     """
-    figure, axes = _grid(1, 2, 9.0, 0.32 * len(found) + 2.6)
+    figure, axes = grid(1, 2, 9.0, 0.32 * len(found) + 2.6)
     left, right = axes[0]
     for number, (label, arrays) in enumerate(found.items()):
         distance = arrays["gradients.distance"].astype(float)
@@ -208,7 +200,7 @@ def margins(found: Mapping[str, Arrays]) -> Figure:
 
 def feature_maps(found: Mapping[str, Arrays], each: int = 80) -> Figure:
     """Clean and adversarial embeddings in the plane of the class means, drawn as their labels; a row per objective."""
-    figure, axes = _grid(len(found), 3, 10.2, 3.3 * len(found) + 0.3)
+    figure, axes = grid(len(found), 3, 10.2, 3.3 * len(found) + 0.3)
     for row, (label, arrays) in zip(axes, found.items(), strict=True):
         both, labels = arrays["features.plane"].astype(float)[:, :each], arrays["labels"][:each]
         reach = float(np.abs(both).max()) * 1.08
@@ -286,13 +278,5 @@ def _row(
 
 
 def _picture(ax: Axes, left: float, top: float, image: np.ndarray, difference: bool = False) -> None:
-    picture = np.clip(np.moveaxis(image, 0, -1), 0, 1)
-    place: dict[str, Any] = {
-        "extent": (left, left + 1, top + 1, top),
-        "aspect": "auto",
-        "interpolation": "none",
-    }
-    if picture.shape[-1] == 1:
-        ax.imshow(picture[..., 0], cmap="PuOr" if difference else "gray", vmin=0, vmax=1, **place)
-    else:
-        ax.imshow(picture, **place)
+    place = (left, left + 1, top + 1, top)
+    draw_image(ax, image, difference=difference, extent=place, aspect="auto", interpolation="none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,14 +63,36 @@ def _legend(ax: Axes) -> None:
         ax.legend(frameon=False)
 
 
-def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+def grid(rows: int, columns: int, width: float, height: float, shade: str = "0.92") -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure of ``width`` by ``height`` inches and its rows of axes, with grid lines behind what is drawn."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
-    for ax in axes:
-        ax.grid(color="0.9")
+    axes = figure.subplots(rows, columns, squeeze=False).tolist()
+    for ax in itertools.chain.from_iterable(axes):
+        ax.grid(color=shade)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Figure, list[Axes]]:
+    figure, (axes,) = grid(1, columns, width, height, "0.9")
+    return figure, axes
+
+
+def draw_image(ax: Axes, image: np.ndarray, *, difference: bool = False, **place: Any) -> None:
+    """Draw one image (C, H, W) of values in [0, 1]; ``place`` goes to matplotlib's ``imshow``.
+
+    Args:
+        ax: where to draw.
+        image: grey (C = 1) or coloured (C = 3).
+        difference: draw a grey one in two colours, with white for 0.5.
+        place: further options.
+    """
+    picture = np.clip(np.moveaxis(image, 0, -1), 0, 1)
+    if picture.shape[-1] == 1:
+        ax.imshow(picture[..., 0], cmap="PuOr" if difference else "gray", vmin=0, vmax=1, **place)
+    else:
+        ax.imshow(picture, **place)
 
 
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -172,7 +195,8 @@ def example_images(
     rows = (clean, adversarial, (adversarial - clean) / largest / 2 + 0.5)
     for column in range(count):
         for row, images in enumerate(rows):
-            _image(axes[row][column], images[column], difference=row == 2)
+            draw_image(axes[row][column], images[column], difference=row == 2)
+            axes[row][column].set(xticks=[], yticks=[])
         for row, (predicted, confidence) in enumerate(predictions[column].reshape(2, 2)):
             axes[row][column].set_xlabel(f"{int(predicted)} ({confidence:.0%})", fontsize=size)
         if titles:
@@ -180,15 +204,6 @@ def example_images(
     for row, name in enumerate(("image", "adversarial", f"difference \N{MULTIPLICATION SIGN} {0.5 / largest:.2g}")):
         axes[row][0].set_ylabel(name, fontsize=size)
     return figure
-
-
-def _image(ax: Axes, image: np.ndarray, difference: bool) -> None:
-    picture = np.clip(np.moveaxis(image, 0, -1), 0, 1)
-    if picture.shape[-1] == 1:
-        ax.imshow(picture[..., 0], cmap="PuOr" if difference else "gray", vmin=0, vmax=1)
-    else:
-        ax.imshow(picture)
-    ax.set(xticks=[], yticks=[])
 
 
 def coverage(rows: pd.DataFrame, norm: str) -> Figure:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -18,7 +16,7 @@ from isce.attacks.ascent import ascend, slope
 from isce.files import write_atomic
 from isce.losses import inference_softmax_cross_entropy, released_inference_softmax_cross_entropy
 from isce.losses.functional import negative_margin
-from isce.report.plots.runs import COLOURS
+from isce.report.plots.runs import COLOURS, as_bytes, grid
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS[:7]
 CLASSES = 10
@@ -27,12 +25,7 @@ WEIGHTS = torch.tensor([[np.cos(a), np.sin(a)] for a in np.deg2rad([90, 210, 330
 
 
 def _figure(columns: int, width: float = 8.4, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="0.92")
-        ax.set_axisbelow(True)
+    figure, (axes,) = grid(1, columns, width, height)
     return figure, axes
 
 
@@ -298,9 +291,6 @@ def write_all(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for draw in FIGURES:
-        buffer = io.BytesIO()
-        with mpl.rc_context({"svg.hashsalt": draw.__name__, "svg.fonttype": "path"}):
-            draw().savefig(buffer, format="svg", metadata={"Date": None})
-        path, content = folder / f"{draw.__name__}.svg", buffer.getvalue()
+        path, content = folder / f"{draw.__name__}.svg", as_bytes(draw(), "svg")
         if not path.exists() or path.read_bytes() != content:
             write_atomic(path, content)

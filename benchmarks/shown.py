@@ -1,0 +1,174 @@
+"""Tables of the benchmarks for the book: each script writes its own into its JSON file, beside the raw values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from isce.files import write_atomic
+
+Table = dict[str, Any]
+
+
+def save(path: Path, found: dict[str, Any], *names: str) -> None:
+    """Write the values of a benchmark and its tables as JSON.
+
+    Args:
+        path: the file.
+        found: raw values, with ``where``: machine and versions.
+        names: of the tables, each a function below.
+    """
+    whole = found | {"shown": {name: TABLES[name](found) for name in names}}
+    write_atomic(path, json.dumps(whole, indent=2) + "\n")
+
+
+def _table(caption: str, columns: list[str], rows: list[list[str]], joined: int = 0) -> Table:
+    """Table of texts; in ``joined`` leading columns an empty cell goes on with the one above."""
+    return {"caption": caption, "columns": columns, "rows": rows, "joined": joined}
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def steps(found: dict[str, Any]) -> Table:
+    """Cost of one step of the matched attack against a bare step."""
+    about = found["tables"][0]
+    caption = (
+        "A step of the matched attack against a bare forward pass with its gradient for the image, which takes "
+        f"{about['bare_ms']:.1f} ms here (MNIST's small network, batch {about['batch']}): ratio of medians, 95% "
+        f"bootstrap interval. The baseline stands a second time as a measure of the noise. {_where(found)}"
+    )
+    return _table(caption, ["contestant", "ratio"], [[row["loss"], _ratio(row)] for row in about["rows"]])
+
+
+def attacks(found: dict[str, Any]) -> Table:
+    """Whole attacks of the same number of steps from the same start, against other packages."""
+    rows: list[list[str]] = []
+    for table in found["tables"][1:]:
+        case = f"{table['network']}, eps {table['eps']:g}, {table['steps']} steps"
+        rows.append([case, "advertorch, frozen", "1", f"{100 * table['robust']['advertorch']:.1f}"])
+        rows += [["", row["loss"], _ratio(row), f"{100 * row['robust']:.1f}"] for row in table["rows"]]
+    n = ", ".join(sorted({str(table["n"]) for table in found["tables"][1:]}))
+    caption = (
+        "Projected ascent with the same steps from the image itself: time as a multiple of advertorch's with the "
+        "network's weights frozen (ratio of medians, 95% bootstrap interval), and the share of "
+        f"{n} images that it leaves. {_where(found)}"
+    )
+    return _table(caption, ["network and budget", "attack", "time", "left (%)"], rows, joined=1)
+
+
+def autoattack(found: dict[str, Any]) -> Table:
+    """The suite ``strong`` and its stage before AutoAttack, against AutoAttack."""
+    rows = []
+    for case in found["table"]:
+        middle, n = case["medians"], case["medians"]["n"]
+        name = f"{case['network']}, eps {case['eps']:g}"
+        cells = [name, f"{n:.0f}", str(case["rounds"]), f"{middle['autoattack_s']:.1f}"]
+        cells.append(f"{100 * middle['autoattack_left'] / n:.1f}")
+        for part in ("stage", "strong"):
+            cells += [f"{median(case['faster'][part]):.2f}", f"{100 * middle[f'{part}_left'] / n:.1f}"]
+        rows.append(cells)
+    caption = (
+        "The matched rows of suite 'strong' (stage), and all of it, against AutoAttack's standard version: seconds of "
+        "CPU, how many times faster (medians over interleaved rounds), and the share of images that each leaves. The "
+        f"images are none of those on which the rows were chosen. {_where(found)}"
+    )
+    columns = ["network", "images", "rounds", "AutoAttack (s)", "left (%)", "stage: faster", "left (%)"]
+    return _table(caption, [*columns, "strong: faster", "left (%)"], rows)
+
+
+def training(found: dict[str, Any]) -> Table:
+    """Cost of a training step here against the bare step of the same network."""
+    rows: list[list[str]] = []
+    seen: set[str] = set()
+    for row in found["rows"]:
+        start = ["", ""] if row["setting"] in seen else [row["setting"], f"{row['baseline_us'] / 1000:.1f}"]
+        seen.add(row["setting"])
+        rows.append([*start, row["loss"], _ratio(row)])
+    caption = (
+        "A training step against the bare forward pass, backward pass and update of the same network on a batch that "
+        "lies ready: ratio of medians, 95% bootstrap interval; the goal of isce.training is "
+        f"{found['goal']:.2f} at most. The baseline stands a second time as a measure of the noise; DataLoader is "
+        f"torch's, which reads images one by one. {_where(found)}"
+    )
+    return _table(caption, ["data:network", "bare step (ms)", "contestant", "ratio"], rows, joined=2)
+
+
+def plan(found: dict[str, Any]) -> Table:
+    """What the trainings of tiers B and C cost, on paper."""
+    rows: list[list[str]] = []
+    rate, assumed = found["assumed_tflops_per_second"], dict[str, float]()
+    for row in found["rows"]:
+        seconds, paper = row["cpu_seconds"], row["gpu_seconds_at_assumed_rate"]
+        assumed[row["tier"]] = assumed.get(row["tier"], 0) + paper
+        cells = [row["experiment"], row["tier"], str(row["trainings"]), f"{row['steps']:,}"]
+        cells += [f"{row['flops'] / 1e15:.2f}", "unknown" if seconds is None else f"{seconds / 3600:.1f}"]
+        measured = row["gpu_seconds"]
+        rows.append([*cells, "not measured" if measured is None else f"{measured / 60:.1f}", f"{paper / 60:.2f}"])
+    totals = ", ".join(f"tier {tier} {seconds / 60:.1f}" for tier, seconds in assumed.items())
+    caption = (
+        "What the trainings of tiers B and C cost, on paper. Operations (PFLOP, 1e15) are counted by torch for a step "
+        "of each run, two for a multiplication with its addition, and taken times the images of all steps; hours are "
+        "those of one CPU core by the measured time of a step, where there is one. The last column is no measurement: "
+        f"it assumes a GPU that sustains {rate:g} TFLOP/s (in all: {totals} minutes). Attack runs and analyses come "
+        "on top."
+    )
+    columns = ["experiment", "tier", "runs", "steps", "PFLOP", "CPU (h)", "GPU (min)", "assumed (min)"]
+    return _table(caption, columns, rows)
+
+
+def threads(found: dict[str, Any]) -> Table:
+    """Images per second of one run with one thread, one with many, and many with one."""
+    settings = dict.fromkeys(row["setting"] for row in found["rows"])
+    ways = dict.fromkeys((row["runs"], row["threads"]) for row in found["rows"])
+    rates = {(row["setting"], row["runs"], row["threads"]): row["images_per_s"] for row in found["rows"]}
+    rows = [[setting, *(f"{rates[setting, *way]:,.0f}" for way in ways)] for setting in settings]
+    names = [f"{runs} run{'s' * (runs > 1)}, {threads} thread{'s' * (threads > 1)}" for runs, threads in ways]
+    caption = (
+        "Training images per second by the clock, of all runs together; medians of "
+        f"{found['rounds']} measurements of {found['seconds']:g} s. {_where(found)}"
+    )
+    return _table(caption, ["data:network", *names], rows)
+
+
+def reliability(found: dict[str, Any]) -> Table:
+    """Outcome of the tests that kill, fill and damage; a row has all cases of one sentence, but for numbers in it."""
+    cases: dict[str, list[dict[str, Any]]] = {}
+    for row in found["tests"]:
+        said, _, case = row["test"].partition(" (")
+        cases.setdefault(row["test"] if case.rstrip(")").isdigit() else said, []).append(row)
+    rows = [
+        [
+            said,
+            str(len(of)),
+            ", ".join(sorted({row["outcome"] for row in of})),
+            f"{sum(row['seconds'] for row in of):.0f}",
+        ]
+        for said, of in cases.items()
+    ]
+    passed = sum(row["outcome"] == "passed" for row in found["tests"])
+    again = [row["again"] for row in found["tests"] if "again" in row]
+    later = f" Run again at commit {', '.join(sorted({*again}))}: {len(again)}." if again else ""
+    caption = (
+        f"{passed} of {len(found['tests'])} tests passed; each sentence is what they prove. {_where(found)}{later}"
+    )
+    return _table(caption, ["test", "cases", "outcome", "seconds"], rows)
+
+
+def _where(found: dict[str, Any]) -> str:
+    """The machine and the versions, as a sentence; what belongs to one group is named without it."""
+    named = [item for name, value in found["where"].items() for item in _items(name, value)]
+    return f"Measured with {', '.join(named)}."
+
+
+def _items(name: str, value: Any) -> list[str]:
+    return [f"{key} {each}" for key, each in value.items()] if isinstance(value, dict) else [f"{name} {value}"]
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
+    found.__name__: found for found in (steps, attacks, autoattack, training, plan, threads, reliability)
+}

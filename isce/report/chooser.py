@@ -1,0 +1,79 @@
+"""Data of the book's interactive figure: every accuracy, by attack and threat model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isce.report.cells import Cell, Cells, NotEvaluatedError
+from isce.report.key import Key
+from isce.report.plots.runs import eps_text, looks
+from isce.report.tables import count_range, left_of, suites
+from isce.runs.experiment import Experiment
+
+#: Kinds of accuracies: the heading that the attack stands under, and what is said of it.
+KINDS = {
+    "worst": (
+        "Over several attacks",
+        "An image is robust if it is classified right and no attack, at this eps or a smaller one, changes that.",
+    ),
+    "own": ("Over several attacks", "The lowest of the attacks on the objective's own loss, for each network."),
+    "attack": ("By itself", "The attack's own figure, whatever the others find."),
+    "left": (
+        "On what was left",
+        "It attacked only what the attacks before it in the suite had left; its figure is what remains after them all.",
+    ),
+}
+NAMES = {"worst": "worst case", "own": "own loss"}
+
+
+def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, Any]:
+    """Return what ``isce-chooser.js`` draws.
+
+    Returns:
+        ``caption``; ``start``, the threat that is shown first; ``objectives`` with their colour and marker in the
+        plots; ``kinds`` of attacks, what is said of them; ``attacks``: for each the threats it was run in, with the
+        figures of each objective as :meth:`Cells.percents` returns them; a text where they were not evaluated.
+    """
+    plan = experiment.plans[0]
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES.values()}
+    for key in found.keys:
+        if key.kind in ("clean", "hit"):
+            continue
+        cells = found.of_all(key)
+        kind = "left" if any(cell.left for cell in cells) else key.kind
+        about = {"threat": _in_words(key, plan.norm), "kind": kind, "on": _counts(cells)}
+        figures = [_figures(found, label, key) for label in found.labels]
+        rows.setdefault(key.row or NAMES[key.kind], []).append(about | {"figures": figures})
+    caption = (
+        f"Accuracy in per cent under one attack of {suites(experiment)}, or in the worst case over them, in one threat "
+        "model at one eps: mean (marker) and Wilson 95% interval (bar); the upright line is clean accuracy. Images and "
+        f"seeds of what is chosen stand above; they are at most {evidence}"
+    )
+    objectives = [
+        {"label": label, "clean": found.percents(label, Key("clean"))[0], **look}
+        for label, look in zip(found.labels, looks(len(found.labels)), strict=True)
+    ]
+    attacks = [{"name": name, "at": at} for name, at in rows.items() if at]
+    start = _in_words(Key.at("worst", plan.main_eps), plan.norm)
+    return {"caption": caption, "start": start, "kinds": KINDS, "objectives": objectives, "attacks": attacks}
+
+
+def _figures(found: Cells, label: str, key: Key) -> list[float] | str:
+    try:
+        return found.percents(label, key)
+    except NotEvaluatedError as error:
+        return str(error)
+
+
+def _in_words(key: Key, norm: str) -> str:
+    """Threat of a key as readers choose it; ``norm`` is the experiment's."""
+    name, _, eps = key.threat(norm).partition("@")
+    return f"{name}, eps {eps_text(float(eps))}" if eps else name
+
+
+def _counts(cells: list[Cell]) -> str:
+    """Numbers of images and of training seeds behind the cells of one key."""
+    seeds = [sum(cell.label == label for cell in cells) for label in dict.fromkeys(cell.label for cell in cells)]
+    ending, given = "s" if max(seeds) > 1 else "", left_of(cells)
+    images = f"{count_range(cell.n for cell in cells)} test images{f', given what was left{given}' if given else ''}"
+    return f"{images}, {count_range(seeds)} training seed{ending}"

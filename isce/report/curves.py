@@ -1,0 +1,168 @@
+"""Plots of training and attack records: accuracy by eps and by steps, training by epoch, example images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from isce.report.cells import Cell, Cells, NotEvaluatedError, label_of, mean, wilson_of
+from isce.report.exhibits import Plot
+from isce.report.key import Key, split_run
+from isce.report.plots import runs as plots
+from isce.report.plots.runs import eps_text
+from isce.report.tables import eps_grid, suites
+from isce.runs.experiment import Experiment
+from isce.runs.records import Record
+
+
+def over_seeds(seeds: Collection[object]) -> str:
+    """Return what lines and their bands show, as a caption says it."""
+    return f"{len(seeds)} training seeds: mean and range" if len(seeds) > 1 else "1 training seed"
+
+
+def robust(experiment: Experiment, found: Cells, evidence: str) -> Plot:
+    """Plot the worst case and the strongest attack on the own loss against eps."""
+    norm, grid = experiment.plans[0].norm, eps_grid(experiment)
+    rows, gaps = list[dict[str, Any]](), list[str]()
+    for label in found.labels:
+        for eps in [0.0, *grid]:
+            worst = found.get(label, Key.at("worst", eps) if eps else Key("clean"))
+            if not worst:  # records made before this eps was asked for
+                continue
+            own = found.get(label, Key.at("own", eps) if eps else Key("clean")) or worst
+            where = f"{label} at eps {eps_text(eps)}"
+            middle, low, high = _or_gap(worst, f"worst case of {where}", gaps)
+            dashed, *_ = _or_gap(own, f"own loss of {where}", gaps)
+            rows.append({"label": label, "eps": eps, "worst": middle, "own": dashed, "low": low, "high": high})
+    caption = (
+        f"Robust accuracy against eps ({norm}){', mean over seeds' if found.seeds > 1 else ''}. Solid: worst case over "
+        f"{suites(experiment)}, with the Wilson 95% interval over images as band. Dashed: the strongest single attack "
+        f"on the objective's own training loss. {evidence}{_gaps(gaps)}"
+    )
+    frame = pd.DataFrame(rows)
+    ends = "; ".join(
+        f"{label}: {_end(part['worst'].iloc[0])} at eps 0, {_end(part['worst'].iloc[-1])} at eps {eps_text(grid[-1])}"
+        for label, part in frame.groupby("label", sort=False)
+    )
+    alt = f"Line plot of accuracy by eps. Worst case: {ends}."
+    return Plot(figure=plots.robust_accuracy(frame, norm), caption=caption, alt=alt)
+
+
+def _or_gap(several: list[Cell], what: str, gaps: list[str]) -> tuple[float, float, float]:
+    """Mean and Wilson interval in per cent; NaN, and a word in ``gaps``, where they were not evaluated."""
+    try:
+        low, high = wilson_of(several)
+        return 100 * mean(several), 100 * low, 100 * high
+    except NotEvaluatedError as error:
+        gaps.append(f"{what} {error}")
+        return math.nan, math.nan, math.nan
+
+
+def _gaps(gaps: list[str]) -> str:
+    """Sentence of a caption about accuracies that a plot can't show."""
+    return f" Gaps: {'; '.join(gaps)}." if gaps else ""
+
+
+def _end(percent: float) -> str:
+    return "not evaluated" if math.isnan(percent) else f"{percent:.0f}%"
+
+
+def readings(experiment: Experiment, found: Cells, evidence: str) -> Plot:
+    """Plot :func:`robust` of softmax cross-entropy and the readings of I-SCE alone."""
+    names = {o.label: o.name for o in experiment.objectives}
+    some = [label for label in found.labels if names[label].startswith(("sce", "isce"))]
+    return robust(experiment, Cells(found.all, some), evidence)
+
+
+def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str]) -> dict[str, Plot]:
+    """Plot accuracy under one attack by eps (``sweep``) and by steps (``convergence``); empty where no record has them.
+
+    Args:
+        experiment: the experiment.
+        attacked: attack records.
+        order: labels of the objectives in the order of their colours.
+    """
+    rows = {"sweep": list[dict[str, Any]](), "convergence": list[dict[str, Any]]()}
+    n, plan = 0, next((p.curves for p in experiment.plans if p.curves), None)
+    for record in attacked:
+        for name, points in record.figures.get("curves", {}).items():
+            n = max([n, *(row["n"] for row in points)])
+            rows[name] += [{"label": label_of(record), "run": record.run} | row for row in points]
+    if not rows["sweep"] or plan is None:
+        return {}
+    every = [row for points in rows.values() for row in points]
+    gaps = [f"{row['run']} not evaluated: {row['why']}" for row in every if row["accuracy"] is None]
+    frames = [pd.DataFrame(points).astype({"accuracy": float}) for points in rows.values()]  # NaN for None: a gap
+    by_eps, by_steps = (frame.assign(percent=lambda f: 100 * f["accuracy"]) for frame in frames)
+    text = f"{n} test images, {over_seeds({split_run(row['run'])[1] for row in rows['sweep']})}.{_gaps(gaps)}"
+    norm, steps = experiment.plans[0].norm, ", ".join(f"{s:,}" for s in sorted(set(by_steps["steps"])))
+    labels = ", ".join(label for label in order if label in set(by_eps["label"]))
+    ends = ", ".join(_end(part["percent"].iloc[-1]) for _, part in by_eps.groupby("label", sort=False))
+    swept = (
+        f"Accuracy under the matched attack on the margin ({plan.sweep_steps} steps) at growing {norm} eps, until "
+        f"none is left: if a curve does not reach 0, attacks fail rather than the network holds. {text}"
+    )
+    converged = (
+        f"Accuracy under the matched attack on the margin at {norm} eps {eps_text(plan.convergence_eps)} with more and "
+        f"more steps ({steps}), each budget alone: a curve that still falls has not converged. {text}"
+    )
+    return {
+        "sweep": Plot(
+            figure=plots.lines(by_eps, "eps", f"eps ({norm}, images in [0, 1])", order),
+            caption=swept,
+            alt=f"Line plot of accuracy by eps for {labels}; last values: {ends}.",
+        ),
+        "convergence": Plot(
+            figure=plots.lines(by_steps, "steps", "steps of the attack", order, log=True),
+            caption=converged,
+            alt=f"Line plot of accuracy by number of steps for {labels}.",
+        ),
+    }
+
+
+def training(trained: Iterable[Record], order: list[str]) -> Plot:
+    """Plot loss and validation accuracy by epoch; ``order`` holds the labels in the order of their colours."""
+    trained = list(trained)
+    histories: dict[str, list[Any]] = {label: [] for label in order if label in set(map(label_of, trained))}
+    for record in trained:
+        histories.get(label_of(record), []).extend(record.figures["history"])
+    seeds = {split_run(record.run)[1] for record in trained}
+    images, held = (max(r.figures[name] for r in trained) for name in ("train_images", "validation_images"))
+    caption = (
+        f"Training loss on {images:,} images (each objective's own, so heights don't compare) and accuracy on "
+        f"{held:,} validation images by epoch; {over_seeds(seeds)}."
+    )
+    alt = "Two line plots by epoch, of training loss and of validation accuracy, for " + ", ".join(histories) + "."
+    return Plot(figure=plots.training_curves(histories), caption=caption, alt=alt, kinds=("train",))
+
+
+def examples(
+    experiment: Experiment, found: Mapping[str, tuple[Record, Mapping[str, np.ndarray]]], labels: list[str]
+) -> Plot:
+    """Plot images that fell to an attack, of each objective the first ones.
+
+    Args:
+        experiment: the experiment.
+        found: by label, the record of the first seed and the arrays of its side file.
+        labels: labels of all objectives.
+    """
+    each = max(1, 6 // len(labels))
+    arrays = {label: side for label, (_, side) in found.items()}
+    clean, adversarial, predictions = (
+        np.concatenate([side[name][:each] for side in arrays.values()])
+        for name in ("clean", "adversarial", "predictions")
+    )
+    titles = [label for label, side in arrays.items() for _ in side["clean"][:each]]
+    named = dict.fromkeys(f"'{record.figures['examples']}'" for record, _ in found.values())
+    plan = experiment.plans[0]
+    caption = (
+        f"Test images of the first training seed that were classified right and fell to {', '.join(named)}, an "
+        f"attack of {suites(experiment)}, at {plan.norm} eps {eps_text(plan.eps[-1])}; "
+        "under each the predicted class and its softmax probability on the raw logits."
+    )
+    alt = "Three rows: images, their adversarial versions, and the amplified difference."
+    return Plot(figure=plots.example_images(clean, adversarial, predictions, titles), caption=caption, alt=alt)

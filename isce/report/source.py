@@ -1,0 +1,147 @@
+"""Records of one experiment as its report reads them: accuracies, numbers, evidence, red flags."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from isce.evaluation import percent
+from isce.report.cells import Cell, Cells, NotEvaluatedError, cells, label_of, mean
+from isce.report.explain import Explained
+from isce.report.key import MAIN
+from isce.report.plots.runs import eps_text
+from isce.runs.experiment import Experiment
+from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, Record, read_all
+
+
+class Source:
+    """The records of an experiment.
+
+    Args:
+        experiment: the experiment file.
+        folder: folder of records, holding ``<experiment>/{train,attack}/<run>/record.json``.
+        keys: current key of each run by ``(kind, name)``; a record with another key is stale.
+
+    Attributes:
+        records: those of planned runs, by path below ``folder``.
+        stale: paths of the stale ones.
+        whole: those of runs whose training did not diverge, by path.
+        cells: accuracies of these.
+        explained: explain records; None where there are none.
+
+    Raises:
+        isce.files.RecordError: a record is damaged or of another schema version.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path, keys: Mapping[tuple[str, str], str]) -> None:
+        self.experiment, self.folder, self.keys = experiment, folder, keys
+        self.records = {
+            path.relative_to(folder).as_posix(): record
+            for path, record in read_all(folder / experiment.name).items()
+            if (record.kind, record.run) in keys
+        }
+        self.stale = {name for name, record in self.records.items() if record.key != keys[(record.kind, record.run)]}
+        broken = {record.run for record in self.records.values() if "diverged" in record.flags}
+        self.whole = {name: record for name, record in self.records.items() if record.run not in broken}
+        order = [objective.label for objective in experiment.objectives]
+        self.cells = Cells((cell for name, record in self.whole.items() for cell in cells(name, record)), order)
+        explained = [found for found in self.of_kind("explain") if EXPLAIN in found[2].files]
+        self.explained = Explained(explained, folder) if explained else None
+
+    def of_kind(self, kind: str) -> list[tuple[str, str, Record]]:
+        """Return path, label and record in the order of the experiment file and of the seeds; none that diverged."""
+        order = [objective.label for objective in self.experiment.objectives]
+        found = [(name, label_of(record), record) for name, record in self.whole.items() if record.kind == kind]
+        return sorted(found, key=lambda one: (order.index(one[1]), one[2].run))
+
+    def masks(self) -> dict[str, dict[str, Any]]:
+        """Return for each run which images are robust at each threat, where its record has the side file."""
+        return {
+            record.run: {threat: mask.astype(bool) for threat, mask in self._side_file(name, MASKS).items()}
+            for name, record in self.whole.items()
+            if MASKS in record.files
+        }
+
+    def examples(self) -> dict[str, tuple[Record, dict[str, np.ndarray]]]:
+        """Return for each objective the first record with example images, and these."""
+        found: dict[str, tuple[Record, dict[str, np.ndarray]]] = {}
+        for name, label, record in self.of_kind("attack"):
+            if EXAMPLES in record.files and label not in found:
+                found[label] = record, self._side_file(name, EXAMPLES)
+        return found
+
+    def _side_file(self, name: str, file: str) -> dict[str, np.ndarray]:
+        return load_file((self.folder / name).parent / file)
+
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """Return every number that a sentence may name: key -> value (per cent, or a count), text, sources, stale.
+
+        The value of an accuracy that was not evaluated is None, and its text says why.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for label, key, several in self.cells:
+            try:
+                share = mean(several)
+                value, text = 100 * share, percent(share, unit="%")
+            except NotEvaluatedError as error:
+                value, text = None, str(error)
+            found[f"{label}.{key}"] = self._number(value, text, _sources(several))
+        for name, count in (("n_images", self.cells.images), ("n_seeds", self.cells.seeds)):
+            found[name] = self._number(count, f"{count:,}", _sources(self.cells.all))
+        main = self.experiment.plans[0].main_eps
+        found[f"eps_{MAIN}"] = self._number(main, eps_text(main), _sources(self.cells.all))
+        return found | self._effort() | (self.explained.numbers(self._number) if self.explained else {})
+
+    def _effort(self) -> dict[str, dict[str, Any]]:
+        """Number of runs, their hours and the processors that they ran on."""
+        hours = sum(record.provenance.seconds for record in self.records.values()) / 3600
+        machines = sorted({record.provenance.machine for record in self.records.values()})
+        texts: dict[str, tuple[float, str]] = {
+            "runs": (len(self.records), f"{len(self.records)} of {len(self.keys)}"),
+            "hours": (hours, f"{hours:.1f}"),
+            "machines": (len(machines), "; ".join(machines)),
+        }
+        return {name: self._number(value, text, sorted(self.records)) for name, (value, text) in texts.items()}
+
+    def _number(self, value: float | None, text: str, names: list[str]) -> dict[str, Any]:
+        return {"value": value, "text": text, "source": names, "stale": bool(self.stale.intersection(names))}
+
+    def evidence(self, intervals: bool = True) -> str:
+        """Return images, seeds and red flags for a caption; with ``intervals`` the meaning of brackets and ±, too."""
+        n, seeds = self.cells.images, self.cells.seeds
+        text = f"{n:,} test images, {seeds} training seed{'s' if seeds > 1 else ''}"
+        if intervals:
+            text += ": mean over seeds" if seeds > 1 else ""
+            text += " [Wilson 95% interval over images]"
+            text += " ± half-width of the 95% t interval over seeds" if seeds > 1 else ""
+        runs = Counter(name for record in self.records.values() for name in record.flags)
+        named = ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in sorted(runs.items()))
+        warning = f" RED FLAGS: {named}; the experiment's table of them says where and why." if named else ""
+        return f"{text}.{warning}"
+
+    def flags(self) -> list[str]:
+        """Return every red flag of the records: kind and run, its name and detail."""
+        return [
+            f"{record.kind} {record.run}: {name} ({detail})"
+            for record in self.records.values()
+            for name, detail in record.flags.items()
+        ]
+
+    def origin(self, kinds: tuple[str, ...], names: list[str] | None = None) -> dict[str, Any]:
+        """Return what stands below a table or plot: records of these kinds, or the named ones, command and notebook."""
+        names = names or sorted(name for name, record in self.records.items() if record.kind in kinds)
+        return {
+            "sources": names,
+            "stale": bool(self.stale.intersection(names)),
+            "command": f"make reproduce EXPERIMENT={self.experiment.name}",
+            "notebook": f"notebooks/{kinds[0]}.ipynb",
+        }
+
+
+def _sources(several: Iterable[Cell]) -> list[str]:
+    return sorted({cell.source for cell in several})
