@@ -98,8 +98,16 @@ def analyse(
     scores = clean[0].double()
     balls: list[Ball] = []
     for eps in tqdm(parameters.eps, disable=not progress, unit="eps"):
-        budget = {"steps": parameters.steps, "restarts": parameters.restarts, "seed": parameters.seed}
-        moved = projected_ascent(classifier, x, y, eps=eps, norm=parameters.norm, **budget)
+        moved = projected_ascent(
+            classifier,
+            x,
+            y,
+            eps=eps,
+            norm=parameters.norm,
+            steps=parameters.steps,
+            restarts=parameters.restarts,
+            seed=parameters.seed,
+        )
         if not bool(Threat(parameters.norm, eps).inside(moved, x).all()):
             raise RuntimeError(f"the ascent left the {parameters.norm} ball of radius {eps}, or the box [0, 1]")
         with torch.no_grad():
