@@ -36,7 +36,7 @@ class Attack(NamedTuple):
 
     family: str
     objectives: tuple[str, ...] = ("own",)
-    norms: tuple[str, ...] = ("linf", "l2")
+    norms: tuple[Norm, ...] = ("linf", "l2")
     random: bool = False
     targeted: Literal["no", "may", "must"] = "no"
     steps: bool = True
@@ -71,12 +71,12 @@ class Attack(NamedTuple):
         return ("advertorch", "scipy") if self.package == "advertorch" else (self.package,) * self.foreign
 
 
-def _gradient(*norms: str, random: bool = False, steps: bool = True) -> Attack:
+def _gradient(*norms: Norm, random: bool = False, steps: bool = True) -> Attack:
     return Attack("gradient", ("training", "matched"), norms, random, targeted="may", steps=steps, package="advertorch")
 
 
 def _minimal(
-    *norms: str,
+    *norms: Norm,
     targeted: Literal["no", "may", "must"] = "no",
     package: str = "advertorch",
     double: bool = False,
