@@ -24,6 +24,7 @@ from isce.attacks.registry import load
 from isce.attacks.spec import AttackSpec
 from isce.files import write_atomic
 from isce.losses.base import LossOptions, Objective
+from isce.report.attacks import TARGETED
 
 #: Chapter of the book on a family of attacks, where its name is another.
 CHAPTERS = {"black_box": "queries"}
@@ -38,15 +39,18 @@ def attack_page(name: str, words: Mapping[str, Any]) -> dict[str, Any]:
     listed = yaml.safe_dump(row, default_flow_style=True, sort_keys=False, width=1000).strip()
     return {
         "name": name,
-        "title": words.get("title", known.family),
-        "text": words.get("text") or _first_line(load(name)),
+        "known": known,
+        "title": known.family,
+        "text": _first_line(load(name)),
         "steps": bool(words),
         "chapter": CHAPTERS.get(known.family, known.family),
-        "row": row,
         "listed": listed,
         "arguments": arguments,
         "threat": spec.threat or Threat("linf" if "linf" in known.norms else known.norms[0], 0.1),
         "label": spec.label,
+        "targeted": TARGETED[known.targeted],
+        **words,
+        "row": row,
     }
 
 
@@ -110,6 +114,7 @@ def write_pages(book: Path) -> None:
     rooms: dict[str, dict[str, Any]] = yaml.safe_load((templates / "api.yml").read_text(encoding="utf-8"))
     api = [{"name": name, **page} for name, page in rooms.items()]
     texts = {"losses/table.txt": made.get_template("losses.j2").render(pages=objectives)}
+    texts["attacks/table.txt"] = made.get_template("attacks.j2").render(pages=attacks)
     for kind, one, pages in (("attacks", "attack", attacks), ("losses", "loss", objectives), ("api", "api", api)):
         template = made.get_template(f"{one}.md.j2")
         texts |= {f"{kind}/{page['name']}.md": template.render(page) for page in pages}
