@@ -96,7 +96,7 @@ def experiments(files: Files) -> Table:
 
 
 def effort(files: Files) -> Table:
-    """Return what the records at hand took: one row for every experiment file, those that have not been run among them."""
+    """Return what the records at hand took: one row for every experiment file, whether run or not."""
     rows: list[list[str]] = []
     for experiment in each(files):
         numbers = files.report / experiment.name / "numbers.json"
