@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from made_records import record
 from scipy.stats import norm
 
 from isce.files import ROOT
@@ -10,7 +11,6 @@ from isce.report import claims
 from isce.report.cells import Cell, Cells
 from isce.report.key import Key
 from isce.runs.experiment import Experiment, load_experiment
-from isce.runs.records import Provenance, Record
 
 N = 1000
 PAPER, WORST = f"attack:{claims.PAPER}", "worst"
@@ -54,20 +54,7 @@ def network(clean=0.99, paper=0.5, worst=0.5, last=0.0):
 def analysed(label, separation=4.0, adversarial=1.0, covered=1.0):
     region = {"separation": separation, "adversarial_separation": adversarial}
     threat = {"eps": 0.1, "n": 200, "gap": [{"m": 2.0, "covered": covered}], "region": {"all": region}}
-    provenance = Provenance(
-        commit=None, modified=None, packages={}, python="", machine="", device="", seconds=0, created=""
-    )
-    record = Record(
-        kind="minmax",
-        experiment="made-up",
-        run=f"{label}-s0",
-        key="",
-        parameters={},
-        figures={"threats": {"linf@0.1": threat}},
-        data_sha256="",
-        provenance=provenance,
-    )
-    return label, record
+    return label, record("minmax", f"{label}-s0", figures={"threats": {"linf@0.1": threat}})
 
 
 def judged(found, minmax=(), costs=None, **changes):

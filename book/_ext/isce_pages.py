@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import yaml
@@ -22,6 +22,7 @@ from isce.attacks import Threat, about
 from isce.attacks import names as attack_names
 from isce.attacks.registry import load
 from isce.attacks.spec import AttackSpec
+from isce.attacks.threat import Norm
 from isce.files import write_atomic
 from isce.losses.base import LossOptions, Objective
 from isce.report.attacks import TARGETED
@@ -34,7 +35,7 @@ def attack_page(name: str, words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of one attack for the template."""
     known = about(name)
     row: dict[str, Any] = words.get("row") or _example_row(name)
-    spec = AttackSpec(**row)
+    spec, norm = AttackSpec(**row), "linf" if "linf" in known.norms else known.norms[0]
     arguments = ", ".join(f"{key}={_code(value)}" for key, value in row.items())
     listed = yaml.safe_dump(row, default_flow_style=True, sort_keys=False, width=1000).strip()
     return {
@@ -46,7 +47,7 @@ def attack_page(name: str, words: Mapping[str, Any]) -> dict[str, Any]:
         "chapter": CHAPTERS.get(known.family, known.family),
         "listed": listed,
         "arguments": arguments,
-        "threat": spec.threat or Threat("linf" if "linf" in known.norms else known.norms[0], 0.1),
+        "threat": spec.threat or Threat(cast(Norm, norm), 0.1),
         "label": spec.label,
         "targeted": TARGETED[known.targeted],
         **words,

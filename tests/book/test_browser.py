@@ -18,8 +18,10 @@ MADE = {
     "losses": losses.names(),
     "api": yaml.safe_load((BOOK / "_templates" / "api.yml").read_text()),
 }
-PAGES = re.findall(r"(?:file|root): (\S+)", (BOOK / "_toc.yml").read_text(encoding="utf-8"))
-PAGES += [f"reference/{kind}/{name}" for kind, names in MADE.items() for name in names]
+PAGES = [
+    *re.findall(r"(?:file|root): (\S+)", (BOOK / "_toc.yml").read_text(encoding="utf-8")),
+    *(f"reference/{kind}/{name}" for kind, names in MADE.items() for name in names),
+]
 MADE_BY_SPHINX = ["genindex", "prf-prf", "py-modindex", "search"]
 DESKTOP, PHONE = 1280, 390  # pixels
 SCHEMES = ("light", "dark")
