@@ -3,7 +3,7 @@
 from made_records import record
 
 from isce.files import ROOT
-from isce.report.status import COLUMNS, status
+from isce.report.tables import STATUS, status
 
 
 def made(kind, run, **changes):
@@ -17,7 +17,7 @@ def test_each_run_is_current_stale_or_not_run_yet():
     wanted = [("attack", "a-s0"), ("train", "a-s0"), ("train", "b-s0")]
     records = [made("train", "a-s0"), made("train", "b-s0", modified=True), made("train", "gone-s0")]
     table = status("made-up", wanted, records, {("train", "b-s0")})
-    assert table.columns == COLUMNS
+    assert table.columns == STATUS
     assert table.rows == [
         ["a-s0", "train", "current", "2026-11-25 07:05", "0123456", "cpu", "12", "9.9", ""],
         ["a-s0", "attack", "not run yet", *[""] * 6],
