@@ -15,6 +15,7 @@ TOC = """format: jb-book
 root: first
 chapters:
   - file: second
+  - glob: more/*
 """
 
 
@@ -22,7 +23,14 @@ chapters:
 def build(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
-    pages = {"_config.yml": CONFIG, "_toc.yml": TOC, "first.md": "# First\n", "second.md": "# Second\n"}
+    pages = {
+        "_config.yml": CONFIG,
+        "_toc.yml": TOC,
+        "first.md": "# First\n",
+        "second.md": "# Second\n",
+        "more/third.md": "# Third\n",
+    }
+    (source / "more").mkdir()
     for name, text in pages.items():
         (source / name).write_text(text)
     return Build(source, tmp_path, tmp_path, tmp_path / "out")
@@ -56,12 +64,12 @@ def test_failed_or_killed_build_is_built_from_its_beginning(build):
 def test_page_that_the_search_does_not_know_is_named_and_mended_by_building_again(build):
     build.render()
     index = build.html / "searchindex.js"
-    index.write_text(index.read_text().replace('["first", "second"]', '["first"]'))
+    index.write_text(index.read_text().replace('["first", "more/third", "second"]', '["first"]'))
     assert _searched(build) == ["first"]
-    with pytest.raises(RuntimeError, match="search does not know these pages: second; build it again"):
+    with pytest.raises(RuntimeError, match="search does not know these pages: more/third, second; build it again"):
         build.render()
     build.render()
-    assert _searched(build) == ["first", "second"]
+    assert _searched(build) == ["first", "more/third", "second"]
 
 
 def test_notebook_that_raises_fails_the_build(build):

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import book_code
@@ -23,21 +24,21 @@ from isce.attacks.spec import AttackSpec
 from isce.files import ROOT
 from isce.losses.base import LossOptions, Objective
 from isce.parameters.attack import Suite, load_suite
+from isce.report import attacks as attack_tables
 from isce.report import tables
+from isce.report.reference import Files
 from isce.report.source import Source
 from isce.report.write import Report
 from isce.runs.experiment import load_experiment
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import isce_attacks
 import isce_pages
 
 ATTACKS, LOSSES = names(), isce.losses.names()
 SUITES = sorted(path.stem for path in (ROOT / "experiments" / "suites").glob("*.yaml"))
 
 
-def ignore(path: Path) -> None:
-    """Notes no dependency."""
+FILES = Files(ROOT, ROOT / "nowhere", lambda path: None)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +115,8 @@ def test_every_attack_and_objective_has_words_and_a_place_in_the_table(book: Pat
         words = yaml.safe_load((book / "_templates" / f"{kind}.yml").read_text(encoding="utf-8"))
         assert sorted(words) == known
         assert sorted(path.stem for path in (book / "reference" / kind).glob("*.md")) == known
-    table = (book / "reference" / "losses" / "table.txt").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"^\| \[`([\w-]+)`\]", table, flags=re.MULTILINE)) == LOSSES
+        table = (book / "reference" / kind / "table.txt").read_text(encoding="utf-8")
+        assert sorted(re.findall(r"^\| \[`([\w-]+)`\]", table, flags=re.MULTILINE)) == known
 
 
 def test_words_of_nothing_are_refused_and_a_page_of_nothing_goes(book: Path, tmp_path: Path):
@@ -144,7 +145,7 @@ def test_common_parameters_have_their_defaults():
 
 def test_what_the_facts_say_of_eps_and_targets_is_what_a_row_may_leave_out():
     for name in ATTACKS:
-        stated = dict(isce_attacks.facts(name)[2])
+        stated = dict(attack_tables.facts(FILES, name).rows)
         budget = {"targeted": about(name).targeted == "must"} | ({"step_size": 0.1} if name == "released" else {})
         budget |= {"source": "sce-s1"} if name == "transfer" else {}
         if "row's own" in stated["eps"] and "experiment" not in stated["eps"]:
@@ -158,13 +159,13 @@ def test_every_row_of_every_suite_stands_on_its_attacks_page_and_its_label_tells
     stated = {
         (holder, name, row, threat)
         for name in ATTACKS
-        for rows, threat, holders in isce_attacks.suites(name, ROOT, ignore)[2]
+        for rows, threat, holders in attack_tables.suites(FILES, name).rows
         for row in rows.split(", ")
         for holder in holders.split(", ")
     }
     rows = [(suite, row) for suite in SUITES for row in load_suite(suite).rows]
     assert stated == {
-        (suite, row.attack, row.label, row.threat.label if row.threat else isce_attacks.OWN) for suite, row in rows
+        (suite, row.attack, row.label, row.threat.label if row.threat else attack_tables.OWN) for suite, row in rows
     }
     for label, attack in {(row.label, row.attack) for _, row in rows}:
         assert [name for name in ATTACKS if tables.is_row_of(name, label)] == [attack]
@@ -189,11 +190,12 @@ def test_records_are_found_where_the_report_has_a_table(source: Source, tmp_path
     report = Report(source, tmp_path / "mnist")
     for name, table in tables.by_attack(source.experiment, source.cells, "3 training seeds.").items():
         report._write_table(f"attack-{name}", table)
-    every = isce_attacks.records(ROOT, tmp_path, ignore)
+    files = replace(FILES, report=tmp_path)
+    every = attack_tables.records(files)
     assert list(every) == ATTACKS
     assert every["jsma"] == (["mnist"], [])
     have, lack = every["pgd"]
     assert have == ["mnist"]
     assert {"digits", "cifar10"} <= set(lack)
-    assert {row[0]: row[-1] for row in isce_attacks.attacks(ROOT, tmp_path, ignore)[2]}["jsma"] == "mnist"
-    assert {row[-1] for row in isce_attacks.attacks(ROOT, ROOT / "nowhere", ignore)[2]} == {"none"}
+    assert {row[0]: row[-1] for row in attack_tables.attacks(files).rows}["jsma"] == "mnist"
+    assert {row[-1] for row in attack_tables.attacks(FILES).rows} == {"none"}

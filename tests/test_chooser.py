@@ -81,6 +81,7 @@ def test_it_says_which_attack_had_only_what_was_left():
     assert kinds == own | {"worst case": {"worst"}, "own loss": {"own"}}
     assert "had left" in chosen["kinds"]["left"][1]
     assert set(chosen["kinds"]) == set().union(*kinds.values())
+    assert [{name: one[name] for name in ("color", "marker")} for one in chosen["objectives"]] == looks(2)
 
 
 def test_it_says_of_how_many_images_a_row_was_given_what_was_left():
@@ -105,10 +106,6 @@ def test_the_part_is_the_one_of_the_records_own_suite():
         stated = {row["images"] for row in rows if row["survivors"] and row["images"]}
         assert {cell.part for cell in cells("", record) if cell.part} == stated
         assert all(cell.left for cell in cells("", record) if cell.part)
-
-
-def test_looks_are_those_of_the_figures():
-    assert [{name: one[name] for name in ("color", "marker")} for one in made_up()["objectives"]] == looks(2)
 
 
 @pytest.mark.parametrize(

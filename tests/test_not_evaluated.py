@@ -7,6 +7,7 @@ import math
 import sys
 from types import SimpleNamespace
 
+import made_records
 import numpy as np
 import pytest
 import torch
@@ -25,7 +26,7 @@ from isce.report.source import Source
 from isce.runs import execution
 from isce.runs import session as notebook
 from isce.runs.experiment import Experiment
-from isce.runs.records import MASKS, Provenance, Record, read
+from isce.runs.records import MASKS, Record, read
 
 N, SEEDS, EPS = 40, (0, 1), (0.1, 0.3)
 WHY = "pgd50-training: ValueError: no (no outcome for 10 of 40 images)"
@@ -67,17 +68,9 @@ def record(run: str, failed: bool = False) -> Record:
         ],
         "convergence": [{"steps": 1, **share}, {"steps": 2, **lost}],
     }
-    made = {"commit": None, "modified": None, "packages": {}, "python": "", "machine": "", "device": "", "seconds": 0}
-    return Record(
-        kind="attack",
-        experiment="made-up",
-        run=run,
-        key="",
-        parameters={"norm": "linf", "suite": {"rows": [], "survivors_only": False}},
-        figures=evaluation(failed).figures() | {"curves": curves},
-        data_sha256="",
-        provenance=Provenance(**made, created=""),
-    )
+    parameters = {"norm": "linf", "suite": {"rows": [], "survivors_only": False}}
+    figures = evaluation(failed).figures() | {"curves": curves}
+    return made_records.record("attack", run, parameters=parameters, figures=figures)
 
 
 RECORDS = [record(f"{label}-s{seed}", (label, seed) == ("sce", 1)) for label in LABELS for seed in SEEDS]

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from isce.files import ROOT
+from isce.report import reference
 from isce.runs.experiment import load_experiment
-
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import isce_reference
 
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 
 
 def table(name: str, report: Path = ROOT / "nowhere") -> list[dict[str, str]]:
-    _, columns, rows = isce_reference.TABLES[name](ROOT, report, lambda path: None)
-    assert all(len(row) == len(columns) for row in rows)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    made = getattr(reference, name)(reference.Files(ROOT, report, lambda path: None))
+    return [dict(zip(made.columns, row, strict=True)) for row in made.rows]
 
 
 @pytest.mark.parametrize("name", ["protocols", "evaluations", "experiments", "effort"])

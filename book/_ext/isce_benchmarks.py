@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from isce_made import evidence, plain_table, save_csv
+from isce_made import evidence, save_csv
 from isce_report import ReportError, read_json
+from isce_tables import table_nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -40,7 +41,7 @@ class BenchmarkTable(SphinxDirective):
         files = [("CSV", save_csv(self.env, f"benchmark-{name or file}", columns, rows))]
         files += [(made.relative_to(root).as_posix(), made) for made in (path, script)]
         line = evidence(self.env, files, nodes.Text("run again with "), nodes.literal(command, command))
-        table = plain_table(caption, columns, rows, joined=joined)
+        table = table_nodes(caption, columns, rows, joined=joined)
         return [nodes.container("", table, line, classes=["isce-record"])]
 
 

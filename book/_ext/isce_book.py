@@ -25,8 +25,8 @@ from isce_report import (
     read_json,
     report_folder,
     split,
-    typeset,
 )
+from isce_tables import typeset
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
-from isce_report import ReportDirective, typeset
+from isce_report import ReportDirective
+from isce_tables import typeset
 from sphinx.application import Sphinx
 
 SHOWN = ("start", "kinds", "objectives", "attacks")

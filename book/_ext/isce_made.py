@@ -10,21 +10,27 @@ import csv
 import io
 import os
 from collections.abc import Iterable
-from itertools import takewhile
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
-from isce_report import LONG, typeset
+from docutils.parsers.rst import directives
+from isce_report import RecordsTable, report_folder
+from isce_tables import table_nodes
+from sphinx import addnodes
 from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
 
 from isce.files import write_atomic
+from isce.report.attacks import records
+from isce.report.exhibits import Table
 from isce.report.plots import theory as theory_figures
+from isce.report.reference import Files
 
 FIGURES = "figures"
-SHORT = 14  #: letters of a cell that never wraps
 
 
 def link(env: BuildEnvironment, file: Path, text: str) -> nodes.Node:
@@ -52,44 +58,6 @@ def made_by(env: BuildEnvironment, function: str, source: str) -> list[nodes.Nod
     ]
 
 
-def plain_table(
-    caption: str, columns: list[str], rows: list[list[str]], joined: int = 0, prose: bool = False
-) -> nodes.table:
-    """A table of texts; the first column names the rows.
-
-    Args:
-        caption: above it.
-        columns: their headings.
-        rows: their cells.
-        joined: in so many leading columns an empty cell goes on with the one above it.
-        prose: cells may wrap, but for short ones.
-    """
-    kind = ["isce-prose"] if prose else []
-    table = nodes.table("", nodes.title(caption, typeset(caption)), classes=["isce-table", *kind])
-    group = nodes.tgroup(cols=len(columns))
-    group += [nodes.colspec(colwidth=1, stub=(number == 0 and not joined)) for number in range(len(columns))]
-    for kind, lines in ((nodes.thead, [columns]), (nodes.tbody, rows)):
-        part = kind()
-        for number, cells in enumerate(lines):
-            part += nodes.row("", *_entries(lines, number, joined if lines is rows else 0, cells))
-        group += part
-    table += group
-    return table
-
-
-def _entries(lines: list[list[str]], number: int, joined: int, cells: list[str]) -> Iterable[nodes.entry]:
-    for column, cell in enumerate(cells):
-        if column < joined and number and not cell:
-            continue
-        entry = nodes.entry("", nodes.paragraph(cell, typeset(cell)))
-        entry["classes"] += ["isce-short"] * (len(cell) <= SHORT) + ["isce-long"] * (len(cell) > LONG)
-        entry["classes"] += ["isce-head"] * (column == 0 and joined > 0)
-        if column < joined:
-            more = len(list(takewhile(lambda line: not line[column], lines[number + 1 :])))  # noqa: B023
-            entry.attributes |= {"morerows": more} if more else {}
-        yield entry
-
-
 def save_csv(env: BuildEnvironment, name: str, columns: list[str], rows: list[list[str]]) -> Path:
     """The table as a file; one whose content stays the same is left alone, so that its pages needn't be read again."""
     text = io.StringIO()
@@ -103,6 +71,72 @@ def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_atomic(path, text)
+
+
+def files_of(directive: SphinxDirective) -> Files:
+    """Return the files of the build that a directive is in."""
+    root, env = Path(directive.env.srcdir).parent, directive.env
+    return Files(root, report_folder(directive.config), lambda path: env.note_dependency(str(path)))
+
+
+class MadeTable(SphinxDirective):
+    """``made-table reference.effort``, ``made-table attacks.facts pgd``: a table of ``isce.report``.
+
+    The function takes :class:`Files` and the further arguments. A class of the table may be given, ``:kind:``, and the
+    folder of the pages that the names in its first column lead to, ``:links:``.
+    """
+
+    required_arguments = 1
+    optional_arguments = 1
+    option_spec: ClassVar = {"kind": directives.unchanged, "links": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        module, _, name = self.arguments[0].partition(".")
+        made: Table = getattr(import_module(f"isce.report.{module}"), name)(files_of(self), *self.arguments[1:])
+        if not made.rows:
+            return [nodes.paragraph(made.caption, made.caption, classes=["isce-none"])]
+        table = table_nodes(made.caption, made.columns, made.rows, kind=self.options.get("kind", "isce-prose"))
+        file = save_csv(self.env, "-".join((name, *self.arguments[1:])), made.columns, made.rows)
+        line = evidence(self.env, [("CSV", file)], *made_by(self.env, name, f"isce/report/{module}.py"))
+        if folder := self.options.get("links"):
+            for row in next(iter(table.findall(nodes.tbody))).findall(nodes.row):
+                self.link(next(iter(row.findall(nodes.paragraph))), folder)
+        return [table, line] if "kind" in self.options else [nodes.container("", table, line, classes=["isce-record"])]
+
+    def link(self, cell: nodes.paragraph, folder: str) -> None:
+        """Let the name in a cell lead to the page of this name."""
+        name = cell.astext()
+        about = {"refdomain": "std", "reftype": "doc", "refexplicit": True, "refwarn": True}
+        about |= {"reftarget": f"{folder}/{name}", "refdoc": self.env.docname}
+        cell.children = []
+        cell += addnodes.pending_xref("", nodes.literal(name, name), **about)
+
+
+class AttackLeft(RecordsTable):
+    """``attack-left pgd``: what it left, one table for each experiment whose records have a row of it."""
+
+    def run(self) -> list[nodes.Node]:
+        name, files = self.arguments[0], files_of(self)
+        have, lack = records(files)[name]
+        found: list[nodes.Node] = []
+        for experiment in have:
+            self.arguments = [f"{experiment}/attack-{name}"]
+            found += super().run()
+        texts = [] if have else ["Not run: no record at hand has a row of it."]
+        texts += [f"Not run yet, though their suites ask for it: {', '.join(lack)}."] if lack else []
+        return [*found, *(nodes.paragraph(text, text, classes=["isce-none"]) for text in texts)]
+
+
+class ExperimentFiles(SphinxDirective):
+    """``experiment-files``: every experiment file as it stands."""
+
+    def run(self) -> list[nodes.Node]:
+        found: list[nodes.Node] = []
+        for path in sorted((Path(self.env.srcdir).parent / "experiments").glob("*.yaml")):
+            self.env.note_dependency(str(path))
+            name, text = f"experiments/{path.name}", path.read_text(encoding="utf-8")
+            found += [nodes.rubric(name, name), nodes.literal_block(text, text, language="yaml")]
+        return found
 
 
 def draw_figures(app: Sphinx) -> None:
@@ -125,6 +159,9 @@ def show_evidence(app: Sphinx, doctree: nodes.document) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the steps."""
+    app.add_directive("made-table", MadeTable)
+    app.add_directive("attack-left", AttackLeft)
+    app.add_directive("experiment-files", ExperimentFiles)
     app.connect("builder-inited", draw_figures)
     app.connect("doctree-read", show_evidence, priority=400)  # before downloads are collected
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import yaml
@@ -22,8 +22,10 @@ from isce.attacks import Threat, about
 from isce.attacks import names as attack_names
 from isce.attacks.driver import load
 from isce.attacks.spec import AttackSpec
+from isce.attacks.threat import Norm
 from isce.files import write_atomic
 from isce.losses.base import LossOptions, Objective
+from isce.report.attacks import TARGETED
 
 #: Chapter of the book on a family of attacks, where its name is another.
 CHAPTERS = {"search": "queries"}
@@ -33,20 +35,23 @@ def attack_page(name: str, words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of one attack for the template."""
     known = about(name)
     row: dict[str, Any] = words.get("row") or _example_row(name)
-    spec = AttackSpec(**row)
+    spec, norm = AttackSpec(**row), "linf" if "linf" in known.norms else known.norms[0]
     arguments = ", ".join(f"{key}={_code(value)}" for key, value in row.items())
     listed = yaml.safe_dump(row, default_flow_style=True, sort_keys=False, width=1000).strip()
     return {
         "name": name,
-        "title": words.get("title", known.family),
-        "text": words.get("text") or _first_line(load(name)),
+        "known": known,
+        "title": known.family,
+        "text": _first_line(load(name)),
         "steps": bool(words),
         "chapter": CHAPTERS.get(known.family, known.family),
-        "row": row,
         "listed": listed,
         "arguments": arguments,
-        "threat": spec.threat or Threat("linf" if "linf" in known.norms else known.norms[0], 0.1),
+        "threat": spec.threat or Threat(cast(Norm, norm), 0.1),
         "label": spec.label,
+        "targeted": TARGETED[known.targeted],
+        **words,
+        "row": row,
     }
 
 
@@ -110,6 +115,7 @@ def write_pages(book: Path) -> None:
     rooms: dict[str, dict[str, Any]] = yaml.safe_load((templates / "api.yml").read_text(encoding="utf-8"))
     api = [{"name": name, **page} for name, page in rooms.items()]
     texts = {"losses/table.txt": made.get_template("losses.j2").render(pages=objectives)}
+    texts["attacks/table.txt"] = made.get_template("attacks.j2").render(pages=attacks)
     for kind, one, pages in (("attacks", "attack", attacks), ("losses", "loss", objectives), ("api", "api", api)):
         template = made.get_template(f"{one}.md.j2")
         texts |= {f"{kind}/{page['name']}.md": template.render(page) for page in pages}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from isce_repository import launches
+from isce_tables import table_nodes, typeset
 from sphinx.addnodes import download_reference
 from sphinx.config import Config
 from sphinx.util import logging
@@ -19,19 +20,9 @@ from sphinx.util.docutils import SphinxDirective
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"(?P<experiment>[a-z0-9][a-z0-9_-]*)/(?P<item>[A-Za-z0-9][A-Za-z0-9_.:@-]*)")
-FIGURE = re.compile(r"(?P<value>\S+) (?P<images>\[[^]]*\])(?: (?P<seeds>±\S+))?")
 STALE = "Parameters, a package or the results of an attack have changed since; the command below computes it afresh."
 NONE = "The records at hand hold nothing to show here."
 NOT_RUN = "not run yet"
-LONG = 48
-LONG_NAME = 26
-Spans = dict[tuple[int, int], int]
-VERDICTS = {
-    "holds": "isce-holds",
-    "holds only under the paper's attack": "isce-only",
-    "does not hold": "isce-not",
-    "can't be tested here": "isce-open",
-}
 
 
 class ReportError(Exception):
@@ -65,26 +56,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def command_for(experiment: str) -> str:
     """The command that runs an experiment."""
     return "make reproduce" if experiment == "digits" else f"make reproduce EXPERIMENT={experiment}"
-
-
-TIMES = "\N{MULTIPLICATION SIGN}"
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-PRINTED = {
-    r"(?<![\w.)\]-])-(?=\d)": "\N{MINUS SIGN}",
-    r"(?<=\d) x (?=\d)": f" {TIMES} ",
-    r"\bl_(inf|1)\b": lambda norm: "\N{SCRIPT SMALL L}" + {"inf": "\N{INFINITY}", "1": "\N{SUBSCRIPT ONE}"}[norm[1]],
-    r"(?<=[a-z])/(?=[a-z])": "/\N{ZERO WIDTH SPACE}",
-}
-
-
-def typeset(text: str) -> str:
-    """A text as a book prints it: minus signs, powers of ten, norms, and products of numbers.
-
-    A path may break after its slashes.
-    """
-    for pattern, printed in PRINTED.items():
-        text = re.sub(pattern, printed, text)
-    return re.sub(r"(?<=\d)e([+-]\d+)\b", lambda power: f"{TIMES}10{str(int(power[1])).translate(RAISED)}", text)
 
 
 class ReportDirective(SphinxDirective):
@@ -194,8 +165,7 @@ class ReportDirective(SphinxDirective):
 class RecordsTable(ReportDirective):
     """``records-table``: a table of a report, in a box that scrolls sideways on a small screen.
 
-    With the flag ``wrap`` its cells are sentences: they wrap, and what repeats from row to row stands once. On a small
-    screen each row is a card then, whose cells say their column.
+    With the flag ``wrap`` its cells are sentences, see :func:`isce_tables.table_nodes`.
     """
 
     folder = "tables"
@@ -208,66 +178,7 @@ class RecordsTable(ReportDirective):
         columns, rows = about["columns"], about["rows"]
         if any(len(row) != len(columns) for row in rows):
             raise ReportError(f"{path.name}: every row must have {len(columns)} cells")
-        table = nodes.table(classes=["isce-table", *(["isce-wrap"] if "wrap" in self.options else [])])
-        if "wrap" not in self.options and any(len(str(row[0])) > LONG_NAME for row in rows):
-            table["classes"].append("isce-names")  # which may wrap
-        table += nodes.title(about["caption"], typeset(about["caption"]))
-        group = nodes.tgroup(cols=len(columns))
-        stub = "wrap" not in self.options  # the first cell of a row below a spanning one is no heading
-        group += [nodes.colspec(colwidth=1, stub=stub and number == 0) for number in range(len(columns))]
-        group += nodes.thead("", self.row(columns))
-        spans = _spans(rows, len(columns)) if "wrap" in self.options else {}
-        labels = columns if "wrap" in self.options else []
-        group += nodes.tbody("", *(self.row(row, labels, spans, number) for number, row in enumerate(rows)))
-        table += group
-        return table
-
-    def row(
-        self, cells: list[Any], labels: list[str] | None = None, spans: Spans | None = None, number: int = 0
-    ) -> nodes.row:
-        """One row; what comes from the file is text, never markup."""
-        row = nodes.row()
-        for column, cell in enumerate(cells):
-            rows = (spans or {}).get((number, column), 1)
-            if rows:
-                text = str(cell)  # a sentence may wrap, a figure may not
-                classes = ["isce-head"] * (column == 0) + ["isce-long"] * (len(text) > LONG)
-                shown = self.cell(text)
-                if column and labels:
-                    shown.insert(0, nodes.inline(labels[column], labels[column], classes=["isce-label"]))
-                entry = nodes.entry("", shown, classes=classes)
-                if rows > 1:
-                    entry["morerows"] = rows - 1
-                row += entry
-        return row
-
-    def cell(self, text: str) -> nodes.paragraph:
-        """One cell; the intervals of a figure are set apart, so that they can stand below it."""
-        match = FIGURE.fullmatch(text)
-        if text in VERDICTS:
-            return nodes.paragraph("", "", nodes.inline(text, text, classes=["isce-verdict", VERDICTS[text]]))
-        if match is None:
-            return nodes.paragraph(text, typeset(text))
-        parts: list[nodes.Node] = [nodes.Text(typeset(match["value"]))]
-        for interval in filter(None, (match["images"], match["seeds"])):
-            parts += [nodes.Text(" "), nodes.inline(interval, typeset(interval), classes=["isce-interval"])]
-        return nodes.paragraph("", "", *parts)
-
-
-def _spans(rows: list[list[Any]], columns: int) -> Spans:
-    """How many rows a cell spans that repeats while the first does, too, but for verdicts; 0: a cell above spans it."""
-    spans: Spans = {}
-    for column in range(columns):
-        first = 0
-        for number, row in enumerate(rows):
-            same = (row[0], row[column]) == (rows[first][0], rows[first][column])
-            if number and same and row[column] not in VERDICTS:
-                spans[first, column] += 1
-                spans[number, column] = 0
-            else:
-                first = number
-                spans[number, column] = 1
-    return spans
+        return table_nodes(about["caption"], columns, rows, wrap="wrap" in self.options)
 
 
 class RecordsFigure(ReportDirective):

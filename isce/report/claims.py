@@ -5,8 +5,8 @@ SCE was the only other loss, which is C4 once more.
 
 Every rule compares accuracies over the same images and training seeds. A difference counts only where both of its 95%
 intervals, over images (Newcombe's, which is cautious here: it doesn't know that the images are the same) and over
-seeds where there are several (paired t), leave out 0. ``CLAIMS`` says each rule in words; the book shows them beside
-the verdicts. Derived here; the claims are the paper's (title, abstract and introduction).
+seeds where there are several (paired t), leave out 0. :mod:`isce.report.paper` says each rule in words; the book shows
+them beside the verdicts. Derived here; the claims are the paper's (title, abstract and introduction).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from isce.parameters.training import ObjectiveSpec, TrainParameters
 from isce.report.cells import Cells, NotEvaluatedError, accuracies, mean, wilson_of
 from isce.report.exhibits import Table
 from isce.report.key import Key
+from isce.report.paper import CLAIMS, COST, REPORTED, REPORTS
 from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment
 from isce.runs.records import Record
@@ -34,76 +35,13 @@ CANT = "can't be tested here"
 ONE = "one network"
 CLEAN = Key("clean")
 PAPER = "pgd50-training"  # untargeted PGD with 50 steps on the model's own training loss
-REPORTED = 0.63  # the journal version's abstract: I-SCE over SCE on MNIST under untargeted PGD-50
 COSTS = ROOT / "benchmarks" / "results" / "losses-eager.json"
-COST = 1.05
 MISSED = 0.05
 SEPARATING = ("contrastive", "triplet", "center", "lgm", "mmc")
 
 DATA = {"digits": "scikit-learn's digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
 READINGS = {"isce": "text reading", "isce-released": "released reading"}
-REPORTS = {"C8": f"+{100 * REPORTED:g} points (the journal version's abstract)"}
 COLUMNS = ["claim", "experiment (data)", "of (reading)", "reported by the paper", "ours", "verdict", "deviation"]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, the rule that judges it, and what differs from the paper."""
-
-    text: str
-    rule: str
-    differs: str
-
-
-CLAIMS = {
-    "C1": Claim(
-        "SCE fits but is vulnerable: clean and adversarial features are misaligned",
-        "SCE loses at least half of its clean accuracy in the worst case at the largest eps, and the scatter of its "
-        "embeddings between classes, over that within, is lower for adversarial images than for clean ones.",
-        "which features and distance the paper means is not known",
-    ),
-    "C2": Claim(
-        "losses that only separate the classes are limited in robustness",
-        "Each of the losses that separate classes loses at least half of its clean accuracy in the worst case at the "
-        "largest eps.",
-        "the paper's versions of these losses were not at hand",
-    ),
-    "C3": Claim(
-        "inference information gives inter-class separability",
-        "The scatter of the clean embeddings between classes over that within is larger than for SCE.",
-        "a measure of ours, on one network of each",
-    ),
-    "C4": Claim(
-        "I-SCE generalises better to adversarial examples",
-        "Accuracy above SCE's under PGD-50 on the own training loss at the main eps, and in the worst case; under "
-        "the first alone: only under the paper's attack.",
-        "the paper's network and budgets were not at hand",
-    ),
-    "C5": Claim(
-        "I-SCE is robust in the min-max framework",
-        "On all but 5% of the images the I-SCE loss at the m that was trained is at least the largest cross-entropy "
-        "that an attack reached within the main eps: the cross-entropy that min-max training would minimise.",
-        "attacked by ascent: the true maximum is at least as large",
-    ),
-    "C6": Claim(
-        "I-SCE is superior to the state of the art under strong adaptive attacks",
-        "Worst-case accuracy at the main eps above that of every other loss; if only that under PGD-50 on the own "
-        "training loss is: only under the paper's attack. Can't be tested where none of the losses that separate "
-        "classes is there: above SCE alone is C4.",
-        "worst case over every attack here, not the paper's choice",
-    ),
-    "C7": Claim(
-        "I-SCE is extremely easy to implement",
-        f"A training step costs at most {COST:g} times that of SCE (upper end of the 95% interval).",
-        "the cost of a step is our addition to the claim",
-    ),
-    "C8": Claim(
-        "on MNIST 63 points over SCE under untargeted PGD-50",
-        "At some eps the 95% interval of the difference to SCE under untargeted PGD-50 on the own training loss "
-        f"reaches +{100 * REPORTED:g} points.",
-        "its eps and network are not stated where we could read it; where SCE keeps over 37% no loss can reach it",
-    ),
-}
 
 
 @dataclass(frozen=True)

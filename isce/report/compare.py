@@ -45,8 +45,8 @@ def compare(name: str, own: Path, committed: Path) -> tuple[list[str], bool]:
     lines.append(f"{'run':<24} {'cell':<32} {'ours':>6} {'committed':>9}")
     for row in rows:
         mark = "" if row["agrees"] else f"  {row['why'] or 'differs'}"
-        ours, committed = ("none" if row[side] is None else f"{row[side]:.1f}" for side in ("ours", "committed"))
-        lines.append(f"{row['run']:<24} {row['key']:<32} {ours:>6} {committed:>9}{mark}")
+        values = ("none" if row[side] is None else f"{row[side]:.1f}" for side in ("ours", "committed"))
+        lines.append(f"{row['run']:<24} {row['key']:<32} {next(values):>6} {next(values):>9}{mark}")
     agree = sum(row["agrees"] for row in rows)
     lines.append(f"{agree} of {len(rows)} cells agree within their 95% intervals over images")
     return lines, agree == len(rows)

@@ -26,7 +26,6 @@ from isce.report.chooser import chooser
 from isce.report.exhibits import Exhibit, Plot, Table
 from isce.report.plots.runs import as_bytes
 from isce.report.source import Source
-from isce.report.status import status
 from isce.runs import executed
 from isce.runs.experiment import load_experiment
 from isce.runs.plan import notebook_damage
@@ -134,7 +133,7 @@ class Report:
             ("results", True, lambda: tables.results(experiment, found, evidence)),
             ("attacks", True, lambda: tables.attacks(experiment, found, evidence)),
             ("sweep", True, lambda: tables.sweep(experiment, found, evidence)),
-            ("status", True, lambda: status(experiment.name, source.keys, records, old)),
+            ("status", True, lambda: tables.status(experiment.name, source.keys, records, old)),
             ("pairs", True, lambda: tables.pairs(experiment, source.masks(), found, bare)),
             ("flags", source.flags(), lambda: tables.flags(experiment, records)),
             ("bounds", analysed, lambda: minmax.bounds(analysed)),

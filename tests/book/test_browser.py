@@ -6,11 +6,22 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from page_checks import Watch, violations
 
+from isce import attacks, losses
 from isce.files import ROOT
 
-PAGES = re.findall(r"(?:file|root): (\S+)", (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+BOOK = ROOT / "book"
+MADE = {
+    "attacks": attacks.names(),
+    "losses": losses.names(),
+    "api": yaml.safe_load((BOOK / "_templates" / "api.yml").read_text()),
+}
+PAGES = [
+    *re.findall(r"(?:file|root): (\S+)", (BOOK / "_toc.yml").read_text(encoding="utf-8")),
+    *(f"reference/{kind}/{name}" for kind, names in MADE.items() for name in names),
+]
 MADE_BY_SPHINX = ["genindex", "prf-prf", "py-modindex", "search"]
 DESKTOP, PHONE = 1280, 390  # pixels
 SCHEMES = ("light", "dark")

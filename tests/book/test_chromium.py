@@ -33,19 +33,15 @@ def test_the_path_is_searched_in_order(programs: Path):
     assert browser.chromium() == chromium
 
 
-def test_what_is_named_comes_first(programs: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_named_comes_first_and_must_be_a_program(programs: Path, monkeypatch: pytest.MonkeyPatch):
     install(programs, "chromium")
     monkeypatch.setenv(browser.VARIABLE, install(programs, "own"))
     assert browser.chromium() == str(programs / "own")
+    monkeypatch.setenv(browser.VARIABLE, "/none/chrome")
+    with pytest.raises(ConfigError, match="ISCE_CHROMIUM names '/none/chrome'"):
+        browser.chromium()
 
 
 def test_without_any_it_says_what_to_install(programs: Path):
     with pytest.raises(ConfigError, match="apt-get install chromium"):
-        browser.chromium()
-
-
-def test_a_name_that_is_no_program_is_an_error(programs: Path, monkeypatch: pytest.MonkeyPatch):
-    install(programs, "chromium")
-    monkeypatch.setenv(browser.VARIABLE, "/none/chrome")
-    with pytest.raises(ConfigError, match="ISCE_CHROMIUM names '/none/chrome'"):
         browser.chromium()

@@ -1,29 +1,27 @@
-"""Sphinx extension: reference tables read from the project's own files: experiments and their cost, packages."""
+"""Reference tables read from the project's own files: experiments and their cost, networks, packages."""
 
 from __future__ import annotations
 
 import functools
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
-from docutils import nodes
-from isce_made import evidence, made_by, plain_table, save_csv
-from isce_report import NOT_RUN, read_json, report_folder
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 
 from isce import models
 from isce.parameters.training import TrainParameters
+from isce.report.exhibits import Table
 from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment, load_experiment
 
+NOT_RUN = "not run yet"
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}  # channels, height, width
-Table = tuple[str, list[str], list[list[str]]]
 EXTRAS = {
     "": "losses and networks alone",
     "attacks": "attacks",
@@ -35,11 +33,27 @@ EXTRAS = {
 # Their packages carry no licence in their metadata; their repositories do.
 ELSEWHERE = {"advertorch": "LGPL-3.0", "axe-playwright-python": "MIT"}
 
+
+@dataclass(frozen=True)
+class Files:
+    """The files that tables are made of.
+
+    Attributes:
+        root: the project's folder.
+        report: folder of the reports.
+        note: to be called with every file that is read: the page is read again when the file changes.
+    """
+
+    root: Path
+    report: Path
+    note: Callable[[Path], None]
+
+
 read = functools.cache(load_experiment)  # a build reads each file for many pages
 
 
 def runs_of(experiment: Experiment) -> dict[str, int]:
-    """How many runs of each kind an experiment file asks for."""
+    """Return the number of runs of each kind an experiment file asks for."""
     trained = list(experiment.runs())
     minmax, explain = experiment.minmax, experiment.explain
     return {
@@ -50,20 +64,20 @@ def runs_of(experiment: Experiment) -> dict[str, int]:
     }
 
 
-def each(root: Path, note: Callable[[Path], None]) -> Iterator[Experiment]:
-    """Every experiment file in the order of the names; the page depends on it."""
-    for path in sorted((root / "experiments").glob("*.yaml")):
-        note(path)
+def each(files: Files) -> Iterator[Experiment]:
+    """Return every experiment file in the order of the names; the page depends on it."""
+    for path in sorted((files.root / "experiments").glob("*.yaml")):
+        files.note(path)
         yield read(path.stem)
 
 
-def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
-    """Every experiment file: its runs, those at hand, what they took."""
+def experiments(files: Files) -> Table:
+    """Return every experiment file: its runs, those at hand, what they took."""
     rows: list[list[str]] = []
-    for experiment in each(root, note):
-        numbers = report / experiment.name / "numbers.json"
-        note(numbers)
-        found = read_json(numbers) if numbers.is_file() else None
+    for experiment in each(files):
+        numbers = files.report / experiment.name / "numbers.json"
+        files.note(numbers)
+        found = json.loads(numbers.read_text(encoding="utf-8")) if numbers.is_file() else None
         hand, hours = (found[name]["text"] if found else "" for name in ("runs", "hours"))
         networks = f"{len(experiment.objectives)} x {len(experiment.seeds)}"
         whole = f"{experiment.minutes:g} min: {experiment.measured_on}" if experiment.minutes else ""
@@ -74,17 +88,21 @@ def experiments(root: Path, report: Path, note: Callable[[Path], None]) -> Table
         "Every experiment file; networks are objectives times seeds. Hours are the sum over the records at hand, by "
         "the clock, with whatever else ran beside them; what the whole takes stands where it was measured in one go."
     )
-    return caption, ["experiment", "what it is", "tier", "networks", "runs", "records", "hours", "whole"], rows
+    return Table(
+        columns=["experiment", "what it is", "tier", "networks", "runs", "records", "hours", "whole"],
+        rows=rows,
+        caption=caption,
+    )
 
 
-def effort(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
-    """What the records at hand took: one row for every experiment file, those that have not been run among them."""
+def effort(files: Files) -> Table:
+    """Return what the records at hand took: one row for every experiment file, whether run or not."""
     rows: list[list[str]] = []
-    for experiment in each(root, note):
-        numbers = report / experiment.name / "numbers.json"
-        note(numbers)
+    for experiment in each(files):
+        numbers = files.report / experiment.name / "numbers.json"
+        files.note(numbers)
         if numbers.is_file():
-            found = read_json(numbers)
+            found = json.loads(numbers.read_text(encoding="utf-8"))
             row = [found[name]["text"] for name in ("runs", "hours", "machines")]
         else:
             row = [f"0 of {sum(runs_of(experiment).values())}", NOT_RUN, ""]
@@ -93,14 +111,13 @@ def effort(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
         "Effort, by experiment file: runs whose records are at hand, of those that it asks for; the sum of their "
         "hours; the processors that they ran on."
     )
-    return caption, ["experiment", "what it is", "runs done", "hours", "on"], rows
+    return Table(columns=["experiment", "what it is", "runs done", "hours", "on"], rows=rows, caption=caption)
 
 
-def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
-    """How every experiment trains: one row for each set of objectives that are trained alike."""
-    del report
+def protocols(files: Files) -> Table:
+    """Return how every experiment trains: one row for each set of objectives that are trained alike."""
     rows: list[list[str]] = []
-    for experiment in each(root, note):
+    for experiment in each(files):
         alike: dict[tuple[str, ...], list[str]] = {}
         for _, run in experiment.runs():
             labels = alike.setdefault(_protocol(run), [])
@@ -115,7 +132,7 @@ def protocols(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
         "forward and backward passes over the training data, of which adversarial training has more than epochs."
     )
     columns = ["experiment", "objectives", "network", "epochs", "batch", "optimiser", "augment", "training"]
-    return caption, columns, rows
+    return Table(columns=columns, rows=rows, caption=caption)
 
 
 def _protocol(run: TrainParameters) -> tuple[str, ...]:
@@ -125,11 +142,10 @@ def _protocol(run: TrainParameters) -> tuple[str, ...]:
     return run.model, epochs, str(run.batch_size), rate, run.augment, kind
 
 
-def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
-    """How every experiment attacks: one row for each of its plans."""
-    del report
+def evaluations(files: Files) -> Table:
+    """Return how every experiment attacks: one row for each of its plans."""
     rows: list[list[str]] = []
-    for experiment in each(root, note):
+    for experiment in each(files):
         for plan in experiment.plans:
             whom = ", ".join(plan.objectives or ["all" if len(experiment.plans) == 1 else "all other runs"])
             seeds = ", ".join(map(str, plan.seeds or experiment.seeds))
@@ -137,14 +153,17 @@ def evaluations(root: Path, report: Path, note: Callable[[Path], None]) -> Table
             images = f"{plan.images:,}" if plan.images else "all"
             rows.append([experiment.name, whom, seeds, plan.suite, plan.norm, grid, eps_text(plan.main_eps), images])
     caption = "How each experiment attacks: suite, sizes of the ball, the one that verdicts are about, images."
-    return caption, ["experiment", "objectives", "seeds", "suite", "norm", "eps", "main eps", "test images"], rows
+    return Table(
+        columns=["experiment", "objectives", "seeds", "suite", "norm", "eps", "main eps", "test images"],
+        rows=rows,
+        caption=caption,
+    )
 
 
-def networks(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
-    """The networks of the experiments, with their weights counted on the data they are used for."""
-    del report
+def networks(files: Files) -> Table:
+    """Return the networks of the experiments, with their weights counted on the data they are used for."""
     seen: dict[tuple[str, str], list[str]] = {}
-    for experiment in each(root, note):
+    for experiment in each(files):
         _, run = next(experiment.runs())
         seen.setdefault((run.model, run.dataset), []).append(experiment.name)
     rows: list[list[str]] = []
@@ -155,15 +174,16 @@ def networks(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
         about = (type(backbone).__doc__ or "").strip().splitlines()[0]
         rows.append([model, dataset, about, f"{backbone.embedding_dim}", f"{count:,}", ", ".join(used)])
     caption = "Networks, without the last layer, which is the objective's own; weights as counted for these data."
-    return caption, ["network", "data", "what it is", "embedding", "weights", "experiments"], rows
+    return Table(
+        columns=["network", "data", "what it is", "embedding", "weights", "experiments"], rows=rows, caption=caption
+    )
 
 
-def packages(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
-    """Every package that the project asks for by name, pinned, with its licence as its own metadata state it."""
-    del report
-    pinned, declared = root / "environment.yml", root / "pyproject.toml"
-    note(pinned)
-    note(declared)
+def packages(files: Files) -> Table:
+    """Return every package that the project asks for by name, pinned, with its licence as its own metadata state it."""
+    pinned, declared = files.root / "environment.yml", files.root / "pyproject.toml"
+    files.note(pinned)
+    files.note(declared)
     project = tomllib.loads(declared.read_text(encoding="utf-8"))["project"]
     uses = {_name(entry): EXTRAS[""] for entry in project["dependencies"]}
     for extra, entries in project["optional-dependencies"].items():
@@ -174,7 +194,7 @@ def packages(root: Path, report: Path, note: Callable[[Path], None]) -> Table:
         if version:
             rows.append([name, version, uses[name], licence(name)])
     caption = "Packages that the project names, pinned; requirements.lock pins those that they need in turn."
-    return caption, ["package", "version", "for", "licence"], sorted(rows)
+    return Table(columns=["package", "version", "for", "licence"], rows=sorted(rows), caption=caption)
 
 
 def _name(entry: str) -> str:
@@ -182,7 +202,7 @@ def _name(entry: str) -> str:
 
 
 def licence(package: str) -> str:
-    """A package's licence from its metadata: the expression, else the classifier, else a short text."""
+    """Return a package's licence from its metadata: the expression, else the classifier, else a short text."""
     about: Any = metadata.metadata(package)
     if expression := about.get("License-Expression"):
         return str(expression)
@@ -191,48 +211,3 @@ def licence(package: str) -> str:
         return ", ".join(stated)
     text = str(about.get("License") or "")
     return text if text and len(text) < 60 else ELSEWHERE.get(package, "see its repository")
-
-
-TABLES: dict[str, Callable[[Path, Path, Callable[[Path], None]], Table]] = {
-    "effort": effort,
-    "evaluations": evaluations,
-    "experiments": experiments,
-    "networks": networks,
-    "packages": packages,
-    "protocols": protocols,
-}
-
-
-class ReferenceTable(SphinxDirective):
-    """``reference-table experiments``: one of ``TABLES``."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        root, name = Path(self.env.srcdir).parent, self.arguments[0]
-        caption, columns, rows = TABLES[name](
-            root, report_folder(self.config), lambda path: self.env.note_dependency(str(path))
-        )
-        how = made_by(self.env, name, "book/_ext/isce_reference.py")
-        file = save_csv(self.env, name, columns, rows)
-        table = plain_table(caption, columns, rows, prose=True)
-        return [nodes.container("", table, evidence(self.env, [("CSV", file)], *how), classes=["isce-record"])]
-
-
-class ExperimentFiles(SphinxDirective):
-    """``experiment-files``: every experiment file as it stands."""
-
-    def run(self) -> list[nodes.Node]:
-        found: list[nodes.Node] = []
-        for path in sorted((Path(self.env.srcdir).parent / "experiments").glob("*.yaml")):
-            self.env.note_dependency(str(path))
-            name, text = f"experiments/{path.name}", path.read_text(encoding="utf-8")
-            found += [nodes.rubric(name, name), nodes.literal_block(text, text, language="yaml")]
-        return found
-
-
-def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the directives."""
-    app.add_directive("reference-table", ReferenceTable)
-    app.add_directive("experiment-files", ExperimentFiles)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

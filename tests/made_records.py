@@ -1,0 +1,17 @@
+"""Records that no run made, for tests of what is done with records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isce.runs.records import Provenance, Record
+
+PROVENANCE: dict[str, Any] = {"commit": None, "modified": None, "packages": {}, "python": "", "machine": ""}
+PROVENANCE |= {"device": "", "seconds": 0, "created": ""}
+
+
+def record(kind: str, run: str, *, provenance: dict[str, Any] | None = None, **fields: Any) -> Record:
+    """Return a record of the experiment ``made-up``, empty but for the given fields."""
+    empty = {"experiment": "made-up", "key": "", "parameters": {}, "figures": {}, "data_sha256": ""}
+    made = Provenance(**PROVENANCE | (provenance or {}))
+    return Record.model_validate(empty | {"kind": kind, "run": run, "provenance": made} | fields)
