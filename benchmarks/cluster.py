@@ -2,8 +2,8 @@
 
     python benchmarks/cluster.py --experiment quick
 
-Runs the experiment from nothing through the profile `slurm` on this machine (tests/workflow/one_node_slurm.py), once for
-each number of workers. On paper: a run follows the training that it needs, so that w workers take
+Runs the experiment from nothing through the profile `slurm` on this machine (tests/workflow/one_node_slurm.py), once
+for each number of workers. On paper: a run follows the training that it needs, so that w workers take
 
     max(work / w, longest chain) + rest
 
