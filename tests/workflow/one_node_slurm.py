@@ -164,10 +164,12 @@ def _daemon(command: list[str], environment: dict[str, str], folder: Path) -> Ge
 def _wait(folder: Path, environment: dict[str, str], question: list[str], expected: str) -> None:
     """Ask Slurm until it answers as expected."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    while True:
         done = subprocess.run(question, env=environment, capture_output=True, text=True, check=False)
         if done.returncode == 0 and done.stdout.strip() == expected:
             return
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.2)
     logs = "\n".join(
         f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-5:])
