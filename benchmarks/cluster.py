@@ -2,8 +2,8 @@
 
     python benchmarks/cluster.py --experiment quick
 
-Runs the experiment from nothing through the profile `slurm` on this machine (workflow/one_node_slurm.py), once for
-each number of workers. On paper: a run follows the training that it needs, so that w workers take
+Runs the experiment from nothing through the profile `slurm` on this machine (tests/workflow/one_node_slurm.py), once
+for each number of workers. On paper: a run follows the training that it needs, so that w workers take
 
     max(work / w, longest chain) + rest
 
@@ -52,7 +52,13 @@ def run(experiment: str, workers: int, project: Path) -> tuple[float, list[recor
         "slurm",
         "--no-book",
     ]
-    command = [sys.executable, str(project / "workflow" / "one_node_slurm.py"), "--cpus", str(workers), *reproduce]
+    command = [
+        sys.executable,
+        str(ROOT / "tests" / "workflow" / "one_node_slurm.py"),
+        "--cpus",
+        str(workers),
+        *reproduce,
+    ]
     started = time.monotonic()
     subprocess.run(command, cwd=project, env=os.environ | {"PYTHONPATH": str(project)}, check=True)  # noqa: S603
     seconds = time.monotonic() - started

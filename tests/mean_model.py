@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from isce.attacks.spec import AttackSpec
+from isce.evaluation import evaluate
+from isce.losses import build
 from isce.parameters.attack import AttackParameters, Suite
 
 ROWS = [AttackSpec(attack="fgsm"), AttackSpec(attack="pgd", steps=4), AttackSpec(attack="pgd", objective="matched")]
@@ -43,3 +45,8 @@ class BatchMean(nn.Module):
     def forward(self, x):
         mean = x.flatten(1).mean(1)
         return torch.stack([mean.mean() - mean, mean - mean.mean()], 1)
+
+
+def evaluated(chosen, **more):
+    """An evaluation of a linear network on images at known distances."""
+    return evaluate(Mean(), build("sce"), *flat(VALUES), chosen, progress=False, **more)

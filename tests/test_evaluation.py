@@ -8,20 +8,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
+from mean_model import ROWS, VALUES, BatchMean, Mean, evaluated, flat, parameters
 from torch import nn
 
 from isce import attacks, evaluation
 from isce.attacks import Threat, base
 from isce.attacks.spec import AttackSpec
-from isce.evaluation import evaluate, examples, mcnemar, mean_interval, verify, wilson
+from isce.evaluation import evaluate, examples, mcnemar, mean_interval, wilson
 from isce.losses import build
 from isce.parameters.attack import AttackParameters, load_suite
 
 
 def test_accuracies_are_the_closed_form_of_a_linear_model():
-    x, y = flat(VALUES)
-    figures = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    figures = evaluated(parameters()).figures()
     assert figures["clean"]["correct"] == 6
     for threat, correct in (("linf@0.1", 4), ("linf@0.2", 2)):
         outcome = figures["threats"][threat]
@@ -39,16 +38,14 @@ def test_accuracies_are_the_closed_form_of_a_linear_model():
 
 
 def test_l2_needs_the_square_root_of_the_pixels_more():
-    x, y = flat(VALUES)
     wider = parameters(norm="l2", eps=(0.2, 0.4))  # four pixels: 0.2 in l_2 moves each by 0.1
-    figures = evaluate(Mean(), build("sce"), x, y, wider, progress=False).figures()
+    figures = evaluated(wider).figures()
     assert [figures["threats"][t]["worst"]["correct"] for t in ("l2@0.2", "l2@0.4")] == [4, 2]
 
 
 def test_survivors_only_attacks_less_and_ends_in_the_same_worst_case():
-    x, y = flat(VALUES)
-    every = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
-    fewer = evaluate(Mean(), build("sce"), x, y, parameters(survivors_only=True), progress=False).figures()
+    every = evaluated(parameters()).figures()
+    fewer = evaluated(parameters(survivors_only=True)).figures()
     for threat, outcome in fewer["threats"].items():
         assert outcome["worst"] == every["threats"][threat]["worst"]
     attacked = [row["attacked"] for outcome in fewer["threats"].values() for row in outcome["attacks"].values()]
@@ -126,8 +123,7 @@ def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
         return real(problem, points + 0.5, **named)
 
     monkeypatch.setattr("isce.attacks.driver.verify", outside)
-    x, y = flat(VALUES)
-    figures = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    figures = evaluated(parameters()).figures()
     row = figures["threats"]["linf@0.1"]["attacks"]["fgsm-training"]
     assert row["rejected"] == 6
     assert row["accuracy"] is None
@@ -156,9 +152,8 @@ def test_out_of_memory_names_the_remedy(monkeypatch):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(attacks, "run", full)
-    x, y = flat(VALUES)
     with pytest.raises(RuntimeError, match="out of memory with batch_size 256: lower it"):
-        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False)
+        evaluated(parameters())
 
 
 @pytest.mark.parametrize(
@@ -249,15 +244,6 @@ def test_mcnemar_by_hand():
 def test_mcnemar_refuses_what_is_not_paired(second):
     with pytest.raises(ValueError, match="two bool masks over the same images"):
         mcnemar(np.ones(2, dtype=bool), second)
-
-
-def test_verify_judges_ball_box_and_class():
-    x, y = flat([0.45, 0.45, 0.45, 0.45])
-    points = x + torch.tensor([0.1, 0.02, 0.3, math.nan], dtype=torch.float64).view(4, 1, 1, 1)
-    held = verify(Mean(), x, y, points, Threat("linf", 0.2))
-    assert held.tolist() == [True, False, False, False]  # holds; classified right; outside; NaN
-    with pytest.raises(ValueError, match="adversarial examples must have shape"):
-        verify(Mean(), x, y, points[:2], Threat("linf", 0.2))
 
 
 @pytest.mark.parametrize("name", ["basic", "paper", "adaptive"])

@@ -13,13 +13,13 @@ TRAINING = {"dataset": "digits", "epochs": 1}
 PLAN = {"suite": "basic", "eps": [0.1], "main_eps": 0.1}
 
 
-def experiment(attack, seeds=(0, 1)):
-    values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}, {"name": "mmc"}], "seeds": list(seeds)}
-    return validate(Experiment, values | {"training": TRAINING, "attack": attack}, "here")
+def experiment(attack, **more):
+    values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}, {"name": "mmc"}], "seeds": [0, 1]}
+    return validate(Experiment, values | {"training": TRAINING, "attack": attack} | more, "here")
 
 
-def planned(attack, **more):
-    return {run.name: run for run in planned_runs(experiment(attack, **more)) if run.kind == "attack"}
+def planned(attack):
+    return {run.name: run for run in planned_runs(experiment(attack)) if run.kind == "attack"}
 
 
 def test_the_first_plan_that_is_for_a_run_counts():
@@ -96,10 +96,8 @@ def test_a_change_of_a_source_changes_the_key_of_what_needs_it(with_sources, mon
 EXPLAIN = {"gallery": "basic"}
 
 
-def explained(explain, attack=PLAN, seeds=(0, 1)):
-    values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}, {"name": "mmc"}], "seeds": list(seeds)}
-    made = validate(Experiment, values | {"training": TRAINING, "attack": attack, "explain": explain}, "here")
-    return {run.name: run for run in planned_runs(made) if run.kind == "explain"}
+def explained(explain, attack=PLAN):
+    return {run.name: run for run in planned_runs(experiment(attack, explain=explain)) if run.kind == "explain"}
 
 
 def test_each_objective_is_explained_for_the_first_seed_at_the_main_eps():
@@ -121,6 +119,7 @@ def test_explain_plan_chooses_runs_and_eps():
         (EXPLAIN | {"objectives": ["isce"]}, PLAN, r"explain is for \['isce'\], which are no objectives"),
         (EXPLAIN | {"seeds": [5]}, PLAN, r"explain is for \[5\]"),
         (EXPLAIN, PLAN | {"norm": "l2"}, "explain works in linf"),
+        (EXPLAIN | {"seeds": []}, PLAN, "explain.seeds"),
         ({}, PLAN, "gallery"),
     ],
 )
@@ -131,10 +130,15 @@ def test_explain_plans_that_do_not_fit(explain, attack, words):
 
 def test_what_the_gallery_shows_decides_the_key_of_explain_runs_alone():
     def keys(gallery):
-        values = {"name": "e", "title": "E", "objectives": [{"name": "sce"}], "seeds": [0], "training": TRAINING}
-        made = validate(Experiment, values | {"attack": PLAN, "explain": {"gallery": gallery}}, "here")
-        return {run.kind: run.key for run in planned_runs(made)}
+        runs = planned_runs(experiment(PLAN, explain={"gallery": gallery}))
+        return {run.kind: run.key for run in runs if run.name == "sce-s0"}
 
     one, other = keys("basic"), keys("gallery-digits")
     assert one.pop("explain") != other.pop("explain")
     assert one == other
+
+
+def test_a_minmax_plan_chooses_runs_steps_and_restarts():
+    minmax = {"eps": [0.1], "inference": [0.0], "objectives": ["mmc"], "seeds": [1], "steps": 7, "restarts": 1}
+    (run,) = [run for run in planned_runs(experiment(PLAN, minmax=minmax)) if run.kind == "minmax"]
+    assert (run.name, run.parameters["steps"], run.parameters["restarts"]) == ("mmc-s1", 7, 1)

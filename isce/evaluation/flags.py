@@ -62,8 +62,7 @@ def red_flags(
         ``zero-gradient``, ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``.
 
     Raises:
-        TypeError, ValueError, RuntimeError: arguments that can't be used, see :func:`evaluate`; an evaluation of
-            another number of images.
+        TypeError, ValueError, RuntimeError: as :func:`evaluate`; an evaluation of another number of images.
     """
     check_call(classifier, objective, images, labels)
     if evaluation.clean.shape != labels.shape:
@@ -110,14 +109,9 @@ def outcome_flags(figures: dict[str, Any]) -> dict[str, str]:
 
 
 def curve_flags(curves: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
-    """The flag that shows in the curves of an attack run (:func:`isce.evaluation.curves`).
+    """Return ``{"not-converged": detail}`` for curves (:func:`isce.evaluation.curves`) that still fall at their end.
 
-    Args:
-        curves: what :func:`isce.evaluation.curves` returned.
-
-    Returns:
-        ``{"not-converged": detail}`` if the largest number of steps leaves fewer images than the one before it, or one
-        of the two was not evaluated; else empty.
+    Their largest number of steps leaves fewer images than the one before, or one of the two was not evaluated.
     """
     rows = curves.get("convergence", [])[-2:]
     known = all(row["accuracy"] is not None for row in rows)
@@ -181,10 +175,7 @@ class _Probe:
         return [row for row, cell in rows.items() if cell["accuracy"] is not None and "error" not in cell]
 
     def _black_box_rows(self) -> list[str]:
-        """Threat models in which a row of the suite without gradients breaks more than every row with them.
-
-        Rows are compared on the images that both are about.
-        """
+        """Threat models in which a row without gradients breaks more than every row with them, of images of both."""
         found: list[str] = []
         for threat, outcomes in self.evaluation.outcomes.items():
             known = self._known(threat)
@@ -225,10 +216,8 @@ class _Probe:
         apart, noise = ((together - other).abs().amax(1) for other in (alone, again))
         spread, rounding = together.amax(1) - together.amin(1), ROUNDING * torch.finfo(together.dtype).eps
         moved = apart > torch.maximum(ALONE * spread, rounding * together.abs().amax(1)) + 2 * noise.max()
-        if not bool(moved.any()):
-            return ""
         found = f"scores of {int(moved.sum())} of {len(x)} images differ by up to {float(apart.max()):.2g} alone"
-        return f"{found}: set batch_dependent = True on the classifier and evaluate again"
+        return f"{found}: set batch_dependent = True on the classifier and evaluate again" if moved.any() else ""
 
     def _zero_gradient(self) -> str:
         """As a plain attack computes it: the training loss, in the network's own precision."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mean_model import BatchMean, Mean, flat
 from torch import nn
 
 from isce import attacks
@@ -23,25 +24,11 @@ PGD = AttackSpec(attack="pgd", steps=4)
 MATCHED = AttackSpec(attack="matched", objective="margin", steps=5)
 
 
-class Mean(nn.Module):
-    """Two classes, class 1 where the mean pixel exceeds 0.5: an image at distance d falls exactly at eps > d."""
-
-    def forward(self, x):
-        mean = 5 * (x.flatten(1).mean(1) - 0.5)
-        return torch.stack([-mean, mean], 1)
-
-
 class Blind(nn.Module):
     """Class 0 whatever it is shown."""
 
     def forward(self, x):
         return x.flatten(1)[:, :2] * 0 + x.new_tensor([1.0, 0.0])
-
-
-def flat(values) -> tuple[torch.Tensor, torch.Tensor]:
-    """Constant images of four pixels with these values; every label is 0."""
-    x = torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
-    return x, torch.zeros(len(x), dtype=torch.int64)
 
 
 VALUES = [0.05, 0.25, 0.35, 0.38, 0.42, 0.44, 0.6, 0.7]  # distances to fall: .45 .25 .15 .12 .08 .06, 2 wrong
@@ -105,18 +92,10 @@ def test_a_sweep_attacks_only_what_stands(calls):
     assert [(threat, len(index)) for _, threat, index in calls] == list(zip(eight, attacked, strict=True))
 
 
-class _BatchMean(nn.Module):
-    batch_dependent = True
-
-    def forward(self, x):
-        mean = x.flatten(1).mean(1)
-        return torch.stack([mean.mean() - mean, mean - mean.mean()], 1)
-
-
 def test_a_batch_dependent_network_keeps_its_batches(calls):
     x, _ = flat([0.1, 0.2, 0.3, 0.4, 0.5])
     y = torch.tensor([0, 1, 0, 1, 0])
-    rows = sweep(_BatchMean(), build("sce"), x, y, parameters(PGD, "linf", 0.05, 2), progress=False)
+    rows = sweep(BatchMean(), build("sce"), x, y, parameters(PGD, "linf", 0.05, 2), progress=False)
     assert {tuple(index) for _, _, index in calls} <= {(0, 1), (2, 3), (4,)}
     accuracy = [row["accuracy"] for row in rows]
     assert accuracy == sorted(accuracy, reverse=True)

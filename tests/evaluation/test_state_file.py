@@ -10,7 +10,7 @@ import torch
 from foreign import of_package
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mean_model import ROWS, VALUES, BatchMean, Mean, flat, parameters
+from mean_model import ROWS, VALUES, BatchMean, Mean, evaluated, flat, parameters
 
 from isce import attacks, compat
 from isce.attacks import Threat
@@ -26,10 +26,16 @@ class KilledError(BaseException):
     pass
 
 
+def rows_run(monkeypatch) -> list[str]:
+    """The rows that are really run from here on, one entry for each batch."""
+    calls, real = [], attacks.run
+    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
+    return calls
+
+
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
     state = tmp_path / "state.npz"
-    expected = evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    expected = evaluated(parameters()).figures()
     real, calls = attacks.run, []
 
     def dies_at_fourth(spec, *args, **named):
@@ -40,13 +46,13 @@ def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monk
 
     monkeypatch.setattr(attacks, "run", dies_at_fourth)
     with pytest.raises(KilledError):
-        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state)
+        evaluated(parameters(), state=state)
     calls.clear()
     monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
-    assert evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state).figures() == expected
+    assert evaluated(parameters(), state=state).figures() == expected
     assert calls == [spec.label for spec in ROWS]  # the three rows of the first eps were kept
     calls.clear()
-    assert evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state).figures() == expected
+    assert evaluated(parameters(), state=state).figures() == expected
     assert calls == []
 
 
@@ -69,42 +75,31 @@ def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed
         state.write_bytes(state.read_bytes()[:-200])
     else:
         monkeypatch.setitem(semantics.CHANGES, "attack", ["another"] * 9)
-    calls, real = [], attacks.run
-    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
+    calls = rows_run(monkeypatch)
     evaluate(model, objective, x, y, chosen, progress=False, state=state)
     assert len(calls) == 6
 
 
-def rows_run(monkeypatch) -> list[str]:
-    """The rows that are really run from here on, one entry for each batch."""
-    calls, real = [], attacks.run
-    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
-    return calls
-
-
 def test_a_suite_that_gains_a_row_runs_that_row_alone(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
     state, last = tmp_path / "state.npz", AttackSpec(attack="pgd", steps=2, survivors=True)
-    evaluate(Mean(), build("sce"), x, y, parameters(rows=[*ROWS, last]), progress=False, state=state)
+    evaluated(parameters(rows=[*ROWS, last]), state=state)
     calls = rows_run(monkeypatch)
     more = parameters(rows=[ROWS[0], AttackSpec(attack="bim", steps=3), *ROWS[1:], last])
-    found = evaluate(Mean(), build("sce"), x, y, more, progress=False, state=state)
+    found = evaluated(more, state=state)
     assert calls == ["bim3-training"] * 2
-    assert found.figures() == evaluate(Mean(), build("sce"), x, y, more, progress=False).figures()
+    assert found.figures() == evaluated(more).figures()
 
 
 def test_a_row_on_survivors_is_run_again_when_others_survive(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
     state, last = tmp_path / "state.npz", AttackSpec(attack="bim", steps=3, survivors=True)
     weak = AttackSpec(attack="bim", steps=1, step_size=0.01)
-    evaluate(Mean(), build("sce"), x, y, parameters(rows=[ROWS[0], last]), progress=False, state=state)
+    evaluated(parameters(rows=[ROWS[0], last]), state=state)
     calls = rows_run(monkeypatch)
-    evaluate(Mean(), build("sce"), x, y, parameters(rows=[weak, last]), progress=False, state=state)
+    evaluated(parameters(rows=[weak, last]), state=state)
     assert calls == [weak.label, last.label] * 2
 
 
 def test_lowering_the_batch_size_as_the_error_says_keeps_finished_rows(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
     state, real, calls = tmp_path / "state.npz", attacks.run, []
 
     def little_memory(spec, classifier, objective, images, *args, **named):
@@ -115,12 +110,12 @@ def test_lowering_the_batch_size_as_the_error_says_keeps_finished_rows(tmp_path,
 
     monkeypatch.setattr(attacks, "run", little_memory)
     with pytest.raises(RuntimeError, match="out of memory with batch_size 8: lower it and run again"):
-        evaluate(Mean(), build("sce"), x, y, parameters(batch_size=8), progress=False, state=state)
+        evaluated(parameters(batch_size=8), state=state)
     calls.clear()
-    found = evaluate(Mean(), build("sce"), x, y, parameters(batch_size=2), progress=False, state=state)
+    found = evaluated(parameters(batch_size=2), state=state)
     assert calls == [spec.label for spec in ROWS for _ in range(3)]  # those of the second eps; six images
     monkeypatch.setattr(attacks, "run", real)
-    assert found.figures() == evaluate(Mean(), build("sce"), x, y, parameters(), progress=False).figures()
+    assert found.figures() == evaluated(parameters()).figures()
 
 
 def test_the_batch_size_of_a_batch_dependent_network_is_part_of_it(tmp_path, monkeypatch):
@@ -138,7 +133,6 @@ def test_the_batch_size_of_a_batch_dependent_network_is_part_of_it(tmp_path, mon
 @given(at=st.integers(1, 40))
 def test_killed_at_any_batch_it_ends_in_the_same_figures(tmp_path_factory, at):
     """Also between two eps of an attack that looks for the smallest change, which is run for the first alone."""
-    x, y = flat(VALUES)
     path = tmp_path_factory.mktemp("killed") / "state.npz"
     rows = [*ROWS, AttackSpec(attack="deepfool", steps=5), AttackSpec(attack="matched", steps=3, survivors=True)]
     chosen = parameters(rows=rows, batch_size=2)
@@ -153,11 +147,11 @@ def test_killed_at_any_batch_it_ends_in_the_same_figures(tmp_path_factory, at):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attacks, "run", dies)
         try:
-            evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+            evaluated(chosen, state=path)
         except KilledError:
-            evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
-        resumed = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
-    assert resumed.figures() == evaluate(Mean(), build("sce"), x, y, chosen, progress=False).figures()
+            evaluated(chosen, state=path)
+        resumed = evaluated(chosen, state=path)
+    assert resumed.figures() == evaluated(chosen).figures()
 
 
 class Rounded(Mean):
@@ -199,15 +193,9 @@ def test_what_decides_a_row_is_in_its_key(name):
     assert key_of(model, **changes) != key_of(Rounded())
 
 
-@pytest.mark.parametrize("name", ["again", "training", "batch_size", "other rows"])
-def test_what_does_not_decide_a_row_is_not(name):
-    model, changes = Rounded(), {}
-    if name == "training":
-        model = model.train()
-    elif name == "batch_size":
-        changes = {"batch_size": 3}
-    elif name == "other rows":
-        changes = {"eps": 0.1}
+@pytest.mark.parametrize("model", [Rounded(), Rounded().train()])
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 3}])
+def test_what_does_not_decide_a_row_is_not(model, changes):
     assert key_of(model, **changes) == key_of(Rounded())
 
 
@@ -234,7 +222,6 @@ def test_the_semantics_that_decide_a_row_are_in_its_key(monkeypatch, part, count
 
 
 def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
     module = compat.import_advertorch().attacks.iterative_projected_gradient
     path, real, calls = tmp_path / "state.npz", module.perturb_iterative, []
 
@@ -246,16 +233,15 @@ def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "perturb_iterative", of_package(fails_at_first))
     chosen = parameters(rows=ROWS[1:2], eps=[0.1])
-    first = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+    first = evaluated(chosen, state=path)
     assert first.figures()["threats"]["linf@0.1"]["worst"]["accuracy"] is None
-    again = evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+    again = evaluated(chosen, state=path)
     assert again.figures()["threats"]["linf@0.1"]["worst"]["accuracy"] == 0.5
-    evaluate(Mean(), build("sce"), x, y, chosen, progress=False, state=path)
+    evaluated(chosen, state=path)
     assert len(calls) == 2
 
 
 def test_what_was_finished_before_an_error_of_ours_is_kept(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
     path, real, calls = tmp_path / "state.npz", attacks.run, []
 
     def breaks_in_the_third_row(spec, *args, **named):
@@ -266,17 +252,16 @@ def test_what_was_finished_before_an_error_of_ours_is_kept(tmp_path, monkeypatch
 
     monkeypatch.setattr(attacks, "run", breaks_in_the_third_row)
     with pytest.raises(RuntimeError, match=r"^pgd1-matched linf@0.1: KeyError: 'ours'$"):
-        evaluate(Mean(), build("sce"), x, y, parameters(eps=[0.1]), progress=False, state=path)
-    evaluate(Mean(), build("sce"), x, y, parameters(eps=[0.1]), progress=False, state=path)
+        evaluated(parameters(eps=[0.1]), state=path)
+    evaluated(parameters(eps=[0.1]), state=path)
     assert calls == [spec.label for spec in (*ROWS, ROWS[-1])]
 
 
 def test_the_place_may_be_given_as_text(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
     state = str(tmp_path / "new" / "state.npz")
-    evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state)
+    evaluated(parameters(), state=state)
     calls = rows_run(monkeypatch)
-    evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=state)
+    evaluated(parameters(), state=state)
     assert calls == []
 
 
@@ -284,21 +269,19 @@ def test_the_place_may_be_given_as_text(tmp_path, monkeypatch):
 def test_a_place_where_no_row_can_be_kept_is_refused_before_the_first_one(tmp_path, monkeypatch, name, why):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    x, y = flat(VALUES)
     calls = rows_run(monkeypatch)
     with pytest.raises(OSError, match=rf"{why}.*{name}"):
-        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False, state=tmp_path / name)
+        evaluated(parameters(), state=tmp_path / name)
     assert calls == []
 
 
 def test_time_spared_is_that_of_rows_finished_before_and_still_in_the_suite(tmp_path, monkeypatch):
-    x, y = flat(VALUES)
     real = attacks.run
     monkeypatch.setattr(attacks, "run", lambda *a, **n: time.sleep(0.05) or real(*a, **n))
     path = tmp_path / "state.npz"
-    evaluate(Mean(), build("sce"), x, y, parameters(rows=ROWS[:2], eps=[0.1]), progress=False, state=path)
+    evaluated(parameters(rows=ROWS[:2], eps=[0.1]), state=path)
     between = time.time()
-    evaluate(Mean(), build("sce"), x, y, parameters(rows=ROWS[1:], eps=[0.1]), progress=False, state=path)
+    evaluated(parameters(rows=ROWS[1:], eps=[0.1]), state=path)
     assert 0.05 <= state.spent_before(tmp_path, between) < state.spent_before(tmp_path, time.time() + 1)
     assert state.spent_before(tmp_path, between - 3600) == 0
     both = [state.spent_before(tmp_path, moment) for moment in (between, time.time() + 1)]

@@ -1,6 +1,5 @@
 """``make reproduce PROFILE=slurm``: the same rules as jobs of a cluster, which is this machine alone here."""
 
-import importlib.util
 import json
 import os
 import re
@@ -17,15 +16,11 @@ from isce.files import ROOT
 from isce.runs import plan as workflow
 from isce.runs import records
 
+from . import one_node_slurm
 from .conftest import Project
 
-SCRIPT = ROOT / "workflow" / "one_node_slurm.py"
-spec = importlib.util.spec_from_file_location("one_node_slurm", SCRIPT)
-one_node_slurm = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(one_node_slurm)
-
 needs_slurm = pytest.mark.skipif(one_node_slurm.missing() is not None, reason=str(one_node_slurm.missing()))
-NODE = (sys.executable, str(SCRIPT), "--cpus", "2")
+NODE = (sys.executable, one_node_slurm.__file__, "--cpus", "2")
 RUNS = {f"{kind} {run}" for kind in ("train", "attack", "minmax") for run in ("sce-s0", "isce-released-s0")}
 
 
