@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jinja2
 import yaml
@@ -22,7 +22,6 @@ from isce.attacks import Threat, about
 from isce.attacks import names as attack_names
 from isce.attacks.driver import load
 from isce.attacks.spec import AttackSpec
-from isce.attacks.threat import Norm
 from isce.files import write_atomic
 from isce.losses.base import LossOptions, Objective
 from isce.report.attacks import TARGETED
@@ -47,7 +46,7 @@ def attack_page(name: str, words: Mapping[str, Any]) -> dict[str, Any]:
         "chapter": CHAPTERS.get(known.family, known.family),
         "listed": listed,
         "arguments": arguments,
-        "threat": spec.threat or Threat(cast(Norm, norm), 0.1),
+        "threat": spec.threat or Threat(norm, 0.1),
         "label": spec.label,
         "targeted": TARGETED[known.targeted],
         **words,

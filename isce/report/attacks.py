@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 
 from isce.attacks import about, names
-from isce.evaluation.flags import BLACK_BOX
 from isce.parameters.attack import load_suite
 from isce.report.exhibits import Table
 from isce.report.reference import Files, each
@@ -19,7 +18,7 @@ read = functools.cache(load_suite)  # a build reads each file for many pages
 
 def needs(name: str) -> str:
     """Return what it must get from the network that it attacks."""
-    return "scores alone" if name in BLACK_BOX else SOURCE if name == "transfer" else "gradients"
+    return "scores alone" if about(name).black_box else SOURCE if about(name).source else "gradients"
 
 
 def facts(files: Files, name: str) -> Table:
