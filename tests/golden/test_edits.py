@@ -71,7 +71,7 @@ REAL = [
         {"train", "attack", "minmax", "explain"},
         "isce/models/registry.py",
         '"small-cnn": SmallCNN',
-        '"small-cnn": LeNet',
+        '"small-cnn": ResNet18',
     ),
     (
         "a row's own eps doubled",
