@@ -71,7 +71,7 @@ REAL = [
         {"train", "attack", "minmax", "explain"},
         "isce/models/registry.py",
         '"small-cnn": SmallCNN',
-        '"small-cnn": LeNet',
+        '"small-cnn": ResNet18',
     ),
     (
         "a row's own eps doubled",
@@ -121,7 +121,7 @@ REAL = [
         "from isce.attacks.base import Problem, training_loss, untouched",
         (
             "from isce.attacks.base import Problem, untouched\n"
-            "from isce.losses.base import negative_margin\n\n"
+            "from isce.losses.functional import negative_margin\n\n"
             "training_loss = lambda objective: lambda s, y, e: negative_margin(s, y)\n"
         ),
     ),
