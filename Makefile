@@ -49,7 +49,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 PROCESSORS := DNNL_MAX_CPU_ISA=SSE41 DNNL_MAX_CPU_ISA=AVX2 DNNL_MAX_CPU_ISA=AVX512_CORE DNNL_MAX_CPU_ISA=AVX512_CORE_VNNI
 PROCESSORS += ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2
 COMPUTE := $(addprefix tests/,attacks evaluation explain golden losses minmax) \
-	$(addprefix tests/test_,adversarial.py evaluation.py figures.py models.py notebooks.py suites.py training.py)
+	$(addprefix tests/test_,adversarial.py evaluation.py plots.py models.py notebooks.py suites.py training.py)
 
 test: lint ## lint, then the tests (minutes)
 	$(PYTEST) -m "not full"

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("kind", choices=["train", "attack", "minmax", "explain"])
     run.add_argument("params", type=Path)
     run.add_argument("--device", default="auto")
-    reporting = command("report", _report, "numbers, tables and figures from records")
+    reporting = command("report", _report, "numbers, tables and plots from records")
     reporting.add_argument("experiment", nargs="?", help="default: every experiment that has records")
     reporting.add_argument("--records", type=Path, required=True)
     reporting.add_argument("--out", type=Path, required=True)

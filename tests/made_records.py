@@ -11,7 +11,7 @@ PROVENANCE: dict[str, Any] = dict.fromkeys(("python", "machine", "device", "crea
 
 def record(kind: str, run: str, *, provenance: dict[str, Any] | None = None, **fields: Any) -> Record:
     """Return a record of the experiment ``made-up``, empty but for the given fields."""
-    empty = {"experiment": "made-up", "key": "", "parameters": {}, "figures": {}, "data_sha256": ""}
+    empty = {"experiment": "made-up", "key": "", "parameters": {}, "results": {}, "data_sha256": ""}
     nothing = PROVENANCE | {"commit": None, "modified": None, "packages": {}, "seconds": 0}
     made = Provenance(**nothing | (provenance or {}))
     return Record.model_validate(empty | {"kind": kind, "run": run, "provenance": made} | fields)

@@ -40,9 +40,9 @@ from isce.runs.records import Record, provenance
 for name in ("best", "last"):
     write_atomic(here / f"{name}.safetensors", run)
 files = {f"{name}.safetensors": sha256(run) for name in ("best", "last")}
-figures = {"validation_accuracy": 0.5, "history": []}
+results = {"validation_accuracy": 0.5, "history": []}
 about = {"kind": "train", "experiment": experiment, "run": run, "key": key, "parameters": {}, "data_sha256": "0"}
-Record(**about, figures=figures, files=files, provenance=provenance("cpu", 1.0)).save(here / "record.json")
+Record(**about, results=results, files=files, provenance=provenance("cpu", 1.0)).save(here / "record.json")
 """
 EXPERIMENT = {
     "name": "stub",

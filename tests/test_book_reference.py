@@ -32,7 +32,7 @@ def record_tables() -> dict[str, set[str]]:
 def test_record_page_names_every_figure_of_each_kind_and_no_other(kind):
     found = set()
     for path in (ROOT / "results").glob(f"*/{kind}/*/record.json"):
-        found |= set(json.loads(path.read_text(encoding="utf-8"))["figures"])
+        found |= set(json.loads(path.read_text(encoding="utf-8"))["results"])
     assert record_tables()[kind] == found
 
 

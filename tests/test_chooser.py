@@ -1,4 +1,4 @@
-"""The interactive figure's JSON: the same figures as the tables, and what is said of them is true."""
+"""The interactive figure's JSON: the same results as the tables, and what is said of them is true."""
 
 import json
 from dataclasses import replace
@@ -61,7 +61,7 @@ def test_attacks_come_as_in_the_records_after_those_over_several():
 
 
 def test_figures_are_mean_wilson_interval_and_spread_over_seeds():
-    (mean, low, high, half), other = at(made_up(), "pgd", "linf, eps 0.1")["figures"]
+    (mean, low, high, half), other = at(made_up(), "pgd", "linf, eps 0.1")["results"]
     assert (mean, low, high) == (51.0, 47.9, 54.1)
     assert half == pytest.approx(12.7062 * 1.0, abs=0.05), "t of 1 degree of freedom times the standard error"
     assert other == [mean, low, high, half]
@@ -69,7 +69,7 @@ def test_figures_are_mean_wilson_interval_and_spread_over_seeds():
 
 def test_what_was_not_run_is_empty_and_counts_are_its_own():
     found = at(made_up(), "jsma", "l0, eps 20")
-    assert found["figures"] == [[25.0, 17.5, 34.3], []]
+    assert found["results"] == [[25.0, 17.5, 34.3], []]
     assert found["on"] == "100 test images, 1 training seed"
     assert at(made_up(), "worst case", "linf, eps 0.2")["on"] == "1,000 test images, 2 training seeds"
 
@@ -125,7 +125,7 @@ def test_committed_figures_are_those_of_the_tables(name):
     assert len(json.dumps(chosen, allow_nan=False, separators=(",", ":"))) < 60_000
     assert chosen["start"] in [one["threat"] for one in chosen["attacks"][0]["at"]]
     shown = {
-        (attack["name"], as_in_tables(one["threat"])): one["figures"]
+        (attack["name"], as_in_tables(one["threat"])): one["results"]
         for attack in chosen["attacks"]
         for one in attack["at"]
     }

@@ -54,7 +54,7 @@ def network(clean=0.99, paper=0.5, worst=0.5, last=0.0):
 def analysed(label, separation=4.0, adversarial=1.0, covered=1.0):
     region = {"separation": separation, "adversarial_separation": adversarial}
     threat = {"eps": 0.1, "n": 200, "gap": [{"m": 2.0, "covered": covered}], "region": {"all": region}}
-    return label, record("minmax", f"{label}-s0", figures={"threats": {"linf@0.1": threat}})
+    return label, record("minmax", f"{label}-s0", results={"threats": {"linf@0.1": threat}})
 
 
 def judged(found, minmax=(), costs=None, **changes):

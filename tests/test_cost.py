@@ -36,7 +36,7 @@ def committed(tmp_path):
             run=run.name,
             key="of other code",
             parameters=run.parameters,
-            figures={},
+            results={},
             data_sha256="",
             provenance=Provenance(**made, device=device, seconds=seconds),
             **changes,

@@ -20,10 +20,10 @@ from isce.parameters.attack import AttackParameters, load_suite
 
 
 def test_accuracies_are_the_closed_form_of_a_linear_model():
-    figures = evaluated(parameters()).figures()
-    assert figures["clean"]["correct"] == 6
+    results = evaluated(parameters()).results()
+    assert results["clean"]["correct"] == 6
     for threat, correct in (("linf@0.1", 4), ("linf@0.2", 2)):
-        outcome = figures["threats"][threat]
+        outcome = results["threats"][threat]
         assert set(outcome["attacks"]) == {"fgsm-training", "pgd4-training", "pgd1-matched"}
         assert [row["correct"] for row in outcome["attacks"].values()] == [correct] * 3
         assert outcome["worst"] == {
@@ -34,18 +34,18 @@ def test_accuracies_are_the_closed_form_of_a_linear_model():
             "high": wilson(correct, 8)[1],
         }
         assert [row["attacked"] for row in outcome["attacks"].values()] == [6] * 3
-    assert json.loads(json.dumps(figures)) == figures
+    assert json.loads(json.dumps(results)) == results
 
 
 def test_l2_needs_the_square_root_of_the_pixels_more():
     wider = parameters(norm="l2", eps=(0.2, 0.4))  # four pixels: 0.2 in l_2 moves each by 0.1
-    figures = evaluated(wider).figures()
-    assert [figures["threats"][t]["worst"]["correct"] for t in ("l2@0.2", "l2@0.4")] == [4, 2]
+    results = evaluated(wider).results()
+    assert [results["threats"][t]["worst"]["correct"] for t in ("l2@0.2", "l2@0.4")] == [4, 2]
 
 
 def test_survivors_only_attacks_less_and_ends_in_the_same_worst_case():
-    every = evaluated(parameters()).figures()
-    fewer = evaluated(parameters(survivors_only=True)).figures()
+    every = evaluated(parameters()).results()
+    fewer = evaluated(parameters(survivors_only=True)).results()
     for threat, outcome in fewer["threats"].items():
         assert outcome["worst"] == every["threats"][threat]["worst"]
     attacked = [row["attacked"] for outcome in fewer["threats"].values() for row in outcome["attacks"].values()]
@@ -57,7 +57,7 @@ def test_rows_on_a_part_of_the_images_say_nothing_of_the_others():
     weak = AttackSpec(attack="bim", steps=1, step_size=0.6, norm="l2", eps=0.2, images=6)
     last = AttackSpec(attack="bim", steps=3, norm="l2", eps=0.2, images=4, survivors=True)
     found = evaluate(Mean(), build("sce"), x, y, parameters(rows=[ROWS[0], weak, last]), progress=False)
-    outcome = found.figures()["threats"]["l2@0.2"]
+    outcome = found.results()["threats"]["l2@0.2"]
     rows = outcome["attacks"].values()
     asked = found.asked("l2@0.2")
     assert int(asked.sum()) == 6
@@ -77,12 +77,12 @@ def test_what_falls_at_a_smaller_eps_is_not_robust_at_a_larger_one():
     outcomes = {"linf@0.1": {"a": one}, "linf@0.2": {"a": two}, "l0@1": {"a": aside}}
     found = evaluation.Evaluation(np.ones(3, dtype=bool), outcomes, 3)
     assert found.robust("l0@1").tolist() == [False] * 3  # another threat model, which touches no other worst case
-    assert found.figures()["threats"]["l0@1"]["worst"]["correct"] == 0
+    assert found.results()["threats"]["l0@1"]["worst"]["correct"] == 0
     assert found.robust("linf@0.1").tolist() == [False, True, True]
     assert found.robust("linf@0.2").tolist() == [False, False, True]
     assert found.robust("linf@0.2", "a").tolist() == [True, False, True]
-    assert found.figures()["threats"]["linf@0.2"]["worst"]["correct"] == 1
-    assert found.figures()["threats"]["linf@0.2"]["attacks"]["a"]["correct"] == 2
+    assert found.results()["threats"]["linf@0.2"]["worst"]["correct"] == 1
+    assert found.results()["threats"]["linf@0.2"]["attacks"]["a"]["correct"] == 2
     with pytest.raises(KeyError):
         found.robust("linf@0.3")
 
@@ -94,7 +94,7 @@ def test_batch_size_changes_nothing(batch_size):
     y = torch.randint(2, (20,), generator=generator)
     whole = evaluate(Mean(), build("sce"), x, y, parameters(batch_size=20), progress=False)
     parts = evaluate(Mean(), build("sce"), x, y, parameters(batch_size=batch_size), progress=False)
-    assert whole.figures() == parts.figures()
+    assert whole.results() == parts.results()
     for threat, rows in whole.outcomes.items():
         for row, outcome in rows.items():
             assert np.array_equal(outcome.first_success, parts.outcomes[threat][row].first_success)
@@ -123,8 +123,8 @@ def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
         return real(problem, points + 0.5, **named)
 
     monkeypatch.setattr("isce.attacks.driver.verify", outside)
-    figures = evaluated(parameters()).figures()
-    row = figures["threats"]["linf@0.1"]["attacks"]["fgsm-training"]
+    results = evaluated(parameters()).results()
+    row = results["threats"]["linf@0.1"]["attacks"]["fgsm-training"]
     assert row["rejected"] == 6
     assert row["accuracy"] is None
     assert row["why"] == "fgsm-training: no valid point (no outcome for 6 of 8 images)"
@@ -257,5 +257,5 @@ def test_suites_run_as_they_stand_in_their_files(name):
     x = torch.tensor([0.1, 0.35, 0.45], dtype=torch.float64).view(-1, 1, 1, 1).expand(-1, 1, 1, 3).contiguous()
     chosen = AttackParameters(checkpoint="none", suite=load_suite(name), eps=[0.1, 0.2])
     y = torch.zeros(3, dtype=torch.int64)
-    figures = evaluate(Three(), build("sce"), x, y, chosen, progress=False).figures()
-    assert [figures["threats"][threat]["worst"]["correct"] for threat in ("linf@0.1", "linf@0.2")] == [2, 1]
+    results = evaluate(Three(), build("sce"), x, y, chosen, progress=False).results()
+    assert [results["threats"][threat]["worst"]["correct"] for threat in ("linf@0.1", "linf@0.2")] == [2, 1]

@@ -1,4 +1,4 @@
-"""An accuracy that was not evaluated is a number nowhere: tables, figures, claims and comparisons say why."""
+"""An accuracy that was not evaluated is a number nowhere: tables, plots, claims and comparisons say why."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def record(run: str, failed: bool = False) -> Record:
         "convergence": [{"steps": 1, **share}, {"steps": 2, **lost}],
     }
     parameters = {"norm": "linf", "suite": {"rows": [], "survivors_only": False}}
-    figures = evaluation(failed).figures() | {"curves": curves}
-    return made_records.record("attack", run, parameters=parameters, figures=figures)
+    results = evaluation(failed).results() | {"curves": curves}
+    return made_records.record("attack", run, parameters=parameters, results=results)
 
 
 RECORDS = [record(f"{label}-s{seed}", (label, seed) == ("sce", 1)) for label in LABELS for seed in SEEDS]
@@ -129,11 +129,11 @@ def test_figures_have_a_gap_and_say_so(found):
 def test_the_interactive_figure_has_a_text_in_the_numbers_place(found):
     chosen = chooser(experiment(), found, "")
     json.dumps(chosen, allow_nan=False)
-    at = {(attack["name"], one["threat"]): one["figures"][0] for attack in chosen["attacks"] for one in attack["at"]}
-    assert {place for place, figures in at.items() if figures == TEXT} == {
+    at = {(attack["name"], one["threat"]): one["results"][0] for attack in chosen["attacks"] for one in attack["at"]}
+    assert {place for place, results in at.items() if results == TEXT} == {
         (name, "linf, eps 0.1") for name in ("worst case", "own loss", "pgd50-training")
     }
-    assert all(isinstance(figures, list) for figures in at.values() if figures != TEXT)
+    assert all(isinstance(results, list) for results in at.values() if results != TEXT)
 
 
 def test_claims_about_it_can_t_be_tested(found):
@@ -177,7 +177,7 @@ def test_side_files_call_no_image_robust_that_may_not_be(tmp_path):
     context, data = notebook.Context(folder=str(tmp_path), device="cpu"), SimpleNamespace(sha256="")
     notebook.write_attack_record(parameters, context, evaluation(failed=True), data, shown, {}, {})
     assert set(load_file(tmp_path / MASKS)) == {"clean", "linf@0.3"}
-    assert read(tmp_path / "record.json").figures["threats"]["linf@0.1"]["worst"]["why"] == WHY
+    assert read(tmp_path / "record.json").results["threats"]["linf@0.1"]["worst"]["why"] == WHY
     assert not evaluation(failed=True).robust("linf@0.1")[20:30].any()
 
 
@@ -197,6 +197,6 @@ def test_a_run_says_it_in_its_line_and_in_its_notebook():
     table = notebook.accuracy_table(evaluation(failed=True))
     assert table.loc["worst case", "linf@0.1"] == f"not evaluated: {WHY}"
     assert table.loc["worst case", "linf@0.3"].startswith("25.0 [")
-    curve = notebook.curve_table(RECORDS[1].figures["curves"])
+    curve = notebook.curve_table(RECORDS[1].results["curves"])
     assert curve["why"].tolist()[-1] == f"not evaluated: {WHY}"
     assert curve["accuracy"].isna().tolist() == [False, True, False, False, True]

@@ -103,7 +103,7 @@ def test_training_that_diverges_ends_in_a_record_that_says_so(tmp_path):
     execute("train", values)
     record = records.read(tmp_path / "run" / "record.json")
     assert "epoch 1 of 2" in record.flags["diverged"]
-    assert record.figures["history"] == []
+    assert record.results["history"] == []
 
 
 def test_papermill_command_runs_a_notebook_whatever_the_current_folder(tmp_path):

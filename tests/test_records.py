@@ -31,7 +31,7 @@ def make(**changes):
         "run": "sce-s0",
         "key": "k",
         "parameters": {"epochs": 3, "objective": {"name": "sce"}, "eps": [0.1]},
-        "figures": {"accuracy": 0.5},
+        "results": {"accuracy": 0.5},
         "data_sha256": "d",
         "provenance": origin,
     }
@@ -49,7 +49,7 @@ def test_content_leaves_out_what_may_differ_between_two_executions():
     other.provenance.seconds = 99.0
     other.provenance.commit = "abc"
     assert make().content() == other.content()
-    assert make().content() != make(figures={"accuracy": 0.6}).content()
+    assert make().content() != make(results={"accuracy": 0.6}).content()
 
 
 @settings(max_examples=200, deadline=None)
@@ -73,8 +73,8 @@ def test_any_flipped_bit_is_noticed_or_harmless(tmp_path_factory, data):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema_version": 2}, "schema version 2; this package reads 1"),
-        ({"figures": {"accuracy": 0.9}}, "checksum differs"),
+        ({"schema_version": 1}, "schema version 1; this package reads 2"),
+        ({"results": {"accuracy": 0.9}}, "checksum differs"),
         ({"extra": 1}, "wrong or missing extra"),
         ({"key": 7}, "wrong or missing key"),
     ],
@@ -87,7 +87,7 @@ def test_changed_record_is_refused_with_the_reason(tmp_path, change, words):
         read(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": 2}'])
 def test_half_a_record_is_refused(tmp_path, text):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(RecordError, match=r"record\.json"):
@@ -101,7 +101,7 @@ def test_missing_record_is_named(tmp_path):
 
 def test_figure_that_is_no_number_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
-        make(figures={"loss": float("nan")}).save(tmp_path / "record.json")
+        make(results={"loss": float("nan")}).save(tmp_path / "record.json")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,11 +146,11 @@ def test_files_are_readable_like_any_other(tmp_path):
 
 def test_data_frame_has_a_row_for_each_record_and_a_column_for_each_plain_value(tmp_path):
     make().save(tmp_path / "a" / "record.json")
-    make(kind="attack", figures={"clean": {"accuracy": 0.7}}).save(tmp_path / "b" / "record.json")
+    make(kind="attack", results={"clean": {"accuracy": 0.7}}).save(tmp_path / "b" / "record.json")
     frame = load(tmp_path)
     assert list(frame["kind"]) == ["train", "attack"]
-    assert frame["figures.accuracy"][0] == 0.5
-    assert frame["figures.clean.accuracy"][1] == 0.7
+    assert frame["results.accuracy"][0] == 0.5
+    assert frame["results.clean.accuracy"][1] == 0.7
     assert frame["parameters.objective.name"][0] == "sce"
     assert "parameters.eps" not in frame
     assert len(load(tmp_path, kind="attack")) == 1

@@ -78,7 +78,7 @@ def test_rows_of_their_own_threat_models_stand_apart(digits_target):
     ]
     found = evaluate(classifier, build("sce"), x, y, parameters(*rows, eps=[0.01]), progress=False)
     assert list(found.outcomes) == ["linf@0.01", "l0@2", "l0@20", "released"]
-    worst = {threat: outcome["worst"]["correct"] for threat, outcome in found.figures()["threats"].items()}
+    worst = {threat: outcome["worst"]["correct"] for threat, outcome in found.results()["threats"].items()}
     assert worst["l0@20"] < worst["l0@2"] <= int(found.clean.sum())
     alone = evaluate(classifier, build("sce"), x, y, parameters(rows[0], eps=[0.01]), progress=False)
     assert (alone.robust("linf@0.01") == found.robust("linf@0.01")).all()
@@ -88,12 +88,12 @@ def test_a_row_on_some_images_counts_over_those(digits_target):
     x, y, classifier = digits_target
     rows = [{"attack": "bim", "steps": 3, "images": 20}, {"attack": "pgd", "steps": 3, "targeted": True}]
     found = evaluate(classifier, build("sce"), x, y, parameters(*rows, eps=[0.2]), progress=False)
-    cells = found.figures()["threats"]["linf@0.2"]["attacks"]
+    cells = found.results()["threats"]["linf@0.2"]["attacks"]
     assert cells["bim3-training"]["n"] == 20
     assert cells["bim3-training"]["attacked"] <= 20
     asked = found.outcomes["linf@0.2"]["bim3-training"].asked
-    assert found.figures()["threats"]["linf@0.2"]["worst"]["n"] == 100
-    few = evaluate(classifier, build("sce"), x, y, parameters(rows[0], eps=[0.2]), progress=False).figures()
+    assert found.results()["threats"]["linf@0.2"]["worst"]["n"] == 100
+    few = evaluate(classifier, build("sce"), x, y, parameters(rows[0], eps=[0.2]), progress=False).results()
     alone = few["threats"]["linf@0.2"]
     assert alone["worst"] == {key: alone["attacks"]["bim3-training"][key] for key in few["clean"]}
     assert alone["worst"]["n"] == 20, "nobody looked at the others"

@@ -1,4 +1,4 @@
-"""Sphinx extension: numbers, tables and figures of the book come from a report folder, never from typing.
+"""Sphinx extension: numbers, tables and plots of the book come from a report folder, never from typing.
 
 The folder is named by the environment variable ``ISCE_REPORT`` (default: ``generated`` beside the book's sources) and
 holds one folder per experiment: ``numbers.json``, ``tables/<name>.json`` and ``.csv``, ``plots/<name>.json``,

@@ -110,8 +110,8 @@
       const found = chosen().at.find((one) => one.threat === threat.value);
       const [, note] = kinds[found.kind];
       let order = objectives.map((_, number) => number).filter((number) => ticks[number].checked);
-      if (sort.checked) order.sort((one, two) => height(found.figures[two]) - height(found.figures[one]));
-      rows.forEach(({ show }, number) => show(found.figures[number]));
+      if (sort.checked) order.sort((one, two) => height(found.results[two]) - height(found.results[one]));
+      rows.forEach(({ show }, number) => show(found.results[number]));
       const items = [...order.map((number) => rows[number].item), scale];
       // Only where it changes: an element that is put in anew doesn't move, it jumps.
       const same = items.length === list.children.length && items.every((item, place) => item === list.children[place]);

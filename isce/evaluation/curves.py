@@ -112,7 +112,7 @@ def sweep(
     eps = _grid(parameters.norm, parameters.eps[0], images[0].numel())
     row = parameters.suite.rows[0].model_copy(update={"survivors": True})
     grid = _changed(parameters, [row], eps)
-    found = evaluate(classifier, objective, images, labels, grid, **more).figures()["threats"]
+    found = evaluate(classifier, objective, images, labels, grid, **more).results()["threats"]
     rows = [{"eps": e, **t["worst"]} for e, t in zip(eps, found.values(), strict=True)]
     end = next((place for place, row in enumerate(rows) if row["correct"] == 0), len(rows))
     return rows[: end + 1]
@@ -155,7 +155,7 @@ def convergence(
     spec = parameters.suite.rows[0].model_copy(update={"survivors": False})
     specs = [validate(AttackSpec, spec.model_dump() | {"steps": n}, f"{spec.attack} with {n} steps") for n in steps]
     budgets = _changed(parameters, specs, parameters.eps[:1])
-    (outcome,) = evaluate(classifier, objective, images, labels, budgets, **more).figures()["threats"].values()
+    (outcome,) = evaluate(classifier, objective, images, labels, budgets, **more).results()["threats"].values()
     columns = ("accuracy", "correct", "n", "low", "high")
     return [{"steps": one.steps, **{name: outcome["attacks"][one.label][name] for name in columns}} for one in specs]
 

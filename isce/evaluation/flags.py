@@ -68,7 +68,7 @@ def red_flags(
     if evaluation.clean.shape != labels.shape:
         raise ValueError(f"the evaluation must be of these {len(labels)} images, got one of {evaluation.clean.shape}")
     index = check_index(index, labels)
-    found = outcome_flags(evaluation.figures())
+    found = outcome_flags(evaluation.results())
     if evaluation.clean.any():
         more = _Probe(evaluation, classifier, objective, images, labels, index, parameters).flags()
         failed = [flags["attack-failed"] for flags in (found, more) if "attack-failed" in flags]
@@ -76,12 +76,12 @@ def red_flags(
     return found
 
 
-def outcome_flags(figures: dict[str, Any]) -> dict[str, str]:
-    """The flags that show in the figures of an evaluation (``Evaluation.figures``) alone."""
+def outcome_flags(results: dict[str, Any]) -> dict[str, str]:
+    """The flags that show in the results of an evaluation (``Evaluation.results``) alone."""
     found: dict[str, list[str]] = {}
     before: dict[tuple[str, str], float] = {}
-    all_images = figures["clean"]["n"]
-    for threat, outcome in figures["threats"].items():
+    all_images = results["clean"]["n"]
+    for threat, outcome in results["threats"].items():
         norm = threat.partition("@")[0]
         for row, cell in outcome["attacks"].items():
             if "error" in cell:
@@ -171,7 +171,7 @@ class _Probe:
 
     def _known(self, threat: str) -> list[str]:
         """The rows of a threat that have an accuracy, and did not fail."""
-        rows = self.evaluation.figures()["threats"][threat]["attacks"]
+        rows = self.evaluation.results()["threats"][threat]["attacks"]
         return [row for row, cell in rows.items() if cell["accuracy"] is not None and "error" not in cell]
 
     def _black_box_rows(self) -> list[str]:

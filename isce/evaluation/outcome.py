@@ -1,4 +1,4 @@
-"""What an evaluation found, image by image, and the figures that follow from it."""
+"""What an evaluation found, image by image, and the results that follow from it."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class Evaluation:
             if label == threat:
                 return
 
-    def figures(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """All accuracies as plain JSON values.
 
         An image that a row should have attacked and did not, or that the attack said nothing about, has no outcome
@@ -219,7 +219,7 @@ def _share(mask: Mask, why: str = "") -> dict[str, Any]:
 
 
 def in_percent(share: dict[str, Any], *, interval: bool = False) -> str:
-    """An accuracy of :meth:`Evaluation.figures` in words, or that it was not evaluated and why.
+    """An accuracy of :meth:`Evaluation.results` in words, or that it was not evaluated and why.
 
     Args:
         share: the accuracy.

@@ -44,7 +44,7 @@ def evaluate(
             on, one that ran out of memory too, and a suite that gained a row runs that row alone.
 
     A row fails where the package that runs it does, or runs out of time: what it broke until then stays broken, and it
-    has no accuracy, see :meth:`Evaluation.figures`. Any other failure, in this package or in the network, ends the
+    has no accuracy, see :meth:`Evaluation.results`. Any other failure, in this package or in the network, ends the
     evaluation.
 
     Returns:

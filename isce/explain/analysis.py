@@ -1,4 +1,4 @@
-"""Everything that explains the figures of one trained model: what the explain notebook runs and records."""
+"""Everything that explains the results of one trained model: what the explain notebook runs and records."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Explanation:
     gallery: Gallery
     kink: float | None
 
-    def figures(self, eps: float) -> dict[str, Any]:
+    def results(self, eps: float) -> dict[str, Any]:
         """The numbers of the record: shares in [0, 1], quantiles at ``QUANTILES``, counts."""
         found, seen = self.gradients, self.features
         last = self.ascents["matched"].margins(self.y)[-1]
@@ -102,18 +102,18 @@ class Explanation:
         right = self.gradients.margin > 0
         start = on_the_sphere(self.ascents["training"].scores[0], self.y)[:, 0]
         beyond = right & (start > self.kink)
-        figures: dict[str, Any] = {"kink": self.kink, "right": int(right.sum()), "beyond": int(beyond.sum())}
+        results: dict[str, Any] = {"kink": self.kink, "right": int(right.sum()), "beyond": int(beyond.sum())}
         for name, ascent in self.ascents.items():
             t = on_the_sphere(ascent.scores[:2], self.y)
             margins = t[..., 0] - t[..., 1]
             stood = ascent.margins(self.y).amin(0) > 0
-            figures[name] = {
+            results[name] = {
                 "rises": _mean_of(t[1, :, 0] > t[0, :, 0], beyond),
                 "widens": _mean_of(margins[1] > margins[0], beyond),
                 "standing": _mean_of(stood, beyond),
                 "standing_others": _mean_of(stood, right & ~beyond),
             }
-        return figures
+        return results
 
     def arrays(self) -> dict[str, Tensor]:
         """The tensors of the side file, small: what the report draws."""

@@ -57,7 +57,7 @@ class Analysis:
     norm: str
     balls: list[Ball]
 
-    def figures(self) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """Everything as plain JSON values; NaN (a class with one image has no covariance) becomes None."""
         threats: dict[str, Any] = {}
         for ball in self.balls:

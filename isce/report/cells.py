@@ -57,7 +57,7 @@ def cells(name: str, record: Record) -> list[Cell]:
     The kind ``own`` is the lowest of the rows on the own training loss that are about every image; it was not evaluated
     where one of them was not.
     """
-    if record.kind != "attack" or "clean" not in record.figures:
+    if record.kind != "attack" or "clean" not in record.results:
         return []
     norm = record.parameters["norm"]
     older = record.parameters["suite"]["survivors_only"]  # said for the suite alone, before rows said it
@@ -73,8 +73,8 @@ def cells(name: str, record: Record) -> list[Cell]:
             Cell(label, key, seed, value if value is None else float(value), share["n"], name, left, part, why)
         )
 
-    add(Key("clean"), record.figures["clean"])
-    for threat, outcome in record.figures["threats"].items():
+    add(Key("clean"), record.results["clean"])
+    for threat, outcome in record.results["threats"].items():
         own = list[dict[str, Any]]()
         for row, share in outcome["attacks"].items():
             key, left = Key.under("attack", threat, norm, row), share.get("survivors", older)
@@ -150,7 +150,7 @@ class Cells:
         return mean(several), wilson_of(several), half
 
     def percents(self, label: str, key: Key) -> list[float]:
-        """Return the three or four figures of :meth:`shares` in per cent, with one decimal; none if not run."""
+        """Return the three or four results of :meth:`shares` in per cent, with one decimal; none if not run."""
         found = self.shares(label, key)
         if found is None:
             return []

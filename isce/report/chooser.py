@@ -32,7 +32,7 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
     Returns:
         ``caption``; ``start``, the threat that is shown first; ``objectives`` with their colour and marker in the
         plots; ``kinds`` of attacks, what is said of them; ``attacks``: for each the threats it was run in, with the
-        figures of each objective as :meth:`Cells.percents` returns them; a text where they were not evaluated.
+        results of each objective as :meth:`Cells.percents` returns them; a text where they were not evaluated.
     """
     plan = experiment.plans[0]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES.values()}
@@ -42,8 +42,8 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
         cells = found.of_all(key)
         kind = "left" if any(cell.left for cell in cells) else key.kind
         about = {"threat": _in_words(key, plan.norm), "kind": kind, "on": _counts(cells)}
-        figures = [_figures(found, label, key) for label in found.labels]
-        rows.setdefault(key.row or NAMES[key.kind], []).append(about | {"figures": figures})
+        results = [_figures(found, label, key) for label in found.labels]
+        rows.setdefault(key.row or NAMES[key.kind], []).append(about | {"results": results})
     caption = (
         f"Accuracy in per cent under one attack of {suites(experiment)}, or in the worst case over them, in one threat "
         "model at one eps: mean (marker) and Wilson 95% interval (bar); the upright line is clean accuracy. Images and "

@@ -133,7 +133,7 @@ class Judge:
         self.grid = sorted({eps for plan in experiment.plans for eps in plan.eps})
         self.minmax: dict[str, list[dict[str, Any]]] = {}
         for label, record in minmax:
-            threats = sorted(record.figures["threats"].values(), key=lambda threat: threat["eps"])
+            threats = sorted(record.results["threats"].values(), key=lambda threat: threat["eps"])
             self.minmax.setdefault(label, threats)  # of the first seed
 
     def verdicts(self) -> list[Verdict]:

@@ -89,7 +89,7 @@ def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str])
     rows = {"sweep": list[dict[str, Any]](), "convergence": list[dict[str, Any]]()}
     n, plan = 0, next((p.curves for p in experiment.plans if p.curves), None)
     for record in attacked:
-        for name, points in record.figures.get("curves", {}).items():
+        for name, points in record.results.get("curves", {}).items():
             n = max([n, *(row["n"] for row in points)])
             rows[name] += [{"label": label_of(record), "run": record.run} | row for row in points]
     if not rows["sweep"] or plan is None:
@@ -129,9 +129,9 @@ def training(trained: Iterable[Record], order: list[str]) -> Plot:
     trained = list(trained)
     histories: dict[str, list[Any]] = {label: [] for label in order if label in set(map(label_of, trained))}
     for record in trained:
-        histories.get(label_of(record), []).extend(record.figures["history"])
+        histories.get(label_of(record), []).extend(record.results["history"])
     seeds = {split_run(record.run)[1] for record in trained}
-    images, held = (max(r.figures[name] for r in trained) for name in ("train_images", "validation_images"))
+    images, held = (max(r.results[name] for r in trained) for name in ("train_images", "validation_images"))
     caption = (
         f"Training loss on {images:,} images (each objective's own, so heights don't compare) and accuracy on "
         f"{held:,} validation images by epoch; {over_seeds(seeds)}."
@@ -157,7 +157,7 @@ def examples(
         for name in ("clean", "adversarial", "predictions")
     )
     titles = [label for label, side in arrays.items() for _ in side["clean"][:each]]
-    named = dict.fromkeys(f"'{record.figures['examples']}'" for record, _ in found.values())
+    named = dict.fromkeys(f"'{record.results['examples']}'" for record, _ in found.values())
     plan = experiment.plans[0]
     caption = (
         f"Test images of the first training seed that were classified right and fell to {', '.join(named)}, an "

@@ -52,7 +52,7 @@ class Explained:
         self.name = {label: name for label, (name, _) in firsts.items()}
         self.arrays = {label: load_file((folder / name).parent / EXPLAIN) for label, (name, _) in firsts.items()}
         record = found[0][2]
-        self.eps, self.n, self.steps = record.figures["eps"], record.figures["n"], record.parameters["steps"]
+        self.eps, self.n, self.steps = record.results["eps"], record.results["n"], record.parameters["steps"]
 
     @property
     def evidence(self) -> str:
@@ -65,13 +65,13 @@ class Explained:
         yield "explain-standing", self._standing()
         yield "explain-gradients", self._gradients()
         yield "explain-features", self._features()
-        if any(record.figures["sphere"] for record in self.first.values()):
+        if any(record.results["sphere"] for record in self.first.values()):
             yield "explain-sphere", self._sphere()
 
     def _standing(self) -> Table:
         rows: list[list[str]] = []
         for label, record in self.first.items():
-            cells = [record.figures["standing"][name] for name in _STANDING]
+            cells = [record.results["standing"][name] for name in _STANDING]
             rows.append([label, *(percent(of["accuracy"], (of["low"], of["high"])) for of in cells)])
         caption = (
             "Images that are still classified right, per cent. Promised: if the margin were linear in the image. One "
@@ -86,7 +86,7 @@ class Explained:
         columns = ["objective", "margin", "slope", "promised distance", "tiny (%)", "zero (%)", "matched tiny (%)"]
         rows: list[list[str]] = []
         for label, record in self.first.items():
-            of = record.figures["gradients"]
+            of = record.results["gradients"]
             medians = [three(of[name][_MEDIAN]) for name in ("margin", "slope", "distance")]
             shares = [percent(of[name]) for name in ("tiny", "zero", "matched_tiny")]
             kept = [_range(of[name]) for name in ("kept", "aim")]
@@ -111,10 +111,10 @@ class Explained:
         columns = ["objective", "between / within", "the same, adversarial", "moved", "nearest own (%)"]
         rows: list[list[str]] = []
         for label, record in self.first.items():
-            of = record.figures["features"]
+            of = record.results["features"]
             ratios = [three(of[name]) for name in ("separation", "adversarial_separation")]
             shares = [percent(of[name]) for name in ("nearest", "adversarial_nearest")]
-            margins = [record.figures["gradients"]["margin"], of["adversarial_margin"]]
+            margins = [record.results["gradients"]["margin"], of["adversarial_margin"]]
             rows.append([label, *ratios, three(of["moved"][_MEDIAN]), *shares, *(three(m[_MEDIAN]) for m in margins)])
         caption = (
             "Embeddings and margins of the images and of the last points of the plain ascent on the margin. Scatter "
@@ -127,7 +127,7 @@ class Explained:
     def _sphere(self) -> Table:
         rows: list[list[str]] = []
         for label, record in self.first.items():
-            of = record.figures["sphere"]
+            of = record.results["sphere"]
             for name in ASCENTS if of else ():
                 shares = [_share(of[name][what]) for what in ("rises", "widens", "standing", "standing_others")]
                 rows.append([label, name, f"{of['beyond']} of {of['right']}", *shares])
@@ -169,7 +169,7 @@ class Explained:
         return self._plot(plots.paths(self.arrays), caption, alt)
 
     def _kinks(self) -> dict[str, float]:
-        return {label: r.figures["sphere"]["kink"] for label, r in self.first.items() if r.figures["sphere"]}
+        return {label: r.results["sphere"]["kink"] for label, r in self.first.items() if r.results["sphere"]}
 
     def _trajectories(self) -> Plot:
         kinks = self._kinks()
@@ -180,7 +180,7 @@ class Explained:
             f"the true class's entry. Below: the same around the kink. {self.evidence}"
         )
         rises = "; ".join(
-            f"{label}: {' and '.join(_share(self.first[label].figures['sphere'][a]['rises']) for a in ASCENTS)}%"
+            f"{label}: {' and '.join(_share(self.first[label].results['sphere'][a]['rises']) for a in ASCENTS)}%"
             for label in kinks
         )
         alt = (
@@ -197,14 +197,14 @@ class Explained:
             "the gap of 16.6 from which the true class's entry rounds to 0 for SCE of two classes. From 37 on float64, "
             f"which the middle compares with, rounds likewise. {self.evidence}"
         )
-        tiny = ", ".join(f"{label} {100 * r.figures['gradients']['tiny']:.0f}%" for label, r in self.first.items())
+        tiny = ", ".join(f"{label} {100 * r.results['gradients']['tiny']:.0f}%" for label, r in self.first.items())
         alt = f"Three scatter plots against the margin. Share of images with a tiny gradient: {tiny}."
         return self._plot(plots.gradients(self.arrays), caption, alt)
 
     def _promise(self) -> Plot:
         standing: dict[str, tuple[float, float, float]] = {}
         for label, record in self.first.items():
-            of = record.figures["standing"]
+            of = record.results["standing"]
             best = of["adaptive-margin"]
             half = 50 * (best["high"] - best["low"])
             standing[label] = (100 * of["one-step-matched"]["accuracy"], 100 * best["accuracy"], half)
@@ -215,7 +215,7 @@ class Explained:
             f"Wilson 95% interval). {self.evidence}"
         )
         text = "; ".join(
-            f"{label}: {r.figures['gradients']['distance'][_MEDIAN]:.3f} and {standing[label][1]:.0f}%"
+            f"{label}: {r.results['gradients']['distance'][_MEDIAN]:.3f} and {standing[label][1]:.0f}%"
             for label, r in self.first.items()
         )
         alt = f"Promised distance by objective, and against accuracy. Median distance and share still right: {text}."
@@ -231,7 +231,7 @@ class Explained:
         return self._plot(plots.margins(self.arrays), caption, alt)
 
     def _feature_maps(self) -> Plot:
-        shown = ", ".join(f"{label} {100 * r.figures['features']['shown']:.0f}%" for label, r in self.first.items())
+        shown = ", ".join(f"{label} {100 * r.results['features']['shown']:.0f}%" for label, r in self.first.items())
         caption = (
             "Embeddings, drawn as their true labels, in the plane in which the clean class means differ most (share of "
             f"the means' scatter that it shows: {shown}); left the images, in the middle the last points of the plain "
@@ -240,14 +240,14 @@ class Explained:
             f"{self.evidence}"
         )
         near = ", ".join(
-            f"{label} {100 * r.figures['features']['adversarial_nearest']:.0f}%" for label, r in self.first.items()
+            f"{label} {100 * r.results['features']['adversarial_nearest']:.0f}%" for label, r in self.first.items()
         )
         alt = f"Scatter plots of embeddings. Adversarial embeddings that stay nearest to their own class mean: {near}."
         return self._plot(plots.feature_maps(self.arrays), caption, alt)
 
     def _gallery(self, label: str) -> Plot:
         record, arrays = self.first[label], self.arrays[label]
-        rows, labels = record.figures["gallery"]["rows"], record.figures["gallery"]["labels"]
+        rows, labels = record.results["gallery"]["rows"], record.results["gallery"]["labels"]
         caption = (
             f"The network trained with {label}: the first test images of {len(labels)} classes under each attack, and "
             "the change, amplified by the factor below the row's first. Under each the predicted class and its softmax "
@@ -267,7 +267,7 @@ class Explained:
         """
         found: dict[str, dict[str, Any]] = {}
         for label, record in self.first.items():
-            values = _plain(record.figures) | {"backwards": _percent(self.backwards(label))}
+            values = _plain(record.results) | {"backwards": _percent(self.backwards(label))}
             for name, (value, text) in values.items():
                 found[str(Key("explain", name, label=label))] = number(value, text, [self.name[label]])
         every = sorted(self.name.values())
@@ -280,10 +280,10 @@ def _table(columns: list[str], rows: list[list[str]], caption: str) -> Table:
     return Table(columns=columns, rows=rows, caption=caption, kinds=KINDS)
 
 
-def _plain(figures: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+def _plain(results: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     """Value and text of each number of one record: shares in per cent, medians of distributions."""
-    found = {name: _percent(cell["accuracy"]) for name, cell in figures["standing"].items()}
-    of, seen, sphere = figures["gradients"], figures["features"], figures["sphere"]
+    found = {name: _percent(cell["accuracy"]) for name, cell in results["standing"].items()}
+    of, seen, sphere = results["gradients"], results["features"], results["sphere"]
     found |= {name: _percent(of[name]) for name in ("zero", "tiny", "matched_zero", "matched_tiny")}
     found |= {name: _percent(of[name][_MEDIAN]) for name in ("kept", "aim")}
     found |= {name: _three(of[name][_MEDIAN]) for name in ("margin", "slope", "distance")}

@@ -44,7 +44,7 @@ def _text(name: str, value: float | None) -> str:
 
 
 def _rows(records: Iterable[tuple[str, Record]]) -> list[tuple[str, str, dict[str, Any]]]:
-    return [(label, threat, found) for label, record in records for threat, found in record.figures["threats"].items()]
+    return [(label, threat, found) for label, record in records for threat, found in record.results["threats"].items()]
 
 
 def bounds(records: list[tuple[str, Record]]) -> Table:

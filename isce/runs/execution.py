@@ -170,20 +170,20 @@ def _private_sockets() -> Generator[dict[str, Any]]:
 
 
 def _headline(record: records.Record) -> str:
-    figures, flags = record.figures, "".join(f", FLAG {name}" for name in record.flags)
+    results, flags = record.results, "".join(f", FLAG {name}" for name in record.flags)
     if record.kind == "train":
-        reached = figures["validation_accuracy"]
+        reached = results["validation_accuracy"]
         return (f"validation accuracy {reached:.1%}" if reached is not None else "no epoch finished") + flags
     if record.kind == "minmax":
-        threats = figures["threats"].items()
+        threats = results["threats"].items()
         bounded = [f"{name} {found['certified']:.1%}" for name, found in threats if found["certified"] is not None]
         return "certified " + (", ".join(bounded) or "none") + flags
     if record.kind == "explain":
-        standing = figures["standing"]
+        standing = results["standing"]
         own, best = (standing[f"adaptive-{name}"]["accuracy"] for name in ("training", "margin"))
         return f"clean {standing['clean']['accuracy']:.1%}, attack on own loss {own:.1%}, on margin {best:.1%}{flags}"
-    worst = ", ".join(f"{threat} {in_percent(outcome['worst'])}" for threat, outcome in figures["threats"].items())
-    return f"clean {figures['clean']['accuracy']:.1%}, worst case {worst}{flags}"
+    worst = ", ".join(f"{threat} {in_percent(outcome['worst'])}" for threat, outcome in results["threats"].items())
+    return f"clean {results['clean']['accuracy']:.1%}, worst case {worst}{flags}"
 
 
 def _progress(run: Path) -> tuple[int, int]:

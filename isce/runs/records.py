@@ -1,6 +1,6 @@
 """Records: one JSON file for each run, written atomically and last; and the many read back as one data frame.
 
-A record's *content* (schema, kind, experiment, run, parameters, figures, flags, files, key) is the same for the same
+A record's *content* (schema, kind, experiment, run, parameters, results, flags, files, key) is the same for the same
 inputs, bit for bit on the CPU; what may differ between two executions (commit, time, machine) stands apart in
 ``provenance``. ``checksum`` covers both, so that a flipped byte is noticed.
 """
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from isce.files import RecordError, canonical, sha256, write_atomic
 from isce.parameters.semantics import versions
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MASKS = "robust.safetensors"  # side file of an attack record: for each threat which images are robust; clean ones
 POINTS = "adversarial.safetensors"  # side file of an attack record: all adversarial points of the worst case
@@ -56,7 +56,7 @@ class Record(BaseModel):
         run: name of the run inside the experiment.
         key: hash of the parameters, code and package versions that the run depends on.
         parameters: validated parameters.
-        figures: the outcome; accuracies are shares in [0, 1].
+        results: the outcome; accuracies are shares in [0, 1].
         flags: red flags, each a name with its detail.
         files: SHA-256 of the side files, by name relative to the record.
         data_sha256: hash of the data set's content.
@@ -66,13 +66,13 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # so that a NaN is refused, not nulled
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     kind: Literal["train", "attack", "minmax", "explain"]
     experiment: str
     run: str
     key: str
     parameters: dict[str, Any]
-    figures: dict[str, Any]
+    results: dict[str, Any]
     flags: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
     data_sha256: str
@@ -174,7 +174,7 @@ def load(folder: Path | str, kind: str | None = None) -> pd.DataFrame:
 
     Returns:
         One row for each record: ``path``, ``kind``, ``experiment``, ``run``, ``key``, every parameter and figure that
-        is a plain value as ``parameters.<name>`` and ``figures.<name>`` (nested names joined by dots), ``flags``
+        is a plain value as ``parameters.<name>`` and ``results.<name>`` (nested names joined by dots), ``flags``
         (their names), ``commit``, ``seconds``.
 
     Raises:
@@ -187,7 +187,7 @@ def load(folder: Path | str, kind: str | None = None) -> pd.DataFrame:
         row: dict[str, Any] = {"path": str(path), "kind": record.kind, "experiment": record.experiment}
         row |= {"run": record.run, "key": record.key, "flags": ", ".join(sorted(record.flags))}
         row |= {"commit": record.provenance.commit, "seconds": record.provenance.seconds}
-        rows.append(row | _flat(record.parameters, "parameters") | _flat(record.figures, "figures"))
+        rows.append(row | _flat(record.parameters, "parameters") | _flat(record.results, "results"))
     return pd.DataFrame(rows)
 
 

@@ -102,10 +102,10 @@ def accuracy_table(outcome: Evaluation) -> pd.DataFrame:
     """Accuracies of an evaluation in per cent with their Wilson 95% intervals, or why there is none: a row for each
     attack, a column for each threat.
     """  # noqa: D205
-    figures = outcome.figures()
+    results = outcome.results()
     columns: dict[str, dict[str, str]] = {}
-    for threat, found in figures["threats"].items():
-        rows = {"clean": figures["clean"], **found["attacks"], "worst case": found["worst"]}
+    for threat, found in results["threats"].items():
+        rows = {"clean": results["clean"], **found["attacks"], "worst case": found["worst"]}
         columns[threat] = {name: in_percent(cell, interval=True) for name, cell in rows.items()}
     return pd.DataFrame(columns)
 
@@ -129,7 +129,7 @@ def _percent(share: float | None) -> float | None:
 def write_train_record(parameters: TrainParameters, context: Context, result: TrainResult, data: Data) -> Path:
     """Write the record of a training run, last and atomically; returns its path."""
     last = result.history[-1] if result.history else {}
-    figures = {
+    results = {
         "history": result.history,
         "best_epoch": result.best_epoch,
         "validation_accuracy": last.get("validation_accuracy"),
@@ -140,7 +140,7 @@ def write_train_record(parameters: TrainParameters, context: Context, result: Tr
     found = {"diverged": result.diverged, "collapsed": result.collapsed}
     flags = {name: reason for name, reason in found.items() if reason}
     files = tuple(sorted(path.name for path in context.path.glob("*.safetensors") if not path.name.startswith(".")))
-    return _write("train", parameters, context, figures, data, flags, files)
+    return _write("train", parameters, context, results, data, flags, files)
 
 
 def example_row(suite: Suite) -> AttackSpec:
@@ -174,10 +174,10 @@ def write_attack_record(
             context.path / POINTS, {t: (torch.from_numpy(i), torch.from_numpy(p)) for t, (i, p) in points.items()}
         )
         files.append(POINTS)
-    figures = outcome.figures() | {"batch_size": outcome.batch_size, "examples": example_row(parameters.suite).label}
+    results = outcome.results() | {"batch_size": outcome.batch_size, "examples": example_row(parameters.suite).label}
     if curves:
-        figures["curves"] = curves
-    return _write("attack", parameters, context, figures, data, flags, tuple(files))
+        results["curves"] = curves
+    return _write("attack", parameters, context, results, data, flags, tuple(files))
 
 
 def write_minmax_record(parameters: MinmaxParameters, context: Context, analysis: Analysis, data: Data) -> Path:
@@ -186,20 +186,20 @@ def write_minmax_record(parameters: MinmaxParameters, context: Context, analysis
     violations = sum(ball.summary["violations"] for ball in analysis.balls)
     if violations:
         flags["bound violated"] = f"{violations} measured maxima above their proved bound: the bound is wrong"
-    return _write("minmax", parameters, context, analysis.figures(), data, flags, ())
+    return _write("minmax", parameters, context, analysis.results(), data, flags, ())
 
 
 def write_explain_record(parameters: ExplainParameters, context: Context, explanation: Explanation, data: Data) -> Path:
     """Write the record of an explain run and its side file, the record last; returns its path."""
     write_atomic(context.path / EXPLAIN, save(explanation.arrays()))
-    return _write("explain", parameters, context, explanation.figures(parameters.eps), data, {}, (EXPLAIN,))
+    return _write("explain", parameters, context, explanation.results(parameters.eps), data, {}, (EXPLAIN,))
 
 
 def _write(
     kind: Kind,
     parameters: TrainParameters | AttackParameters | MinmaxParameters | ExplainParameters,
     context: Context,
-    figures: dict[str, Any],
+    results: dict[str, Any],
     data: Data,
     flags: dict[str, str],
     files: tuple[str, ...],
@@ -212,7 +212,7 @@ def _write(
         run=context.run,
         key=context.key,
         parameters=parameters.model_dump(mode="json"),
-        figures=figures,
+        results=results,
         flags=flags,
         files={file: sha256(context.path / file) for file in files},
         data_sha256=data.sha256,

@@ -136,7 +136,7 @@ class _Judge:
 
     def check_clean(self, record: Record) -> None:
         """Refuse a network that does not decide on the clean images as the record says."""
-        right, clean = int((~self._wrong(self.images, self.labels)).sum()), record.figures["clean"]
+        right, clean = int((~self._wrong(self.images, self.labels)).sum()), record.results["clean"]
         if (right, len(self.labels)) != (clean["correct"], clean["n"]):
             raise RecordError(
                 f"{self.parameters.checkpoint} gets {right} of {len(self.labels)} clean images right, the record says "

@@ -45,14 +45,14 @@ def fails_at(monkeypatch):
     return plant
 
 
-def figures(target, monkeypatch=None, fake=None, rows=(PGD, FGSM), classifier=None, **changes):
+def results(target, monkeypatch=None, fake=None, rows=(PGD, FGSM), classifier=None, **changes):
     if monkeypatch is not None:
         monkeypatch.setattr(gradient, "pgd", fake)
     suite = Suite(name="s", rows=[AttackSpec(**row) for row in rows])
     parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.15], batch_size=15, **changes)
     args = (classifier or target.classifier, build("sce"), target.x, target.y, parameters)
     found = evaluate(*args, progress=False)
-    return found, found.figures()["threats"]["linf@0.15"]["attacks"]
+    return found, found.results()["threats"]["linf@0.15"]["attacks"]
 
 
 NONE = dict.fromkeys(("accuracy", "correct", "low", "high"))
@@ -60,7 +60,7 @@ NONE = dict.fromkeys(("accuracy", "correct", "low", "high"))
 
 def test_one_that_raises_keeps_what_it_broke_and_has_no_accuracy(target, fails_at):
     fails_at(2)
-    found, rows = figures(target)
+    found, rows = results(target)
     pgd, fgsm = rows["pgd5-matched"], rows["fgsm-training"]
     lost = int(found.clean[15:30].sum())
     assert pgd["error"] == "ZeroDivisionError: in the package"
@@ -73,7 +73,7 @@ def test_one_that_raises_keeps_what_it_broke_and_has_no_accuracy(target, fails_a
     assert outcome.broken[30:].any()
     assert set(fgsm).isdisjoint({"error", "why"})
     assert (
-        outcome_flags(found.figures())["attack-failed"] == "pgd5-matched linf@0.15: ZeroDivisionError: in the package"
+        outcome_flags(found.results())["attack-failed"] == "pgd5-matched linf@0.15: ZeroDivisionError: in the package"
     )
 
 
@@ -118,7 +118,7 @@ KNOWN = {
 def test_an_accuracy_is_known_if_every_image_it_is_about_has_an_outcome(name):
     rows, accuracies, worst = KNOWN[name]
     clean = np.array([True, True, True, False])
-    found = Evaluation(clean, {"linf@0.1": {str(n): row for n, row in enumerate(rows)}}, 4).figures()["threats"]
+    found = Evaluation(clean, {"linf@0.1": {str(n): row for n, row in enumerate(rows)}}, 4).results()["threats"]
     cells = found["linf@0.1"]["attacks"].values()
     assert [cell["accuracy"] for cell in cells] == accuracies
     assert found["linf@0.1"]["worst"]["accuracy"] == worst
@@ -129,7 +129,7 @@ def test_an_accuracy_is_known_if_every_image_it_is_about_has_an_outcome(name):
 def test_a_row_that_failed_at_a_smaller_eps_leaves_the_larger_one_known():
     clean = np.array([True, True, True, False])
     rows = {"linf@0.1": {"a": outcome(ALL, (0,))}, "linf@0.2": {"a": outcome(ALL, (0, 1, 2), (1,))}}
-    found = Evaluation(clean, rows, 4).figures()["threats"]
+    found = Evaluation(clean, rows, 4).results()["threats"]
     assert found["linf@0.1"]["worst"]["accuracy"] is None
     assert found["linf@0.2"]["worst"]["accuracy"] == 0.5
 
@@ -161,13 +161,13 @@ def breaks(scores):
 def test_an_error_of_the_network_ends_the_evaluation_with_the_row_named(target, row):
     name = AttackSpec(**row).label
     with pytest.raises(RuntimeError, match=f"^{name} linf@0.15: KeyError: 'in the network'$"):
-        figures(target, rows=(row,), classifier=Faulty(target.classifier, breaks))
+        results(target, rows=(row,), classifier=Faulty(target.classifier, breaks))
 
 
 @pytest.mark.parametrize("row", [PGD, {"attack": "deepfool", "steps": 3}])
 def test_scores_of_another_shape_end_it_too(target, row):
     with pytest.raises(RuntimeError, match=r"ValueError: scores must have shape \(\d+, classes\), got"):
-        figures(target, rows=(row,), classifier=Faulty(target.classifier, lambda scores: scores[:-1]))
+        results(target, rows=(row,), classifier=Faulty(target.classifier, lambda scores: scores[:-1]))
 
 
 @pytest.mark.parametrize("row", [PGD, {"attack": "deepfool", "steps": 3}, {"attack": "search", "steps": 3}])
@@ -177,11 +177,11 @@ def test_scores_that_are_no_numbers_show_nothing(target, row):
     def poisoned(scores):
         return torch.cat([scores[:1] * math.nan, scores[1:]])
 
-    found, rows = figures(target, rows=(row,), classifier=Faulty(target.classifier, poisoned))
+    found, rows = results(target, rows=(row,), classifier=Faulty(target.classifier, poisoned))
     (cell,) = rows.values()
     assert cell["accuracy"] is None
     assert cell["why"].startswith(f"{AttackSpec(**row).label}: no valid point (no outcome for ")
-    assert {"attack-failed", "rejected-points"} <= set(outcome_flags(found.figures()))
+    assert {"attack-failed", "rejected-points"} <= set(outcome_flags(found.results()))
 
 
 class NoWay(torch.autograd.Function):
@@ -204,10 +204,10 @@ def test_gradients_that_are_no_numbers_show_nothing(target, row):
         def forward(self, x):
             return target.classifier(NoWay.apply(x))
 
-    found, rows = figures(target, rows=(row,), classifier=Blinding())
+    found, rows = results(target, rows=(row,), classifier=Blinding())
     (cell,) = rows.values()
     assert cell["accuracy"] is None
-    assert found.figures()["threats"]["linf@0.15"]["worst"]["accuracy"] is None
+    assert found.results()["threats"]["linf@0.15"]["worst"]["accuracy"] is None
 
 
 def test_an_error_of_ours_that_a_package_keeps_to_itself_is_known(target, monkeypatch):
@@ -223,13 +223,13 @@ def test_an_error_of_ours_that_a_package_keeps_to_itself_is_known(target, monkey
 
     monkeypatch.setattr(module, "perturb_iterative", of_package(swallows))
     with pytest.raises(RuntimeError, match="KeyError: 'in the network'"):
-        figures(target, classifier=Faulty(target.classifier, breaks))
+        results(target, classifier=Faulty(target.classifier, breaks))
 
 
 def test_points_of_another_shape_are_the_package_s_failure(target, monkeypatch):
     module = compat.import_advertorch().attacks.iterative_projected_gradient
     monkeypatch.setattr(module, "perturb_iterative", lambda x, *_, **named: x[:-1] if len(x) > 1 else x)
-    _, rows = figures(target)
+    _, rows = results(target)
     assert rows["pgd5-matched"]["error"].startswith("points of pgd must have shape (")
 
 
@@ -247,7 +247,7 @@ def test_flags_and_examples_survive_an_attack_that_fails(target, fails_at):
 
 
 def test_flags_are_of_the_images_that_were_evaluated(target):
-    found, _ = figures(target, rows=(FGSM,))
+    found, _ = results(target, rows=(FGSM,))
     parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=[AttackSpec(**FGSM)]), eps=[0.15])
     with pytest.raises(ValueError, match=r"the evaluation must be of these 39 images, got one of \(40,\)"):
         red_flags(found, target.classifier, build("sce"), target.x[1:], target.y[1:], parameters)
@@ -258,7 +258,7 @@ def test_one_past_its_time_limit_is_stopped(target, monkeypatch):
         while True:  # this test doesn't end if the limit isn't kept
             problem.outputs(problem.x)
 
-    _, rows = figures(target, monkeypatch, never_ends, rows=(PGD | {"seconds": 0.2}, {"attack": "bim", "steps": 5}))
+    _, rows = results(target, monkeypatch, never_ends, rows=(PGD | {"seconds": 0.2}, {"attack": "bim", "steps": 5}))
     assert rows["pgd5-matched"]["error"] == "stopped after 0.2 s"
     assert rows["pgd5-matched"]["attacked"] == 0
     assert rows["pgd5-matched"]["accuracy"] is None
@@ -278,7 +278,7 @@ def test_a_time_limit_costs_ten_images_at_most(target, monkeypatch):
     suite = Suite(name="s", rows=[AttackSpec(**PGD, seconds=2)])
     parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.15])
     found = evaluate(target.classifier, build("sce"), target.x, target.y, parameters, progress=False)
-    row = found.figures()["threats"]["linf@0.15"]["attacks"]["pgd5-matched"]
+    row = found.results()["threats"]["linf@0.15"]["attacks"]["pgd5-matched"]
     assert sizes == [10, 10, 10]
     assert row["error"] == "stopped after 2 s"
     assert row["attacked"] == 20
@@ -291,11 +291,11 @@ def test_points_that_are_no_images_or_outside_the_ball_do_not_count(target, monk
     def thrown(spec, problem, restart):
         return gradient.Found.only(torch.full_like(problem.x, value))
 
-    found, rows = figures(target, monkeypatch, thrown)
+    found, rows = results(target, monkeypatch, thrown)
     assert not found.outcomes["linf@0.15"]["pgd5-matched"].broken.any()
     assert rows["pgd5-matched"]["rejected"] == int(found.clean.sum())
     assert rows["pgd5-matched"]["accuracy"] is None
-    assert {"attack-failed", "rejected-points"} <= set(outcome_flags(found.figures()))
+    assert {"attack-failed", "rejected-points"} <= set(outcome_flags(found.results()))
 
 
 @pytest.mark.parametrize(("module", "row"), [(matched, {"attack": "matched", "steps": 3}), (gradient, PGD)])
@@ -303,7 +303,7 @@ def test_our_own_bug_is_not_swept_under_a_row(target, monkeypatch, module, row):
     """Nor in the few lines of ours between the driver and a package."""
     monkeypatch.setattr(module, row["attack"], lambda *_: 1 / 0)
     with pytest.raises(RuntimeError, match=f"{AttackSpec(**row).label} linf@0.15: ZeroDivisionError: division by zero"):
-        figures(target, rows=(row,))
+        results(target, rows=(row,))
 
 
 def test_want_of_memory_names_the_remedy(target, monkeypatch, fails_at):
@@ -313,7 +313,7 @@ def test_want_of_memory_names_the_remedy(target, monkeypatch, fails_at):
     fails_at(error=torch.OutOfMemoryError("no room"))  # in the package
     for planted in ((), (monkeypatch, hungry)):
         with pytest.raises(RuntimeError, match=r"^out of memory with batch_size 15: lower it and run again"):
-            figures(target, *planted)
+            results(target, *planted)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_want_of_memory_on_a_cpu_is_no_failed_row(target, monkeypatch, text):
         raise RuntimeError(text)
 
     with pytest.raises(RuntimeError, match="out of memory with batch_size 15: lower it and run again"):
-        figures(target, monkeypatch, hungry)
+        results(target, monkeypatch, hungry)
 
 
 def test_what_this_machine_says_when_it_has_no_memory_is_known():
@@ -418,7 +418,7 @@ def test_what_looks_for_the_smallest_change_is_run_once_and_judged_at_each_eps(t
 
 def test_kept_points_are_those_that_broke(target, monkeypatch):
     rows = (PGD, {"attack": "jsma", "targeted": True, "norm": "l0", "eps": 20.0})
-    found, _ = figures(target, monkeypatch, gradient.pgd, rows=rows, keep_points=True)
+    found, _ = results(target, monkeypatch, gradient.pgd, rows=rows, keep_points=True)
     for threat, norm in (("linf@0.15", math.inf), ("l0@20", 0)):
         index, points = found.worst_points(threat)
         assert len(index) == int((found.clean & ~found.robust(threat)).sum()) > 0

@@ -273,7 +273,7 @@ def shell_flags(row: dict[str, Any], eps: tuple[float, ...]) -> dict[str, str]:
     x, y = torch.linspace(0.3, 0.49, 20).view(-1, 1, 1, 1).repeat(1, 1, 4, 4), torch.zeros(20, dtype=torch.int64)
     suite = Suite(name="s", rows=[AttackSpec(**row)])
     parameters = AttackParameters(checkpoint="none", suite=suite, eps=list(eps))
-    return outcome_flags(evaluate(Shell(), build("sce"), x, y, parameters, progress=False).figures())
+    return outcome_flags(evaluate(Shell(), build("sce"), x, y, parameters, progress=False).results())
 
 
 def test_a_last_point_that_has_left_the_error_behind():
@@ -302,19 +302,19 @@ def outcome(n: int, broken: int, last: int | None = None, rejected: int = 0, att
     )
 
 
-def figures(**threats: dict[str, Outcome]) -> dict[str, Any]:
+def results(**threats: dict[str, Outcome]) -> dict[str, Any]:
     outcomes = {f"linf@0.{name[1:]}": rows for name, rows in threats.items()}
-    return Evaluation(np.ones(100, dtype=bool), outcomes, batch_size=100).figures()
+    return Evaluation(np.ones(100, dtype=bool), outcomes, batch_size=100).results()
 
 
 PLAIN = {"e1": {"a-training": outcome(100, 40)}, "e2": {"a-training": outcome(100, 60)}}
 
 
 def test_flags_read_off_the_figures():
-    assert outcome_flags(figures(**PLAIN)) == {}
+    assert outcome_flags(results(**PLAIN)) == {}
 
     def changed(threat, rows):
-        return outcome_flags(figures(**(copy.deepcopy(PLAIN) | {threat: rows})))
+        return outcome_flags(results(**(copy.deepcopy(PLAIN) | {threat: rows})))
 
     assert changed("e2", {"a-training": outcome(100, 60, rejected=1)}) == {
         "rejected-points": "a-training linf@0.2: 1 of 100"
@@ -329,17 +329,17 @@ def test_flags_read_off_the_figures():
 
 def test_a_training_row_on_survivors_alone_is_not_held_against_the_loss():
     rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, survivors=True)}
-    assert outcome_flags(figures(e1=rows)) == {}
+    assert outcome_flags(results(e1=rows)) == {}
 
 
 def test_the_last_point_of_a_targeted_row_is_held_against_nobody():
     rows = {"a-training-targeted": outcome(100, 40, last=20, targeted=True)}
-    assert outcome_flags(figures(e1=rows)) == {}
+    assert outcome_flags(results(e1=rows)) == {}
 
 
 def test_an_attack_that_failed_is_a_flag():
     rows = {"a-training": outcome(100, 40, attacked=50, error="ValueError: no")}
-    found = figures(e1=rows, e2=PLAIN["e2"])
+    found = results(e1=rows, e2=PLAIN["e2"])
     assert (
         found["threats"]["linf@0.1"]["worst"]["why"] == "a-training: ValueError: no (no outcome for 50 of 100 images)"
     )
@@ -348,19 +348,19 @@ def test_an_attack_that_failed_is_a_flag():
 
 def test_points_that_were_rejected_leave_no_figure_to_compare():
     """Neither with the row's last points, nor with other eps, nor with the worst case."""
-    found = figures(e1={"a-training": outcome(100, 40, rejected=50)}, e2=PLAIN["e2"])
+    found = results(e1={"a-training": outcome(100, 40, rejected=50)}, e2=PLAIN["e2"])
     assert outcome_flags(found) == {
         "attack-failed": "a-training linf@0.1: no valid point",
         "rejected-points": "a-training linf@0.1: 50 of 100",
     }
-    last = figures(e1={"a-training": outcome(100, 40, last=0, rejected=1)}, e2=PLAIN["e2"])
+    last = results(e1={"a-training": outcome(100, 40, last=0, rejected=1)}, e2=PLAIN["e2"])
     assert outcome_flags(last) == {"rejected-points": "a-training linf@0.1: 1 of 100"}, "its last point is not known"
 
 
 @pytest.mark.parametrize("share", [1, 2])
 def test_small_differences_are_no_flag(share):
     rows = {"a-training": outcome(100, 60, last=60 - share), "b-margin": outcome(100, 60 + share)}
-    assert outcome_flags(figures(**(PLAIN | {"e2": rows}))) == {}
+    assert outcome_flags(results(**(PLAIN | {"e2": rows}))) == {}
 
 
 def test_nothing_classified_right_is_no_reason_to_fail(target):

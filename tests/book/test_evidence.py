@@ -55,7 +55,7 @@ def test_each_can_be_downloaded_as_data_or_vector_graphic(book: Path):
 
 
 def test_what_the_build_makes_itself_can_be_downloaded_beside_the_code_that_made_it(book: Path):
-    """Theory figures, tables of the benchmarks and of the project's own files."""
+    """Theory plots, tables of the benchmarks and of the project's own files."""
     found: set[str] = set()
     for page in sorted(book.rglob("*.html")):
         soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")

@@ -1,4 +1,4 @@
-"""The figures that a reader can move: by mouse or by keyboard, and away without scripts."""
+"""The plots that a reader can move: by mouse or by keyboard, and away without scripts."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_what_was_not_evaluated_says_why_and_stands_last(book: Path, page: Page)
     data, _ = json.JSONDecoder().raw_decode(html[start:])
     text = "not evaluated: seed 0: autoattack: ValueError: no"
     found = next(one for one in data["attacks"][0]["at"] if one["threat"] == THREAT)
-    first = max(range(len(data["objectives"])), key=lambda number: found["figures"][number][0])
-    found["figures"][first] = text
+    first = max(range(len(data["objectives"])), key=lambda number: found["results"][number][0])
+    found["results"][first] = text
     end = html.index("</script>", start)
     changed = book / "experiments" / "mnist-changed.html"
     changed.write_text(html[:start] + json.dumps(data) + html[end:], encoding="utf-8")

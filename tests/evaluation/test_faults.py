@@ -82,7 +82,7 @@ class Stage:
 
     def evaluate(self, rows: list[dict[str, Any]], eps: list[float] = EPS[:1], **more: Any) -> dict[str, Any]:
         given = (*self.given, self.parameters(rows, eps))
-        return unwrap(self.evaluation.evaluate)(*given, index=self.index, progress=False, **more).figures()
+        return unwrap(self.evaluation.evaluate)(*given, index=self.index, progress=False, **more).results()
 
     # The scenes: what a notebook does with an evaluation, one after the other.
 

@@ -35,7 +35,7 @@ def rows_run(monkeypatch) -> list[str]:
 
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monkeypatch):
     state = tmp_path / "state.npz"
-    expected = evaluated(parameters()).figures()
+    expected = evaluated(parameters()).results()
     real, calls = attacks.run, []
 
     def dies_at_fourth(spec, *args, **named):
@@ -49,10 +49,10 @@ def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monk
         evaluated(parameters(), state=state)
     calls.clear()
     monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
-    assert evaluated(parameters(), state=state).figures() == expected
+    assert evaluated(parameters(), state=state).results() == expected
     assert calls == [spec.label for spec in ROWS]  # the three rows of the first eps were kept
     calls.clear()
-    assert evaluated(parameters(), state=state).figures() == expected
+    assert evaluated(parameters(), state=state).results() == expected
     assert calls == []
 
 
@@ -87,7 +87,7 @@ def test_a_suite_that_gains_a_row_runs_that_row_alone(tmp_path, monkeypatch):
     more = parameters(rows=[ROWS[0], AttackSpec(attack="bim", steps=3), *ROWS[1:], last])
     found = evaluated(more, state=state)
     assert calls == ["bim3-training"] * 2
-    assert found.figures() == evaluated(more).figures()
+    assert found.results() == evaluated(more).results()
 
 
 def test_a_row_on_survivors_is_run_again_when_others_survive(tmp_path, monkeypatch):
@@ -115,7 +115,7 @@ def test_lowering_the_batch_size_as_the_error_says_keeps_finished_rows(tmp_path,
     found = evaluated(parameters(batch_size=2), state=state)
     assert calls == [spec.label for spec in ROWS for _ in range(3)]  # those of the second eps; six images
     monkeypatch.setattr(attacks, "run", real)
-    assert found.figures() == evaluated(parameters()).figures()
+    assert found.results() == evaluated(parameters()).results()
 
 
 def test_the_batch_size_of_a_batch_dependent_network_is_part_of_it(tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def test_killed_at_any_batch_it_ends_in_the_same_figures(tmp_path_factory, at):
         except KilledError:
             evaluated(chosen, state=path)
         resumed = evaluated(chosen, state=path)
-    assert resumed.figures() == evaluated(chosen).figures()
+    assert resumed.results() == evaluated(chosen).results()
 
 
 class Rounded(Mean):
@@ -234,9 +234,9 @@ def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "perturb_iterative", of_package(fails_at_first))
     chosen = parameters(rows=ROWS[1:2], eps=[0.1])
     first = evaluated(chosen, state=path)
-    assert first.figures()["threats"]["linf@0.1"]["worst"]["accuracy"] is None
+    assert first.results()["threats"]["linf@0.1"]["worst"]["accuracy"] is None
     again = evaluated(chosen, state=path)
-    assert again.figures()["threats"]["linf@0.1"]["worst"]["accuracy"] == 0.5
+    assert again.results()["threats"]["linf@0.1"]["worst"]["accuracy"] == 0.5
     evaluated(chosen, state=path)
     assert len(calls) == 2
 

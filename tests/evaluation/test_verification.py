@@ -87,9 +87,9 @@ def built(tmp_path_factory) -> Run:
     save_file({name: getattr(shown, name).contiguous() for name in names}, run.folder / EXAMPLES)
     common = {"experiment": "e", "run": "sce-s0", "key": "k", "data_sha256": splits.sha256}
     common["provenance"] = provenance("cpu", 1.0)
-    trained = {"files": {run.checkpoint.name: sha256(run.checkpoint)}, "parameters": {}, "figures": {}}
+    trained = {"files": {run.checkpoint.name: sha256(run.checkpoint)}, "parameters": {}, "results": {}}
     Record(kind="train", **trained, **common).save(run.checkpoint.parent / "record.json")
-    values = {"parameters": parameters.model_dump(mode="json"), "figures": outcome.figures()}
+    values = {"parameters": parameters.model_dump(mode="json"), "results": outcome.results()}
     Record(kind="attack", **values, **common).save(run.folder / "record.json")
     run.seal()
     return run

@@ -38,26 +38,26 @@ def found():
 
 def test_figures_are_finite_json_and_agree_with_each_other(found):
     for explanation in found.values():
-        figures = explanation.figures(0.1)
-        assert json.loads(json.dumps(figures, allow_nan=False)) == json.loads(json.dumps(figures))
-        standing = {name: cell["correct"] for name, cell in figures["standing"].items()}
+        results = explanation.results(0.1)
+        assert json.loads(json.dumps(results, allow_nan=False)) == json.loads(json.dumps(results))
+        standing = {name: cell["correct"] for name, cell in results["standing"].items()}
         for name in ("training", "matched"):
             assert standing[f"plain-{name}"] == round(40 * float(explanation.ascents[name].standing(explanation.y)[-1]))
         assert all(count <= standing["clean"] for count in standing.values())
-        assert figures["features"]["separation"] > 0
+        assert results["features"]["separation"] > 0
 
 
 def test_only_a_clip_has_a_kink(found):
-    assert found["sce"].figures(0.1)["sphere"] is None
-    sphere = found["isce-released"].figures(0.1)["sphere"]
+    assert found["sce"].results(0.1)["sphere"] is None
+    sphere = found["isce-released"].results(0.1)["sphere"]
     assert sphere["kink"] == pytest.approx(0.9)
-    assert sphere["right"] == found["isce-released"].figures(0.1)["standing"]["clean"]["correct"]
+    assert sphere["right"] == found["isce-released"].results(0.1)["standing"]["clean"]["correct"]
 
 
 def test_the_same_run_gives_the_same_bytes(found):
     again, classifier = made("isce-released")
     assert save(again.arrays()) == save(found["isce-released"].arrays())
-    assert again.figures(0.1) == found["isce-released"].figures(0.1)
+    assert again.results(0.1) == found["isce-released"].results(0.1)
     assert all(p.requires_grad and p.grad is None and p.dtype == torch.float32 for p in classifier.parameters())
 
 
@@ -107,7 +107,7 @@ def explained(found, tmp_path_factory):
             run=f"{label}-s0",
             key="k",
             parameters=PARAMETERS.model_dump(mode="json"),
-            figures=explanation.figures(0.1),
+            results=explanation.results(0.1),
             data_sha256="d",
             provenance=provenance("cpu", 1.0),
         )
@@ -143,11 +143,11 @@ def test_every_figure_is_drawn_with_caption_text_and_its_records(explained):
 
 def test_numbers_say_what_the_record_says(explained, found):
     numbers = explained.numbers(lambda value, text, names: {"value": value, "text": text, "source": names})
-    figures = found["sce"].figures(0.1)
+    results = found["sce"].results(0.1)
     one = numbers["sce.explain:plain-training"]
-    assert one["value"] == pytest.approx(100 * figures["standing"]["plain-training"]["accuracy"])
+    assert one["value"] == pytest.approx(100 * results["standing"]["plain-training"]["accuracy"])
     assert one["text"] == f"{one['value']:.1f}%"
     assert one["source"] == ["e/explain/sce-s0/record.json"]
-    assert numbers["sce.explain:distance"]["value"] == figures["gradients"]["distance"][2]
+    assert numbers["sce.explain:distance"]["value"] == results["gradients"]["distance"][2]
     assert numbers["explain_n"]["text"] == "40"
-    assert "isce-released.explain:training-rises" in numbers or not figures["sphere"]
+    assert "isce-released.explain:training-rises" in numbers or not results["sphere"]

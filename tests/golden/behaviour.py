@@ -144,7 +144,7 @@ def training(*names: str) -> Columns:
 
 def recorded(record: Record, name: str) -> Columns:
     """Figures of a record, and the names of its flags."""
-    found = {f"{name}.{key}": value for key, value in columns(record.figures).items()}
+    found = {f"{name}.{key}": value for key, value in columns(record.results).items()}
     return found | {f"{name}.flag.{flag}": column([1]) for flag in record.flags}
 
 

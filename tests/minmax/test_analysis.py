@@ -1,4 +1,4 @@
-"""The analysis that the min-max notebook runs: its figures obey the theory and are plain JSON."""
+"""The analysis that the min-max notebook runs: its results obey the theory and are plain JSON."""
 
 import json
 
@@ -72,10 +72,10 @@ def test_network_without_a_known_bound_says_so_and_is_measured_all_the_same(digi
 
 
 def test_figures_are_plain_json_without_nan(digits, analysis):
-    figures = analysis.figures()
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    assert list(figures["threats"]) == ["linf@0.001", "linf@0.05"]
-    assert figures["threats"]["linf@0.05"]["region"]["all"]["examples"] == len(digits[1])
+    results = analysis.results()
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+    assert list(results["threats"]) == ["linf@0.001", "linf@0.05"]
+    assert results["threats"]["linf@0.05"]["region"]["all"]["examples"] == len(digits[1])
     classifier, x, y = digits
-    alone = analyse(classifier, x[:1], y[:1], PARAMETERS, progress=False).figures()
+    alone = analyse(classifier, x[:1], y[:1], PARAMETERS, progress=False).results()
     assert alone["threats"]["linf@0.05"]["region"]["all"]["frechet_distance"] is None

@@ -409,7 +409,7 @@ def test_training_that_diverges_says_so_and_the_others_go_on(real):
     ((_, run),) = {name for name in after if name[0] == "train"} - set(before)
     record = records.read(project.record("train", run))
     assert record.flags["diverged"] == "train_loss is inf in epoch 1 of 2"
-    assert record.figures["validation_accuracy"] is None
+    assert record.results["validation_accuracy"] is None
     assert f"train {run}: diverged (train_loss is inf in epoch 1 of 2)" in out.partition("RED FLAGS")[2]
     numbers = json.loads((project.root / "build" / "report" / "tiny" / "numbers.json").read_text())
     assert {name.partition(".")[0] for name in numbers if name.endswith(".clean")} == {"sce", "isce-released"}

@@ -39,9 +39,9 @@ def test_records_hold_parameters_outcome_and_hashes(built):
     train = records.read(project.record("train", "sce-s0"))
     attack = records.read(project.record("attack", "sce-s0"))
     assert train.parameters["epochs"] == 2
-    assert len(train.figures["history"]) == 2
+    assert len(train.results["history"]) == 2
     assert set(train.files) == {"best.safetensors", "last.safetensors"}
-    worst = attack.figures["threats"]["linf@0.2"]["worst"]
+    worst = attack.results["threats"]["linf@0.2"]["worst"]
     assert worst["n"] == 30
     assert worst["low"] <= worst["accuracy"] <= worst["high"]
     assert attack.data_sha256 == train.data_sha256
@@ -297,7 +297,7 @@ def test_adopted_records_compare_equal_and_a_changed_one_does_not(project):
     assert "agree" in out
     path = results / "tiny" / "attack" / "sce-s0" / "record.json"
     record = records.read(path)
-    record.figures["clean"]["accuracy"] = 0.01
+    record.results["clean"]["accuracy"] = 0.01
     record.save(path)
     code, out, _ = project.isce("compare", "--experiment", "tiny")
     assert code == 1
@@ -341,7 +341,7 @@ def test_numbers_are_those_of_the_records(built):
     project, _ = built
     numbers = json.loads((project.root / "build" / "report" / "tiny" / "numbers.json").read_text())
     record = records.read(project.record("attack", "sce-s0"))
-    cell = record.figures["threats"]["linf@0.1"]["attacks"]["pgd3-matched"]
+    cell = record.results["threats"]["linf@0.1"]["attacks"]["pgd3-matched"]
     assert numbers["sce.attack:pgd3-matched@0.1"]["value"] == pytest.approx(100 * cell["accuracy"])
     assert numbers["sce.attack:pgd3-matched@0.1"]["source"] == ["tiny/attack/sce-s0/record.json"]
     assert numbers["n_images"]["value"] == 30
