@@ -56,7 +56,7 @@ def step_contestants(batch: int, steps: int, device: str) -> dict[str, Contestan
 
     def bare() -> None:
         with torch.no_grad():
-            for _ in range(2):  # every attack is also judged: clean scores, verification
+            for _ in range(2):  # every attack is also judged: clean logits, verification
                 classifier(x)
         for _ in range(steps):
             point = x.clone().requires_grad_()
@@ -77,12 +77,12 @@ def attack_contestants(
     """Attacks that return their adversarial images, or which images fell if they judge that themselves."""
     size = STEP_SIZE * eps / steps
     with torch.no_grad():
-        scores = classifier(x)  # known: the images were chosen by them, as an evaluation does
+        logits = classifier(x)  # known: the images were chosen by them, as an evaluation does
     objective, threat = build("sce"), Threat("linf", eps)
 
     def ours(name: str) -> Tensor:
         spec = AttackSpec(attack="matched", objective=name, steps=steps)
-        return run(spec, classifier, objective, x, y, threat, seed=0, scores=scores).success
+        return run(spec, classifier, objective, x, y, threat, seed=0, logits=logits).success
 
     advertorch = import_advertorch().attacks.LinfPGDAttack(
         classifier, nn.CrossEntropyLoss(reduction="sum"), eps=eps, nb_iter=steps, eps_iter=size, rand_init=False

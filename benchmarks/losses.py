@@ -34,7 +34,7 @@ Contestant = Callable[[], Any]
 
 
 def objectives(classes: int) -> dict[str, nn.Module]:
-    """The objectives that compute on scores as softmax cross-entropy does."""
+    """The objectives that compute on logits as softmax cross-entropy does."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.rand(classes, classes, generator=generator)
     return {
@@ -53,9 +53,9 @@ def objectives(classes: int) -> dict[str, nn.Module]:
 
 
 def loss_contestants(shape: tuple[int, int], device: str, compiled: bool) -> dict[str, Contestant]:
-    """Forward and backward of each loss on the same scores."""
+    """Forward and backward of each loss on the same logits."""
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(shape, generator=generator).to(device).requires_grad_()
+    logits = torch.randn(shape, generator=generator).to(device).requires_grad_()
     target = torch.randint(shape[1], shape[:1], generator=generator).to(device)
 
     def contestant(function: Callable[[Tensor, Tensor], Tensor]) -> Contestant:
@@ -63,15 +63,15 @@ def loss_contestants(shape: tuple[int, int], device: str, compiled: bool) -> dic
             function = torch.compile(function, fullgraph=True)
 
         def run() -> None:
-            scores.grad = None
-            function(scores, target).backward()
+            logits.grad = None
+            function(logits, target).backward()
 
         return run
 
     named = {name: contestant(objective.to(device)) for name, objective in objectives(shape[1]).items()}
 
-    def function(scores: Tensor, target: Tensor) -> Tensor:
-        return losses.inference_softmax_cross_entropy(scores, target, 2.0)
+    def function(logits: Tensor, target: Tensor) -> Tensor:
+        return losses.inference_softmax_cross_entropy(logits, target, 2.0)
 
     named["isce, function"] = contestant(function)
     return {BASELINE: contestant(F.cross_entropy), "baseline again": contestant(F.cross_entropy), **named}

@@ -21,8 +21,8 @@ from types import ModuleType
 import torch
 
 _SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "nms(Tensor dets, Tensor logits, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor logits, float iou_threshold) -> Tensor",
 )
 _declared: list[torch.library.Library] = []  # a library's schemas live as long as the object
 

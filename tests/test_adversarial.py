@@ -51,7 +51,7 @@ def killed_after_the_first(state, save=State.save):
 
 
 def linear():
-    """Scores w_k . x over 2 x 2 pictures of one channel, two classes; also the embedding."""
+    """Logits w_k . x over 2 x 2 pictures of one channel, two classes; also the embedding."""
     weight = torch.tensor([[1.0, -1.0, 2.0, 0.0], [0.0, 1.0, -1.0, 0.0]], requires_grad=True)
 
     def network(x):
@@ -95,8 +95,8 @@ def test_it_ascends_the_matched_function_not_the_loss():
     point = pgd(network, objective, x, y, torch.full_like(x, 0.5), 0.1, 1, 0.05)
     assert point.item() == pytest.approx(0.85)
     x.requires_grad_()
-    scores, embedding = network(x)
-    (gradient,) = torch.autograd.grad(objective(scores, y, embedding), x)
+    logits, embedding = network(x)
+    (gradient,) = torch.autograd.grad(objective(logits, y, embedding), x)
     assert gradient.item() > 0  # ascent on the loss makes the true class's lead larger
 
 
@@ -117,13 +117,13 @@ class Plain:
         for index in order.split(32):
             yield DeviceSet(self.digits.train, torch.device("cpu")).batch(index)
 
-    def scores(self, x):
+    def logits(self, x):
         return self.classifier(x, return_embedding=True)
 
     def update(self, x, y):
-        scores, embedding = self.scores(x)
+        logits, embedding = self.logits(x)
         weights = list(self.classifier.parameters())
-        gradients = torch.autograd.grad(self.objective(scores, y, embedding), weights)
+        gradients = torch.autograd.grad(self.objective(logits, y, embedding), weights)
         with torch.no_grad():
             for weight, gradient in zip(weights, gradients, strict=True):
                 weight -= 0.05 * gradient
@@ -145,7 +145,7 @@ def test_pgd_training_learns_from_the_points_of_the_ascent_alone(tmp_path, digit
         starts = loop._generator(0, "starts", epoch)
         for x, y in plain.batches(epoch):
             noise = torch.rand(x.shape, generator=starts)
-            plain.update(pgd(plain.scores, plain.objective, x, y, noise, 0.2, 3, 0.1), y)
+            plain.update(pgd(plain.logits, plain.objective, x, y, noise, 0.2, 3, 0.1), y)
             clean.update(x, y)
     train(parameters, tmp_path, data=digits, progress=False)
     assert plain.distance(tmp_path) < 2e-4 < 1e-3 < clean.distance(tmp_path)
@@ -163,7 +163,7 @@ def test_free_training_moves_weights_and_a_carried_perturbation_at_once(tmp_path
             for _ in range(3):
                 clean.update(x, y)
                 point = (x + shift[: len(x)]).clamp(0, 1).requires_grad_()
-                matched = plain.objective.matched(plain.scores(point)[0], y).sum()
+                matched = plain.objective.matched(plain.logits(point)[0], y).sum()
                 (gradient,) = torch.autograd.grad(matched, point)
                 plain.update(point.detach(), y)
                 shift[: len(x)] = (shift[: len(x)] + 0.1 * gradient.sign()).clamp(-0.2, 0.2)

@@ -24,7 +24,7 @@ NAMES = names()
 
 
 def page_of(name: str) -> str:
-    """The page of an attack; both families that see scores alone share one."""
+    """The page of an attack; both families that see logits alone share one."""
     return {"search": "queries"}.get(about(name).family, about(name).family)
 
 

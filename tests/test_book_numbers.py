@@ -32,7 +32,7 @@ OWN = {
     "digits.md": [r"17 grey levels"],
     "adversarial_training.md": [r"steps of 0\.01 for each update"],
     "cifar10.md": [r"20,000 iterations"],
-    "gallery.md": [r"scores of norm 1\b", r"nearly 1 for everything", r"255 levels"],
+    "gallery.md": [r"logits of norm 1\b", r"nearly 1 for everything", r"255 levels"],
     "region_seen.md": [r"Take half the distance between a class mean and the nearest other one as the unit"],
     "discussion.md": [r"be a third thing"],
     "why.md": [r"stop at 0 and 1\.", r"a gap of about 17\b", r"a margin of about 37\b", r"rises to 1 again"],

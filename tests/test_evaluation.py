@@ -248,7 +248,7 @@ def test_mcnemar_refuses_what_is_not_paired(second):
 
 @pytest.mark.parametrize("name", ["basic", "paper", "adaptive"])
 def test_suites_run_as_they_stand_in_their_files(name):
-    """On three classes, as ``dlr`` needs; pixel 0 and 1 are the scores of classes 1 and 2."""
+    """On three classes, as ``dlr`` needs; pixel 0 and 1 are the logits of classes 1 and 2."""
 
     class Three(nn.Module):
         def forward(self, x):

@@ -66,15 +66,15 @@ def test_all_networks_are_covered():
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("embedding_dim", [None, 7])
-def test_scores_are_the_map_of_the_embedding(name, embedding_dim):
+def test_logits_are_the_map_of_the_embedding(name, embedding_dim):
     model = classifier(name, embedding_dim=embedding_dim).eval()
     own = {"small-cnn": 128, "lenet": 84, "resnet-18": 512}
     with torch.no_grad():
-        scores, embedding = model(images(name), return_embedding=True)
+        logits, embedding = model(images(name), return_embedding=True)
         assert embedding.shape == (3, embedding_dim or own.get(name, 64))
         assert embedding.shape[1] == model.backbone.embedding_dim
-        assert torch.equal(scores, model.score_map(embedding))
-        assert torch.equal(scores, model(images(name)))
+        assert torch.equal(logits, model.score_map(embedding))
+        assert torch.equal(logits, model(images(name)))
         if embedding_dim:  # an extra layer without activation reaches both signs
             assert embedding.min() < 0 < embedding.max()
 
@@ -269,30 +269,30 @@ def light(request):
     return model, x
 
 
-def scores_and_gradient(model, x):
+def logits_and_gradient(model, x):
     x = x.clone().requires_grad_()
-    scores = model(x)
-    (gradient,) = torch.autograd.grad(F.cross_entropy(scores.float(), torch.arange(len(x))), x)
-    return scores.detach(), gradient
+    logits = model(x)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), torch.arange(len(x))), x)
+    return logits.detach(), gradient
 
 
 def test_channels_last(light):
     model, x = light
-    scores, gradient = scores_and_gradient(model, x)
+    logits, gradient = logits_and_gradient(model, x)
     model.to(memory_format=torch.channels_last)
-    other, other_gradient = scores_and_gradient(model, x.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(other, scores, rtol=1e-3, atol=1e-3)
+    other, other_gradient = logits_and_gradient(model, x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(other, logits, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(other_gradient, gradient, rtol=1e-2, atol=1e-2 * gradient.abs().max().item())
 
 
 def test_autocast(light):
     model, x = light
-    scores, _ = scores_and_gradient(model, x)
+    logits, _ = logits_and_gradient(model, x)
     with torch.autocast("cpu", torch.bfloat16):
-        rough, gradient = scores_and_gradient(model, x)
+        rough, gradient = logits_and_gradient(model, x)
     assert rough.dtype == torch.bfloat16
     assert gradient.isfinite().all()
-    assert (rough.float() - scores).abs().max() < 0.05 * scores.abs().max() + 0.02
+    assert (rough.float() - logits).abs().max() < 0.05 * logits.abs().max() + 0.02
 
 
 @pytest.mark.parametrize("name", [n if "resnet-8" in n else pytest.param(n, marks=pytest.mark.full) for n in LIGHT])
@@ -300,9 +300,9 @@ def test_compile(name):
     """In `make test` the network of most kinds of layers."""
     model = LIGHT[name]().eval()
     x = torch.rand(4, *model.backbone.input_shape, generator=torch.Generator().manual_seed(3))
-    scores, gradient = scores_and_gradient(model, x)
-    compiled, compiled_gradient = scores_and_gradient(torch.compile(model, backend="aot_eager", fullgraph=True), x)
-    torch.testing.assert_close(compiled, scores, rtol=1e-3, atol=1e-4)
+    logits, gradient = logits_and_gradient(model, x)
+    compiled, compiled_gradient = logits_and_gradient(torch.compile(model, backend="aot_eager", fullgraph=True), x)
+    torch.testing.assert_close(compiled, logits, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(compiled_gradient, gradient, rtol=1e-2, atol=1e-3 * gradient.abs().max().item())
 
 

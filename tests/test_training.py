@@ -278,10 +278,10 @@ class Centred(losses.SoftmaxCrossEntropy):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         return super().score_map(embedding_dim, num_classes)
 
-    def forward(self, scores, target, embedding=None):
+    def forward(self, logits, target, embedding=None):
         if self.training:
             self.calls += 1
-        return super().forward(scores, target) + 0.01 * (embedding - self.centres[target]).square().mean()
+        return super().forward(logits, target) + 0.01 * (embedding - self.centres[target]).square().mean()
 
 
 @pytest.fixture
@@ -325,8 +325,8 @@ def test_every_objective_trains_resumes_and_loads(tmp_path, digits, name):
     loaded = load_checkpoint(tmp_path / "whole" / "last.safetensors")
     assert loaded.objective.name == name
     with torch.no_grad():
-        scores, embedding = loaded.classifier(digits.validation.unit(), return_embedding=True)
-        found = loaded.objective.per_example(scores, digits.validation.labels, embedding).mean().item()
+        logits, embedding = loaded.classifier(digits.validation.unit(), return_embedding=True)
+        found = loaded.objective.per_example(logits, digits.validation.labels, embedding).mean().item()
     assert found == pytest.approx(whole.history[-1]["validation_loss"], rel=1e-5)
 
 

@@ -1,7 +1,7 @@
 """The loop that every ascent here runs in, and the functions that the matched attack can ascend.
 
 The direction of ascent is computed so that confidence can't hide it: value and gradient with respect to the
-scores are in float64, and the gradient is rescaled for each image before it goes back through the network in the
+logits are in float64, and the gradient is rescaled for each image before it goes back through the network in the
 network's own precision. A cross-entropy is replaced by an increasing function of it that has no underflow at all:
 
     CE(s / T, y) = log(1 + exp(g / T)),   g = T log sum_{k != y} exp(s_k / T) - s_y    (derived here),
@@ -21,13 +21,13 @@ from torch import Tensor
 from isce.attacks.base import margin, training_loss
 from isce.losses import Objective
 
-#: Value (N,), gradient for the scores (N, K) and for the embedding (N, D) or None.
+#: Value (N,), gradient for the logits (N, K) and for the embedding (N, D) or None.
 Pull = tuple[Tensor, Tensor, Tensor | None]
-#: A function to be ascended: of scores (N, K) in float64, labels (N,), embedding (N, D) or None, and one row of own
+#: A function to be ascended: of logits (N, K) in float64, labels (N,), embedding (N, D) or None, and one row of own
 #: constants for each image (N, ...). Each image's gradient is scaled to a largest entry of 1.
 Ascended = Callable[[Tensor, Tensor, Tensor | None, Tensor], Pull]
 
-#: Temperatures of ``ce``, one for each restart in turn, in units of the spread of an image's clean scores.
+#: Temperatures of ``ce``, one for each restart in turn, in units of the spread of an image's clean logits.
 TEMPERATURES = (0.25, 1.0, 0.05)
 
 #: Step of the plain ascents, as a share of eps, times the number of steps: it can cross the ball and come back.
@@ -66,23 +66,23 @@ def slope(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
     return torch.autograd.grad(value, point)[0]
 
 
-def ascended(name: str, objective: Objective, scores: Tensor, y: Tensor, restart: int) -> tuple[Ascended, Tensor]:
+def ascended(name: str, objective: Objective, logits: Tensor, y: Tensor, restart: int) -> tuple[Ascended, Tensor]:
     """A function to ascend, and its constants for each image.
 
     Args:
         name: one of ``OBJECTIVES``: the training loss or the matched function of ``objective``; cross-entropy of the
-            raw scores, at another temperature each restart; the negative margin max_{k != y} s_k - s_y; the negative
+            raw logits, at another temperature each restart; the negative margin max_{k != y} s_k - s_y; the negative
             margin over the distance between first and third score (Croce and Hein 2020, eq. 3, without the constant);
-            the difference s_t - s_y, t the wrong class that is (restart + 1)-th in the clean scores.
+            the difference s_t - s_y, t the wrong class that is (restart + 1)-th in the clean logits.
         objective: the training objective.
-        scores: clean scores (N, K).
+        logits: clean logits (N, K).
         y: labels (N,).
         restart: number of the restart.
 
     Raises:
         ValueError: ``dlr`` with fewer than three classes.
     """
-    none = scores.new_zeros(len(scores), 0)
+    none = logits.new_zeros(len(logits), 0)
     if name == "training":
         return _differentiated(training_loss(objective)), none
     if name == "matched":
@@ -90,32 +90,32 @@ def ascended(name: str, objective: Objective, scores: Tensor, y: Tensor, restart
     if name == "margin":
         return _margin, none
     if name == "dlr":
-        if scores.shape[1] < 3:
-            raise ValueError(f"dlr needs at least 3 classes, got {scores.shape[1]}")
+        if logits.shape[1] < 3:
+            raise ValueError(f"dlr needs at least 3 classes, got {logits.shape[1]}")
         return _differentiated(_dlr), none
     if name == "ce":
-        spread = scores.double().std(1, keepdim=True).clamp(min=1e-30)
+        spread = logits.double().std(1, keepdim=True).clamp(min=1e-30)
         return _soft_margin, TEMPERATURES[restart % len(TEMPERATURES)] * spread
-    wrong = torch.sort(scores.scatter(1, y[:, None], -math.inf), dim=1, descending=True, stable=True).indices
-    return _difference, wrong[:, [restart % (scores.shape[1] - 1)]]
+    wrong = torch.sort(logits.scatter(1, y[:, None], -math.inf), dim=1, descending=True, stable=True).indices
+    return _difference, wrong[:, [restart % (logits.shape[1] - 1)]]
 
 
-def pull(function: Ascended, scores: Tensor, y: Tensor, embedding: Tensor | None, constants: Tensor) -> Pull:
-    """Value and rescaled gradient of a function with respect to scores and embedding.
+def pull(function: Ascended, logits: Tensor, y: Tensor, embedding: Tensor | None, constants: Tensor) -> Pull:
+    """Value and rescaled gradient of a function with respect to logits and embedding.
 
     Args:
         function: to be ascended.
-        scores: (N, K).
+        logits: (N, K).
         y: labels (N,).
         embedding: (N, D) or None.
         constants: of the function, for each image.
 
     Returns:
-        Value in float64; gradients in the type of ``scores``, the embedding's None where the function has none.
+        Value in float64; gradients in the type of ``logits``, the embedding's None where the function has none.
     """
     far = None if embedding is None else embedding.detach().double()
-    value, gradient, other = function(scores.detach().double(), y, far, constants)
-    return value, gradient.to(scores.dtype), None if other is None else other.to(scores.dtype)
+    value, gradient, other = function(logits.detach().double(), y, far, constants)
+    return value, gradient.to(logits.dtype), None if other is None else other.to(logits.dtype)
 
 
 def unit(gradient: Tensor, order: float) -> Tensor:
@@ -124,33 +124,33 @@ def unit(gradient: Tensor, order: float) -> Tensor:
     return gradient / length.masked_fill(length == 0, 1.0)
 
 
-def _margin(scores: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Pull:
+def _margin(logits: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Pull:
     del embedding, none
-    return _towards(scores, y, scores.scatter(1, y[:, None], -math.inf).argmax(1, keepdim=True))
+    return _towards(logits, y, logits.scatter(1, y[:, None], -math.inf).argmax(1, keepdim=True))
 
 
-def _difference(scores: Tensor, y: Tensor, embedding: Tensor | None, target: Tensor) -> Pull:
+def _difference(logits: Tensor, y: Tensor, embedding: Tensor | None, target: Tensor) -> Pull:
     del embedding
-    return _towards(scores, y, target)
+    return _towards(logits, y, target)
 
 
-def _towards(scores: Tensor, y: Tensor, rival: Tensor) -> Pull:
+def _towards(logits: Tensor, y: Tensor, rival: Tensor) -> Pull:
     """The difference to one wrong class (N, 1): +1 there, -1 at the true one."""
-    value = scores.gather(1, rival) - scores.gather(1, y[:, None])
-    return value[:, 0], torch.zeros_like(scores).scatter_(1, rival, 1.0).scatter_(1, y[:, None], -1.0), None
+    value = logits.gather(1, rival) - logits.gather(1, y[:, None])
+    return value[:, 0], torch.zeros_like(logits).scatter_(1, rival, 1.0).scatter_(1, y[:, None], -1.0), None
 
 
-def _soft_margin(scores: Tensor, y: Tensor, embedding: Tensor | None, temperature: Tensor) -> Pull:
+def _soft_margin(logits: Tensor, y: Tensor, embedding: Tensor | None, temperature: Tensor) -> Pull:
     del embedding
-    wrong = (scores / temperature).scatter_(1, y[:, None], -math.inf)
-    value = temperature * wrong.logsumexp(1, keepdim=True) - scores.gather(1, y[:, None])
+    wrong = (logits / temperature).scatter_(1, y[:, None], -math.inf)
+    value = temperature * wrong.logsumexp(1, keepdim=True) - logits.gather(1, y[:, None])
     return value[:, 0], wrong.softmax(1).scatter_(1, y[:, None], -1.0), None
 
 
-def _dlr(scores: Tensor, y: Tensor, embedding: Tensor | None) -> Tensor:
+def _dlr(logits: Tensor, y: Tensor, embedding: Tensor | None) -> Tensor:
     del embedding
-    ordered = scores.topk(3, dim=1).values
-    return -margin(scores, y) / (ordered[:, 0] - ordered[:, 2]).clamp(min=1e-30)
+    ordered = logits.topk(3, dim=1).values
+    return -margin(logits, y) / (ordered[:, 0] - ordered[:, 2]).clamp(min=1e-30)
 
 
 def _differentiated(loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Ascended:
@@ -160,17 +160,17 @@ def _differentiated(loss: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> 
     the value: a loss that has underflowed is at its floor of 0, so such a point ranks below all others, as it should.
     """
 
-    def function(scores: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Pull:
-        parts = [part.requires_grad_() for part in (scores, embedding) if part is not None]
+    def function(logits: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Pull:
+        parts = [part.requires_grad_() for part in (logits, embedding) if part is not None]
         with torch.enable_grad():
-            value = loss(scores, y, embedding)
+            value = loss(logits, y, embedding)
             known = torch.autograd.grad(value.sum(), parts, allow_unused=True) if value.requires_grad else [None, None]
         filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parts, known, strict=False)]
         largest = torch.stack([g.abs().amax(1) for g in filled]).amax(0)
         value, lost = value.detach(), ~((largest > 0) & largest.isfinite() & value.detach().isfinite())
         scaled = [g / torch.where(lost, 1.0, largest)[:, None] for g in filled]
         if bool(lost.any()):
-            instead, gradient, _ = _margin(scores.detach(), y, None, none)
+            instead, gradient, _ = _margin(logits.detach(), y, None, none)
             value = torch.where(lost, instead, value)
             scaled[0] = torch.where(lost[:, None], gradient, scaled[0])
             scaled[1:] = [torch.where(lost[:, None], 0.0, g) for g in scaled[1:]]

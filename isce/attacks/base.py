@@ -34,8 +34,8 @@ class AttackResult:
         success: bool (N,), the prediction at ``adversarial`` is not the label.
         first_success: int64 (N,), number of gradient steps (over all restarts) after which the first misclassified
             point was met; 0: the start or the image itself; -1: never.
-        rejected: bool (N,), the attack returned a point that is not finite, outside ball or box, or whose scores are
-            not finite, or it met scores or gradients that are not. Without success nothing is known of the image.
+        rejected: bool (N,), the attack returned a point that is not finite, outside ball or box, or whose logits are
+            not finite, or it met logits or gradients that are not. Without success nothing is known of the image.
         last_success: bool (N,), the attack's last point alone, without the better ones on the way, is misclassified.
         hit: bool (N,), the prediction at ``adversarial`` is the target; False where there is none.
         raw: the attack's own points (N, C, H, W), before any check: what an attack that looks for the smallest change
@@ -77,15 +77,15 @@ class Problem:
     """One batch to attack, already checked.
 
     Attributes:
-        classifier: module that maps (N, C, H, W) in [0, 1] to raw scores (N, K), with ``return_embedding=True`` to
-            (scores, embedding).
+        classifier: module that maps (N, C, H, W) in [0, 1] to raw logits (N, K), with ``return_embedding=True`` to
+            (logits, embedding).
         objective: the objective that the classifier was trained with.
         x: images (N, C, H, W) in [0, 1].
         y: true labels (N,), int64.
         index: position of each image in its data set (N,), int64; keys the randomness.
         threat: the threat model.
         seed: keys the randomness.
-        scores: clean scores (N, K).
+        logits: clean logits (N, K).
         best: the points with the lowest margin so far (N, C, H, W); at first the images.
         target: the class that a targeted attack is after (N,), int64; None for an untargeted one.
         source: the same images as a problem of another network, for an attack that transfers; else None.
@@ -98,16 +98,16 @@ class Problem:
     index: Tensor
     threat: Threat
     seed: int
-    scores: Tensor
+    logits: Tensor
     best: Tensor
     target: Tensor | None = None
     source: Problem | None = None
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Raw scores (N, K), and the embedding where the objective needs it, else None."""
+        """Raw logits (N, K), and the embedding where the objective needs it, else None."""
         if self.objective.needs_embedding:
-            scores, embedding = self.classifier(x, return_embedding=True)
-            return scores, embedding
+            logits, embedding = self.classifier(x, return_embedding=True)
+            return logits, embedding
         return self.classifier(x), None
 
     @property
@@ -117,12 +117,12 @@ class Problem:
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether an image's scores depend on the rest of its batch: then the batch must stay together."""
+        """Whether an image's logits depend on the rest of its batch: then the batch must stay together."""
         return bool(getattr(self.classifier, "batch_dependent", False))
 
     def take(self, rows: Tensor) -> Problem:
         """The same problem on some of its images."""
-        names = ("x", "y", "index", "scores", "best", "target")
+        names = ("x", "y", "index", "logits", "best", "target")
         parts = {name: getattr(self, name) for name in names}
         taken = {name: part[rows] for name, part in parts.items() if part is not None}
         return replace(self, **taken, source=self.source.take(rows) if self.source else None)
@@ -145,9 +145,9 @@ class Problem:
         return self.threat.project(self.x + radius * noise.to(self.x), self.x)
 
 
-def margin(scores: Tensor, y: Tensor) -> Tensor:
+def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return the true score less the largest other one, (N,): negative where the image is misclassified."""
-    return 0.0 - negative_margin(scores, y)  # -0.0 would be another text in a record
+    return 0.0 - negative_margin(logits, y)  # -0.0 would be another text in a record
 
 
 def training_loss(objective: Objective) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
@@ -159,9 +159,9 @@ def training_loss(objective: Objective) -> Callable[[Tensor, Tensor, Tensor | No
     if "vmap" not in objective.exempt:
         return objective.per_example
 
-    def alone(scores: Tensor, y: Tensor, embedding: Tensor | None) -> Tensor:
+    def alone(logits: Tensor, y: Tensor, embedding: Tensor | None) -> Tensor:
         parts = [None] * len(y) if embedding is None else embedding.split(1)
-        losses = [objective.per_example(*one) for one in zip(scores.split(1), y.split(1), parts, strict=True)]
+        losses = [objective.per_example(*one) for one in zip(logits.split(1), y.split(1), parts, strict=True)]
         return torch.cat(losses)
 
     return alone
@@ -196,7 +196,7 @@ def verify(problem: Problem, points: Tensor, *, minimal: bool = False) -> Verifi
 
     Raises:
         RuntimeError: one of our own functions, or the classifier, returned another shape than its own, or NaN for the
-            margin of finite scores.
+            margin of finite logits.
     """
     x, threat = problem.x, problem.threat
     good = shaped("points inside", threat.inside(points, x), problem.y)
@@ -207,15 +207,15 @@ def verify(problem: Problem, points: Tensor, *, minimal: bool = False) -> Verifi
     while True:
         held = torch.where(good.view(-1, *[1] * (points.ndim - 1)), projected, x)
         with torch.no_grad():
-            scores = shaped("scores", problem.classifier(held), problem.scores)
-        finite = torch.isfinite(scores).all(1)
+            logits = shaped("logits", problem.classifier(held), problem.logits)
+        finite = torch.isfinite(logits).all(1)
         if not bool((good & ~finite).any()):
             break
         wanting = wanting | (good & ~finite)
         good = good & finite
-    predicted, margins = scores.argmax(1), shaped("margins", margin(scores, problem.y), problem.y)
+    predicted, margins = logits.argmax(1), shaped("margins", margin(logits, problem.y), problem.y)
     if bool((margins.isnan() & finite).any()):
-        raise RuntimeError("a margin of finite scores is NaN")
+        raise RuntimeError("a margin of finite logits is NaN")
     return Verified(held, good & (predicted != problem.y), predicted, margins, wanting)
 
 

@@ -91,28 +91,28 @@ def check_images(x: object, y: object) -> None:
         raise ValueError(f"labels must be at least 0, got {int(y.min())}")
 
 
-def check_scores(scores: object, y: Tensor) -> None:
-    """Refuse a classifier whose clean scores can't be attacked.
+def check_logits(logits: object, y: Tensor) -> None:
+    """Refuse a classifier whose clean logits can't be attacked.
 
     Raises:
         TypeError: no tensor, or not floating point.
-        ValueError: scores not (N, K) with K >= 2, not finite, or a label outside [0, K).
+        ValueError: logits not (N, K) with K >= 2, not finite, or a label outside [0, K).
     """
-    if not isinstance(scores, Tensor):
-        what = f"the classifier must return one tensor of scores (N, classes), got {type(scores).__name__}"
-        raise TypeError(f"{what}: wrap it in a module that returns the scores alone")
-    if not scores.is_floating_point():
-        raise TypeError(f"scores must be floating point, got {scores.dtype}")
-    if scores.ndim != 2 or len(scores) != len(y) or scores.shape[1] < 2:
-        raise ValueError(f"scores must have shape ({len(y)}, classes >= 2), got {tuple(scores.shape)}")
-    if int(y.max()) >= scores.shape[1]:
-        raise ValueError(f"labels must lie in [0, {scores.shape[1]}), got {int(y.max())}")
-    if not bool(torch.isfinite(scores).all()):
-        raise ValueError("the classifier's scores of clean images are not finite")
+    if not isinstance(logits, Tensor):
+        what = f"the classifier must return one tensor of logits (N, classes), got {type(logits).__name__}"
+        raise TypeError(f"{what}: wrap it in a module that returns the logits alone")
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.ndim != 2 or len(logits) != len(y) or logits.shape[1] < 2:
+        raise ValueError(f"logits must have shape ({len(y)}, classes >= 2), got {tuple(logits.shape)}")
+    if int(y.max()) >= logits.shape[1]:
+        raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got {int(y.max())}")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("the classifier's logits of clean images are not finite")
 
 
-def first_scores(classifier: nn.Module, objective: Objective, x: Tensor, y: Tensor, *, gradients: bool) -> Tensor:
-    """Scores of a first batch (N, K), of a classifier that can be attacked; any other is refused.
+def first_logits(classifier: nn.Module, objective: Objective, x: Tensor, y: Tensor, *, gradients: bool) -> Tensor:
+    """Logits of a first batch (N, K), of a classifier that can be attacked; any other is refused.
 
     Call it in ``base.untouched``.
 
@@ -121,29 +121,29 @@ def first_scores(classifier: nn.Module, objective: Objective, x: Tensor, y: Tens
         objective: the objective that it was trained with.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
-        gradients: the scores are wanted with their graph, and with the embedding where the objective needs one.
+        gradients: the logits are wanted with their graph, and with the embedding where the objective needs one.
 
     Raises:
-        TypeError: the classifier doesn't take images of this type, returns anything but one tensor of scores, or gives
+        TypeError: the classifier doesn't take images of this type, returns anything but one tensor of logits, or gives
             no embedding where the objective needs one.
-        ValueError: scores of clean images that can't be attacked, images changed in place, or one image alone that
+        ValueError: logits of clean images that can't be attacked, images changed in place, or one image alone that
             can't be classified.
     """
     given = x.detach().clone().requires_grad_(gradients).clone()  # no leaf, which autograd doesn't let change in place
     before = given._version
     with torch.set_grad_enabled(gradients):
-        scores = scores_of(classifier, given, objective if gradients and objective.needs_embedding else None)
-    check_scores(scores, y)
+        logits = logits_of(classifier, given, objective if gradients and objective.needs_embedding else None)
+    check_logits(logits, y)
     if given._version != before or not torch.equal(given, x):
         raise ValueError("the classifier changes its input in place: its forward must work on a copy, x = x.clone()")
     if len(x) > 1 and not getattr(classifier, "batch_dependent", False):
         with torch.no_grad():
-            check_scores(scores_of(classifier, x[:1].clone()), y[:1])
-    return scores
+            check_logits(logits_of(classifier, x[:1].clone()), y[:1])
+    return logits
 
 
-def scores_of(classifier: nn.Module, x: Tensor, objective: Objective | None = None) -> Any:
-    """Call a classifier for the scores of images (N, C, H, W), not checked; where it raises, name the likely cause.
+def logits_of(classifier: nn.Module, x: Tensor, objective: Objective | None = None) -> Any:
+    """Call a classifier for the logits of images (N, C, H, W), not checked; where it raises, name the likely cause.
 
     Args:
         classifier: the classifier.
@@ -151,7 +151,7 @@ def scores_of(classifier: nn.Module, x: Tensor, objective: Objective | None = No
         objective: one that needs the embedding: the classifier must return that too; None: it need not.
 
     Raises:
-        TypeError, ValueError: see :func:`first_scores`.
+        TypeError, ValueError: see :func:`first_logits`.
     """
     try:
         found = classifier(x) if objective is None else classifier(x, return_embedding=True)
@@ -180,27 +180,27 @@ def scores_of(classifier: nn.Module, x: Tensor, objective: Objective | None = No
 
 
 def _embedding(objective: Objective) -> str:
-    call = "the classifier must take return_embedding=True and return a pair (scores, embedding)"
+    call = "the classifier must take return_embedding=True and return a pair (logits, embedding)"
     return f"{objective.name} needs the embedding: {call}"
 
 
-def check_gradient(scores: Tensor, rows: Sequence[AttackSpec]) -> None:
-    """Refuse rows that need a gradient on a classifier whose scores have none.
+def check_gradient(logits: Tensor, rows: Sequence[AttackSpec]) -> None:
+    """Refuse rows that need a gradient on a classifier whose logits have none.
 
     Args:
-        scores: of a first batch, computed with gradients enabled from images that require them.
+        logits: of a first batch, computed with gradients enabled from images that require them.
         rows: of a suite.
 
     Raises:
         ValueError: names these rows, and what can be run.
     """
     need = [row.label for row in rows if about(row.attack).gradients]
-    if not need or scores.requires_grad:
+    if not need or logits.requires_grad:
         return
     stay = [row.label for row in rows if row.label not in need]
     alone = ", ".join(name for name in names() if not about(name).gradients)
     raise ValueError(
-        f"the classifier's scores have no gradient with respect to the images (a detach, no_grad or arg max inside?), "
+        f"the classifier's logits have no gradient with respect to the images (a detach, no_grad or arg max inside?), "
         f"which these rows need: {', '.join(need)}. Rows that may stay: {', '.join(stay) or 'none'}; "
         f"attacks that need no gradient: {alone}"
     )

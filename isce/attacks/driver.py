@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isce.attacks.base import AttackResult, ForeignError, Found, Problem, margin, shaped, untouched, verify
-from isce.attacks.checks import check_call, check_gradient, check_index, check_scores, first_scores
+from isce.attacks.checks import check_call, check_gradient, check_index, check_logits, first_logits
 from isce.attacks.foreign.lent import Lent, Run, cast
 from isce.attacks.keys import random_targets
 from isce.attacks.spec import AttackSpec, about
@@ -32,7 +32,7 @@ def run(
     seed: int,
     index: Tensor | None = None,
     source: Network | None = None,
-    scores: Tensor | None = None,
+    logits: Tensor | None = None,
     raw: Tensor | None = None,
     deadline: float | None = None,
 ) -> AttackResult:
@@ -45,7 +45,7 @@ def run(
 
     Args:
         spec: the attack, what it ascends and its budget.
-        classifier: maps images (N, C, H, W) in [0, 1] to raw scores (N, K). Left as it was, see ``base.untouched``.
+        classifier: maps images (N, C, H, W) in [0, 1] to raw logits (N, K). Left as it was, see ``base.untouched``.
         objective: the training objective; left as it was.
         x: images (N, C, H, W), floating point in [0, 1].
         y: true labels (N,), int64 in [0, K).
@@ -53,7 +53,7 @@ def run(
         seed: keys the randomness together with ``index`` and the restart.
         index: positions of the images in their data set (N,), int64; default 0 to N - 1.
         source: the network that ``transfer`` attacks in this one's stead.
-        scores: the classifier's scores of these images (N, K), where they are known: saves a forward pass.
+        logits: the classifier's logits of these images (N, K), where they are known: saves a forward pass.
         raw: what ``AttackResult.raw`` of the same attack held at another eps: judged again, without a search; for an
             attack that looks for the smallest change.
         deadline: in seconds of ``time.monotonic``; an attack that calls the classifier after it is stopped.
@@ -63,8 +63,8 @@ def run(
 
     Raises:
         TypeError: images not float32 or float64, labels or index not int64, a classifier that is no module or returns
-            anything but scores, an objective that is none of ``isce.losses``.
-        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable scores, images
+            anything but logits, an objective that is none of ``isce.losses``.
+        ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable logits, images
             changed in place, no gradient where the attack needs one, or no source for ``transfer``.
         RuntimeError: inside ``torch.inference_mode()``.
         TimeLimitError: the deadline has passed.
@@ -82,18 +82,18 @@ def run(
     lent = [Lent(network, deadline) for network, _ in networks] if watched else []
     handed = lent or [network for network, _ in networks]
     with untouched(*(part for network in networks for part in network)):
-        if scores is None:
-            scores = first_scores(classifier, objective, x, y, gradients=about(spec.attack).gradients)
-            check_gradient(scores, [spec])
-        check_scores(scores, y)
-        problem = Problem(handed[0], objective, x, y, index, threat, seed, scores.detach(), best=x)
+        if logits is None:
+            logits = first_logits(classifier, objective, x, y, gradients=about(spec.attack).gradients)
+            check_gradient(logits, [spec])
+        check_logits(logits, y)
+        problem = Problem(handed[0], objective, x, y, index, threat, seed, logits.detach(), best=x)
         if spec.targeted:
-            problem = replace(problem, target=random_targets(seed, index, y, problem.scores.shape[1]))
+            problem = replace(problem, target=random_targets(seed, index, y, problem.logits.shape[1]))
         if source is not None:
-            scores = first_scores(*source, x, y, gradients=True)
-            if not scores.requires_grad:
-                raise ValueError("the source's scores have no gradient with respect to the images: transfer needs one")
-            other = replace(problem, classifier=handed[1], objective=source[1], scores=scores.detach())
+            logits = first_logits(*source, x, y, gradients=True)
+            if not logits.requires_grad:
+                raise ValueError("the source's logits have no gradient with respect to the images: transfer needs one")
+            other = replace(problem, classifier=handed[1], objective=source[1], logits=logits.detach())
             problem = replace(problem, source=other)
         state = _State(problem, minimal=about(spec.attack).minimal)
         for restart in range(spec.restarts):
@@ -148,10 +148,10 @@ class _State:
     def __init__(self, problem: Problem, *, minimal: bool) -> None:
         self.whole, self.minimal = problem.batch_dependent, minimal
         self.points, self.raw = problem.x.clone(), problem.x.clone()
-        self.wrong = problem.scores.argmax(1) != problem.y
+        self.wrong = problem.logits.argmax(1) != problem.y
         self.success = self.wrong.clone()
         self.targeted = problem.target is not None
-        self.margin = margin(problem.scores, problem.y)
+        self.margin = margin(problem.logits, problem.y)
         self.first = torch.where(self.success, 0, -1)
         self.rejected, self.hit = torch.zeros_like(self.success), torch.zeros_like(self.success)
         self.last = self.success.clone()

@@ -79,7 +79,7 @@ class _Climb:
 
 def matched(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """One restart of the matched attack with ``spec.steps`` gradient steps, and squares between them."""
-    function, constants = ascended(spec.objective, problem.objective, problem.scores, problem.y, restart)
+    function, constants = ascended(spec.objective, problem.objective, problem.logits, problem.y, restart)
     informed = restart > 0 and restart % 2 == 0
     start = problem.random_start(restart) if restart % 2 else problem.best if informed else problem.x
     first = FIRST_STEP / 2 if informed else FIRST_STEP
@@ -132,17 +132,17 @@ def _climb(problem: Problem, function: Ascended, climb: _Climb, sizes: list[floa
 
     def look(point: Tensor) -> Tensor | None:
         nonlocal most
-        scores, value, gradient = _look(problem, function, climb, gradient=climb.step < steps)
+        logits, value, gradient = _look(problem, function, climb, gradient=climb.step < steps)
         if whole:
-            count = int((scores.argmax(1) != climb.y).sum())
+            count = int((logits.argmax(1) != climb.y).sum())
             if count > most:
                 most = count
                 points.copy_(point)
                 first.fill_(climb.step)
         else:
-            margins = margin(scores, climb.y).double()
+            margins = margin(logits, climb.y).double()
             margins = margins.masked_fill(margins.isnan(), -math.inf)  # handed back, so that the driver rejects it
-            fallen = margins < -CLEAR * scores.abs().amax(1)
+            fallen = margins < -CLEAR * logits.abs().amax(1)
             if bool(fallen.any()):
                 rows = climb.rows[fallen]
                 points[rows] = point[fallen]
@@ -167,17 +167,17 @@ def _climb(problem: Problem, function: Ascended, climb: _Climb, sizes: list[floa
 
 
 def _look(problem: Problem, function: Ascended, climb: _Climb, *, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, value and (if asked for; else zeros) gradient at the current points."""
+    """Logits, value and (if asked for; else zeros) gradient at the current points."""
     point = climb.point.detach().requires_grad_(gradient)
     with torch.set_grad_enabled(gradient):
-        scores, embedding = problem.outputs(point)
-    value, *pulled = pull(function, scores, climb.y, embedding, climb.constants)
+        logits, embedding = problem.outputs(point)
+    value, *pulled = pull(function, logits, climb.y, embedding, climb.constants)
     if not gradient:
-        return scores, value, torch.zeros_like(point)
-    parts = zip((scores, embedding), pulled, strict=True)
+        return logits, value, torch.zeros_like(point)
+    parts = zip((logits, embedding), pulled, strict=True)
     ways = [(part, back) for part, back in parts if part is not None and back is not None]
     (found,) = torch.autograd.grad([part for part, _ in ways], point, [back for _, back in ways])
-    return scores.detach(), value, found
+    return logits.detach(), value, found
 
 
 def _remember(climb: _Climb, value: Tensor, gradient: Tensor) -> None:

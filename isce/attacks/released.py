@@ -23,8 +23,8 @@ def released(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     size = spec.step_size
 
     def value(point: Tensor) -> Tensor:
-        scores, embedding = problem.outputs(point)
-        return loss(scores, scores.detach().argmax(1), embedding)
+        logits, embedding = problem.outputs(point)
+        return loss(logits, logits.detach().argmax(1), embedding)
 
     def step(point: Tensor, gradient: Tensor, _: int) -> Tensor:
         return (point + size * sign(gradient)).clamp(0, 1)

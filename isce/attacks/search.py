@@ -1,4 +1,4 @@
-"""Attacks that look at scores only: if one beats the gradient attacks, their gradients are at fault."""
+"""Attacks that look at logits only: if one beats the gradient attacks, their gradients are at fault."""
 
 from __future__ import annotations
 
@@ -112,4 +112,4 @@ def simba(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         up = torch.zeros_like(x).flatten(1).scatter(1, order[rows, step % size, None], STEP).view_as(x)
         return [up, -up]
 
-    return _descend(problem, problem.x, margin(problem.scores, problem.y), moves, spec.steps)
+    return _descend(problem, problem.x, margin(problem.logits, problem.y), moves, spec.steps)

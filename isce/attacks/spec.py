@@ -25,11 +25,11 @@ class Attack(NamedTuple):
         steps: it takes a number of steps.
         minimal: it looks for the smallest change, whatever eps is.
         package: whose loop runs it; empty: ours.
-        gradients: it needs the gradient of the network that it attacks; otherwise scores alone will do.
+        gradients: it needs the gradient of the network that it attacks; otherwise logits alone will do.
         source: it moves an image by another network's gradient; its row names that network.
         pixel_steps: its row must say a step size, in units of pixel values.
         draws_by_batch: its draws depend on the batch, so the size of the batches decides its results.
-        double: its package computes in float64 too; otherwise float64 images and scores are cast to float32 for it.
+        double: its package computes in float64 too; otherwise float64 images and logits are cast to float32 for it.
         eps: the budget in a threat model of its own, where there is only one sensible value.
         params: further parameters, with their defaults.
     """
@@ -62,7 +62,7 @@ class Attack(NamedTuple):
 
     @property
     def black_box(self) -> bool:
-        """Whether scores are all that it gets, of any network."""
+        """Whether logits are all that it gets, of any network."""
         return not (self.gradients or self.source)
 
     @property

@@ -41,7 +41,7 @@ def curves(
     """Both curves of an attack run, as its parameters ask for them (``parameters.curves``; without it none).
 
     Args:
-        classifier: maps images to raw scores (N, K); left as it was.
+        classifier: maps images to raw logits (N, K); left as it was.
         objective: the objective it was trained with.
         images: (N, C, H, W), floating point in [0, 1]; a stratified subset of them is attacked.
         labels: (N,), int64 in [0, K).
@@ -93,7 +93,7 @@ def sweep(
     rises along the sweep. A sweep that ends above 0 at the last eps, where any image may be shown, is a red flag.
 
     Args:
-        classifier: maps images to raw scores (N, K); left as it was.
+        classifier: maps images to raw logits (N, K); left as it was.
         objective: the objective it was trained with.
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,), int64 in [0, K).
@@ -135,7 +135,7 @@ def convergence(
     of ``steps`` for every image.
 
     Args:
-        classifier: maps images to raw scores (N, K); left as it was.
+        classifier: maps images to raw logits (N, K); left as it was.
         objective: the objective it was trained with.
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,), int64 in [0, K).

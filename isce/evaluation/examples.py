@@ -24,7 +24,7 @@ class Examples:
         clean: (n, C, H, W) in [0, 1].
         adversarial: (n, C, H, W) in [0, 1], verified inside the ball.
         labels: true labels (n,), int64.
-        predictions: (n, 4): predicted class and its softmax probability on the raw scores, clean then adversarial.
+        predictions: (n, 4): predicted class and its softmax probability on the raw logits, clean then adversarial.
     """
 
     index: Tensor

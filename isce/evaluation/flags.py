@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from isce import attacks
 from isce.attacks import ForeignError, Threat
 from isce.attacks.base import Problem, training_loss, untouched
-from isce.attacks.checks import check_call, check_index, first_scores
+from isce.attacks.checks import check_call, check_index, first_logits
 from isce.attacks.spec import AttackSpec
 from isce.evaluation.outcome import Evaluation, Outcome, in_percent
 from isce.losses import Objective
@@ -27,7 +27,7 @@ FEW = 3  # fewer images than this never raise a flag by a difference in accuracy
 POINTS = 0.02  # nor does a difference up to this
 MISLEADS = 0.05  # nor, between attacks on the training loss alone and the whole suite, up to this
 STUCK = 0.1  # share of probe images without a usable gradient
-ALONE = 0.02  # share of the spread of an image's scores by which they may change when it is alone
+ALONE = 0.02  # share of the spread of an image's logits by which they may change when it is alone
 ROUNDING = 16  # or by so many units in the last place of the largest
 MORE = 4  # times the steps
 RESTARTS = 2  # at most
@@ -141,7 +141,7 @@ class _Probe:
         self.device = next((p.device for p in self.classifier.parameters()), self.images.device)
         with untouched(self.classifier, self.objective):
             x, y, _ = self._batch(self.evaluation.clean)
-            self.differentiable = first_scores(self.classifier, self.objective, x, y, gradients=True).requires_grad
+            self.differentiable = first_logits(self.classifier, self.objective, x, y, gradients=True).requires_grad
 
     def flags(self) -> dict[str, str]:
         """All flags that need the network."""
@@ -200,10 +200,10 @@ class _Probe:
             one, two = self.classifier(x), self.classifier(x)
         if torch.equal(one, two):
             return ""
-        return f"scores of the same batch differ by up to {float((one - two).abs().max()):.2g}"
+        return f"logits of the same batch differ by up to {float((one - two).abs().max()):.2g}"
 
     def _depends_on_batch(self) -> str:
-        """Compare scores of images in one batch with those of each alone, unless the classifier says that they differ.
+        """Compare logits of images in one batch with those of each alone, unless the classifier says that they differ.
 
         A change no larger than that from one call to the next is left to the flag for random output.
         """
@@ -216,7 +216,7 @@ class _Probe:
         apart, noise = ((together - other).abs().amax(1) for other in (alone, again))
         spread, rounding = together.amax(1) - together.amin(1), ROUNDING * torch.finfo(together.dtype).eps
         moved = apart > torch.maximum(ALONE * spread, rounding * together.abs().amax(1)) + 2 * noise.max()
-        found = f"scores of {int(moved.sum())} of {len(x)} images differ by up to {float(apart.max()):.2g} alone"
+        found = f"logits of {int(moved.sum())} of {len(x)} images differ by up to {float(apart.max()):.2g} alone"
         return f"{found}: set batch_dependent = True on the classifier and evaluate again" if moved.any() else ""
 
     def _zero_gradient(self) -> str:
@@ -228,8 +228,8 @@ class _Probe:
             own = {"training loss": training_loss(self.objective), "matched": self.objective.matched}
             for name, function in own.items():
                 point = x.clone().requires_grad_()
-                scores, embedding = problem.outputs(point)
-                value = function(scores, y, embedding).sum()
+                logits, embedding = problem.outputs(point)
+                value = function(logits, y, embedding).sum()
                 gradient = torch.autograd.grad(value, point)[0] if value.requires_grad else torch.zeros_like(x)
                 stuck = ~gradient.isfinite().flatten(1).all(1) | (gradient == 0).flatten(1).all(1)
                 if float(stuck.double().mean()) > STUCK:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from isce import attacks
 from isce.attacks import ForeignError, Threat, TimeLimitError
 from isce.attacks.base import untouched
-from isce.attacks.checks import check_gradient, check_scores, first_scores, scores_of
+from isce.attacks.checks import check_gradient, check_logits, first_logits, logits_of
 from isce.attacks.spec import AttackSpec
 from isce.data.sets import stratified
 from isce.evaluation import memory
@@ -55,8 +55,8 @@ class Job:
         }
         # Points of attacks that look for the smallest change: found once, judged at every eps.
         self.raw: dict[str, Tensor] = {}
-        self.scores = self._scores()
-        check_scores(self.scores, labels.to(self.device))
+        self.logits = self._logits()
+        check_logits(self.logits, labels.to(self.device))
 
     def batches(self, todo: Mask, *, limited: bool = False) -> Iterator[Tensor]:
         """Positions of the images to do, by batches; a batch-dependent classifier keeps its batches of all images."""
@@ -68,7 +68,7 @@ class Job:
 
     def clean(self) -> Mask:
         """Which images are classified right."""
-        return (self.scores.argmax(1) == self.labels.to(self.device)).cpu().numpy()
+        return (self.logits.argmax(1) == self.labels.to(self.device)).cpu().numpy()
 
     def _check_classifier(self) -> None:
         """Refuse a classifier that the suite can't be run on, seen on a few images."""
@@ -77,23 +77,23 @@ class Job:
         wanted = any(attacks.about(row.attack).gradients for row in rows)
         try:
             with untouched(self.classifier, self.objective):
-                scores = first_scores(self.classifier, self.objective, x, y, gradients=wanted)
+                logits = first_logits(self.classifier, self.objective, x, y, gradients=wanted)
         except Exception as error:
             self._stop_if_out_of_memory(error)
             raise
-        check_gradient(scores, rows)
+        check_gradient(logits, rows)
 
-    def _scores(self) -> Tensor:
+    def _logits(self) -> Tensor:
         """Of all images as they stand (N, K): every row of the suite begins with them."""
         parts: list[Tensor] = []
         with untouched(self.classifier), torch.no_grad():
             for batch in self.batches(np.ones(len(self.labels), dtype=bool)):
                 try:
-                    parts.append(scores_of(self.classifier, self.images[batch].to(self.device)))
+                    parts.append(logits_of(self.classifier, self.images[batch].to(self.device)))
                 except Exception as error:
                     self._stop_if_out_of_memory(error)
                     raise
-                check_scores(parts[-1], self.labels[batch].to(self.device))
+                check_logits(parts[-1], self.labels[batch].to(self.device))
         return torch.cat(parts)
 
     def attack(self, spec: AttackSpec, threat: Threat, standing: Mask, bar: tqdm[Any]) -> Outcome:
@@ -156,7 +156,7 @@ class Job:
             seed=self.parameters.seed,
             index=self.index[batch].to(self.device),
             source=(source.classifier, source.objective) if source else None,
-            scores=self.scores[batch.to(self.device)],
+            logits=self.logits[batch.to(self.device)],
             raw=None if raw is None else raw.to(self.device),
             deadline=deadline,
         )

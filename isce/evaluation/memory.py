@@ -23,7 +23,7 @@ def saved_bytes(classifier: nn.Module, images: Tensor) -> int:
     Each storage counts once however often and in whatever form it is saved; weights and buffers don't count.
 
     Args:
-        classifier: maps images to scores; runs on the device of its parameters; left as it was.
+        classifier: maps images to logits; runs on the device of its parameters; left as it was.
         images: (N, C, H, W), floating point.
     """
     storages: dict[int, int] = {}
@@ -37,8 +37,8 @@ def saved_bytes(classifier: nn.Module, images: Tensor) -> int:
         # A copy: a slice would be counted with the whole data set that its storage holds.
         x = images.detach().to(_device(classifier, images), copy=True).requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            scores = classifier(x)
-    del scores
+            logits = classifier(x)
+    del logits
     for weight in (*classifier.parameters(), *classifier.buffers()):
         storages.pop(weight.untyped_storage().data_ptr(), None)
     return sum(storages.values())
@@ -53,7 +53,7 @@ def batch_size(classifier: nn.Module, images: Tensor, *, budget: int | None = No
     hand.
 
     Args:
-        classifier: maps images to scores; left as it was.
+        classifier: maps images to logits; left as it was.
         images: (N, C, H, W), N >= 1, floating point; the first few are the probe.
         budget: bytes; None: on a GPU ``GPU_SHARE`` of the memory that is free now, on the CPU ``CPU_BYTES``, a fixed
             number, so that the outcome is the same on every machine.

@@ -26,7 +26,7 @@ class Outcome:
         attacked: bool, the attack was run on this image (not: misclassified anyway, broken by an earlier row, or left
             when the attack failed).
         broken: bool, classified right but misclassified at the verified point.
-        rejected: bool, the attack returned a point outside ball or box, or not finite, or met scores or gradients that
+        rejected: bool, the attack returned a point outside ball or box, or not finite, or met logits or gradients that
             are not finite; it says nothing of the image unless it broke it all the same.
         last_broken: bool, broken by the attack's last point alone.
         hit: bool, broken, and predicted as the class that a targeted attack was after.

@@ -32,7 +32,7 @@ def evaluate(
     """Run a suite against a classifier.
 
     Args:
-        classifier: maps images to raw scores (N, K); runs on the device of its parameters; left as it was.
+        classifier: maps images to raw logits (N, K); runs on the device of its parameters; left as it was.
         objective: the objective it was trained with.
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,), int64 in [0, K).

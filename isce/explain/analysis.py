@@ -100,11 +100,11 @@ class Explanation:
         if self.kink is None:
             return None
         right = self.gradients.margin > 0
-        start = on_the_sphere(self.ascents["training"].scores[0], self.y)[:, 0]
+        start = on_the_sphere(self.ascents["training"].logits[0], self.y)[:, 0]
         beyond = right & (start > self.kink)
         results: dict[str, Any] = {"kink": self.kink, "right": int(right.sum()), "beyond": int(beyond.sum())}
         for name, ascent in self.ascents.items():
-            t = on_the_sphere(ascent.scores[:2], self.y)
+            t = on_the_sphere(ascent.logits[:2], self.y)
             margins = t[..., 0] - t[..., 1]
             stood = ascent.margins(self.y).amin(0) > 0
             results[name] = {
@@ -119,7 +119,7 @@ class Explanation:
         """The tensors of the side file, small: what the report draws."""
         found: dict[str, Tensor] = {}
         for name, ascent in self.ascents.items():
-            entropy = torch.stack([F.cross_entropy(s.double(), self.y, reduction="none") for s in ascent.scores])
+            entropy = torch.stack([F.cross_entropy(s.double(), self.y, reduction="none") for s in ascent.logits])
             every = {"loss": ascent.loss, "entropy": entropy, "margin": ascent.margins(self.y)}
             found |= {f"{name}.{what}": _bands(values) for what, values in every.items()}
             found[f"{name}.standing"] = ascent.standing(self.y).float()
@@ -140,10 +140,10 @@ class Explanation:
     def _trajectories(self, ascent: Ascent) -> Tensor:
         """Paths on the sphere of some images that are classified right, evenly over their t_y: half (S', n, 2)."""
         right = (self.gradients.margin > 0).nonzero()[:, 0]
-        order = right[on_the_sphere(self.ascents["training"].scores[0], self.y)[right, 0].argsort()]
+        order = right[on_the_sphere(self.ascents["training"].logits[0], self.y)[right, 0].argsort()]
         chosen = order[torch.linspace(0, max(len(order) - 1, 0), min(TRAJECTORIES, len(order))).round().long()]
-        steps = torch.linspace(0, len(ascent.scores) - 1, min(TRAJECTORY_STEPS, len(ascent.scores))).round().long()
-        return on_the_sphere(ascent.scores[steps][:, chosen], self.y[chosen]).half()
+        steps = torch.linspace(0, len(ascent.logits) - 1, min(TRAJECTORY_STEPS, len(ascent.logits))).round().long()
+        return on_the_sphere(ascent.logits[steps][:, chosen], self.y[chosen]).half()
 
 
 def explain(
@@ -168,8 +168,8 @@ def explain(
         progress: called with the name of each part before it starts.
 
     Raises:
-        ValueError: images or labels that can't be used, or a classifier whose scores depend on the batch.
-        RuntimeError: an attack met scores or gradients that are not finite, and says nothing of some images.
+        ValueError: images or labels that can't be used, or a classifier whose logits depend on the batch.
+        RuntimeError: an attack met logits or gradients that are not finite, and says nothing of some images.
     """
     check_images(x, y)
     if getattr(classifier, "batch_dependent", False):
@@ -195,7 +195,7 @@ def explain(
         progress("gallery")
         given = (classifier, objective, x, y, parameters.gallery, threat)
         shown = gallery(*given, count=parameters.gallery_images, seed=parameters.seed, index=index)
-    here = {n: Ascent(a.scores.cpu(), a.loss.cpu(), a.last.cpu()) for n, a in ascents.items()}
+    here = {n: Ascent(a.logits.cpu(), a.loss.cpu(), a.last.cpu()) for n, a in ascents.items()}
     return Explanation(y.cpu(), here, found, embeddings_seen(clean, moved, y), alone, shown, _kink(objective))
 
 

@@ -21,7 +21,7 @@ class Gallery:
         index: places of the images among those given, (n,) int64.
         clean: uint8 (n, C, H, W), rounded to 255 levels.
         adversarial: uint8 (rows, n, C, H, W); the image itself where an attack's point was rejected.
-        predictions: float32 (rows + 1, n, 2): predicted class and its softmax probability on the raw scores, at the
+        predictions: float32 (rows + 1, n, 2): predicted class and its softmax probability on the raw logits, at the
             image and at each row's points (before they were rounded).
         rows: label and threat of each row.
     """

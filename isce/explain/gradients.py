@@ -60,11 +60,11 @@ def gradients(
         eps: size of the one step, pixel units.
     """
     precise = copy.deepcopy(classifier).double()
-    scores, size = _gradient(classifier, training, x, y)
+    logits, size = _gradient(classifier, training, x, y)
     exact = _gradient(precise, training, x.double(), y)[1]
     slope = _gradient(precise, matched, x.double(), y)[1]
     plain = _gradient(classifier, matched, x, y)[1]
-    margins = margin(scores, y).double()
+    margins = margin(logits, y).double()
 
     def right_after(direction: Tensor) -> Tensor:
         with torch.no_grad():
@@ -107,12 +107,12 @@ def boxed_distance(margins: Tensor, slope: Tensor, x: Tensor) -> Tensor:
 
 
 def _gradient(classifier: nn.Module, function: Function, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores, and the gradient of a function of each image."""
+    """Logits, and the gradient of a function of each image."""
     point = x.detach().clone().requires_grad_()
     with torch.enable_grad():
-        scores, embedding = classifier(point, return_embedding=True)
-        (gradient,) = torch.autograd.grad(function(scores, y, embedding).sum(), point)
-    return scores.detach(), gradient
+        logits, embedding = classifier(point, return_embedding=True)
+        (gradient,) = torch.autograd.grad(function(logits, y, embedding).sum(), point)
+    return logits.detach(), gradient
 
 
 def _sign_share(gradient: Tensor, direction: Tensor) -> Tensor:

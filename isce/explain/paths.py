@@ -1,4 +1,4 @@
-"""The way of a plain attack, step by step: what it ascends, what it achieves, and where the scores go on the sphere."""
+"""The way of a plain attack, step by step: what it ascends, what it achieves, and where the logits go on the sphere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isce.attacks.ascent import REACH, slope
 from isce.attacks.ascent import ascend as walk
 from isce.attacks.base import margin
 
-#: (scores (N, K), labels (N,), embedding (N, D)) -> (N,).
+#: (logits (N, K), labels (N,), embedding (N, D)) -> (N,).
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -22,18 +22,18 @@ class Ascent:
     """A path of every image; step 0 is the image itself.
 
     Attributes:
-        scores: raw scores (S + 1, N, K) at every step.
+        logits: raw logits (S + 1, N, K) at every step.
         loss: the training loss (S + 1, N) there.
         last: the last points (N, C, H, W).
     """
 
-    scores: Tensor
+    logits: Tensor
     loss: Tensor
     last: Tensor
 
     def margins(self, y: Tensor) -> Tensor:
         """True score minus the largest other one, (S + 1, N)."""
-        return torch.stack([margin(scores, y) for scores in self.scores])
+        return torch.stack([margin(logits, y) for logits in self.logits])
 
     def standing(self, y: Tensor) -> Tensor:
         """Share of the images that no step so far misclassified, (S + 1,)."""
@@ -61,10 +61,10 @@ def ascend(
     every: list[tuple[Tensor, Tensor]] = []
 
     def value(point: Tensor) -> Tensor:
-        scores, embedding = classifier(point, return_embedding=True)
+        logits, embedding = classifier(point, return_embedding=True)
         with torch.no_grad():
-            every.append((scores.detach(), loss(scores, y, embedding)))
-        return function(scores, y, embedding)
+            every.append((logits.detach(), loss(logits, y, embedding)))
+        return function(logits, y, embedding)
 
     def step(point: Tensor, gradient: Tensor, _: int) -> Tensor:
         return threat.project(point + size * gradient.sign(), x)
@@ -72,23 +72,23 @@ def ascend(
     last = walk(x.detach(), lambda point: slope(value, point), step, steps)
     with torch.no_grad():
         value(last)
-    scores, losses = (torch.stack(part) for part in zip(*every, strict=True))
-    return Ascent(scores, losses, last)
+    logits, losses = (torch.stack(part) for part in zip(*every, strict=True))
+    return Ascent(logits, losses, last)
 
 
-def on_the_sphere(scores: Tensor, y: Tensor) -> Tensor:
-    """Where scores lie on the unit sphere, seen from the decision: t_y and the largest other t_k of t = z / ||z||_2.
+def on_the_sphere(logits: Tensor, y: Tensor) -> Tensor:
+    """Where logits lie on the unit sphere, seen from the decision: t_y and the largest other t_k of t = z / ||z||_2.
 
     The prediction is right where the first exceeds the second; all points lie in the disc of radius 1.
 
     Args:
-        scores: (..., N, K).
+        logits: (..., N, K).
         y: (N,) int64 labels.
 
     Returns:
         (..., N, 2).
     """
-    t = nn.functional.normalize(scores, dim=-1)
+    t = nn.functional.normalize(logits, dim=-1)
     own = y[:, None].expand(*t.shape[:-1], 1)
     rival = t.scatter(-1, own, -torch.inf).amax(-1)
     return torch.stack([t.gather(-1, own)[..., 0], rival], -1)

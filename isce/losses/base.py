@@ -34,17 +34,17 @@ class LossOptions(TypedDict, total=False):
 class Objective(nn.Module):
     """A training loss with its decision rule and its matched attack; called like :class:`torch.nn.CrossEntropyLoss`.
 
-    The prediction is always the arg-max of the raw scores: an objective changes what is trained, not what is decided.
-    An objective that needs another map from embedding to scores than a linear layer gives it in :meth:`score_map`.
+    The prediction is always the arg-max of the raw logits: an objective changes what is trained, not what is decided.
+    An objective that needs another map from embedding to logits than a linear layer gives it in :meth:`score_map`.
 
     Args:
         weight: (C,) non-negative weight of each class; an example's whole loss is multiplied by the weight of its
             class, and a mean is divided by the sum of the weights, as in torch. Saved in the state dict.
-        ignore_index: label of examples that don't count: their loss and gradient are 0, whatever their scores and
+        ignore_index: label of examples that don't count: their loss and gradient are 0, whatever their logits and
             embedding hold, and a mean leaves them out. As in torch, probabilities go with a negative one only.
         reduction: ``none``, ``mean`` or ``sum``. As in torch the mean over ignored examples alone is NaN.
         label_smoothing: in [0, 1]; the share of the target that is spread evenly over all C classes. It acts on the
-            cross-entropy part of the objective, after the objective has changed the scores.
+            cross-entropy part of the objective, after the objective has changed the logits.
 
     Raises:
         ValueError: a parameter is out of range, or is one that the objective declares itself exempt from.
@@ -56,7 +56,7 @@ class Objective(nn.Module):
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """What can't hold for this objective, with the reasons: ``vmap``, ``trailing``, ``label_smoothing``, ``soft``."""
     needs_embedding: ClassVar[bool] = False
-    """Whether a call needs the embedding beside the scores."""
+    """Whether a call needs the embedding beside the logits."""
 
     weight: Tensor | None
 
@@ -78,17 +78,17 @@ class Objective(nn.Module):
                 raise ValueError(f"weight must be (C,) and non-negative, got {weight.tolist()}")
         self.register_buffer("weight", weight)
 
-    def forward(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Compute the training loss.
 
         Args:
-            scores: raw decision scores (N, C), (N, C, ...) or (C,), floating point; half precision is computed in
+            logits: raw decision logits (N, C), (N, C, ...) or (C,), floating point; half precision is computed in
                 float32.
-            target: int64 class labels, shaped as ``scores`` without the class dimension, in [0, C) or ``ignore_index``.
-                Or soft: floating-point probabilities of the classes, shaped as ``scores``, as mixup makes them (that
-                they sum to 1 isn't checked). The loss is then sum_k p_k L(scores, k), what a label drawn from p costs
+            target: int64 class labels, shaped as ``logits`` without the class dimension, in [0, C) or ``ignore_index``.
+                Or soft: floating-point probabilities of the classes, shaped as ``logits``, as mixup makes them (that
+                they sum to 1 isn't checked). The loss is then sum_k p_k L(logits, k), what a label drawn from p costs
                 on average, and a mean is divided by the number of examples, as in torch.
-            embedding: (N, D) the embedding that the scores were made from; needed where :attr:`needs_embedding`.
+            embedding: (N, D) the embedding that the logits were made from; needed where :attr:`needs_embedding`.
 
         Returns:
             A scalar, or the shape of labels where ``reduction`` is ``none``.
@@ -96,23 +96,23 @@ class Objective(nn.Module):
         Raises:
             ValueError: shapes that don't fit, an empty batch, labels out of range (where they can be read without a
                 wait for the device; elsewhere torch's own device-side assertion fires), or a missing embedding.
-            TypeError: not tensors, scores that aren't floating point, labels that aren't int64, or probabilities where
+            TypeError: not tensors, logits that aren't floating point, labels that aren't int64, or probabilities where
                 :attr:`exempt` has ``soft``.
         """
-        return self._checked_loss(scores, target, embedding, self.reduction)
+        return self._checked_loss(logits, target, embedding, self.reduction)
 
-    def per_example(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
+    def per_example(self, logits: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Compute each example's loss, shaped as labels, whatever ``reduction`` is; 0 for an ignored example."""
-        return self._checked_loss(scores, target, embedding, "none")
+        return self._checked_loss(logits, target, embedding, "none")
 
-    def matched(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """Compute what an adaptive adversary ascends: max_{k != y} s_k - s_y of the raw scores.
+    def matched(self, logits: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Compute what an adaptive adversary ascends: max_{k != y} s_k - s_y of the raw logits.
 
-        The value is positive once y has lost. It is the decision itself, so nothing that a loss does to the scores on
+        The value is positive once y has lost. It is the decision itself, so nothing that a loss does to the logits on
         the way (a term, a norm, a clip) can hide a direction from the attack.
 
         Args:
-            scores: as in :meth:`forward`.
+            logits: as in :meth:`forward`.
             target: int64 labels as in :meth:`forward`; an attack needs one true class.
             embedding: as in :meth:`forward`; not used unless the objective says so.
 
@@ -121,13 +121,13 @@ class Objective(nn.Module):
         """
         if embedding is not None:
             check_tensor("embedding", embedding)
-        return negative_margin(scores, target, self.ignore_index)
+        return negative_margin(logits, target, self.ignore_index)
 
     def score_map(self, embedding_dim: int, num_classes: int) -> nn.Module:
-        """Make a map from embeddings (N, embedding_dim) to raw scores (N, num_classes); here a linear layer."""
+        """Make a map from embeddings (N, embedding_dim) to raw logits (N, num_classes); here a linear layer."""
         return nn.Linear(embedding_dim, num_classes)
 
-    def _checked_loss(self, scores: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
+    def _checked_loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
         check_tensor("target", target)
         if "soft" in self.exempt and target.is_floating_point():
             raise TypeError(f"{self.name} takes int64 labels only, got {target.dtype}: {self.exempt['soft']}")
@@ -137,7 +137,7 @@ class Objective(nn.Module):
         def loss(logits: Tensor, target: Tensor) -> Tensor:
             return self._loss(logits, target, embedding, reduction)
 
-        return loss_of_checked(loss, scores, target, self.weight, self.ignore_index)
+        return loss_of_checked(loss, logits, target, self.weight, self.ignore_index)
 
     def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
         """Compute the loss of checked logits, in float32 at least, 0 for ignored ones; ``target`` may be soft."""

@@ -81,9 +81,9 @@ def numbers(name: str, value: object) -> Tensor:
     return tensor
 
 
-def class_dim(scores: Tensor) -> int:
+def class_dim(logits: Tensor) -> int:
     """Position of the class dimension: the second, or the only one."""
-    return min(scores.dim() - 1, 1)
+    return min(logits.dim() - 1, 1)
 
 
 def check_tensor(name: str, value: object) -> None:
@@ -92,44 +92,44 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
 
 
-def check(scores: Tensor, target: Tensor, weight: Tensor | None = None, *, soft: bool = False) -> None:
-    """Refuse scores, labels and class weights whose types or shapes don't fit; looks at no value.
+def check(logits: Tensor, target: Tensor, weight: Tensor | None = None, *, soft: bool = False) -> None:
+    """Refuse logits, labels and class weights whose types or shapes don't fit; looks at no value.
 
     Args:
-        scores: (N, C), (N, C, ...) or (C,).
+        logits: (N, C), (N, C, ...) or (C,).
         target: int64 labels, or probabilities where ``soft`` says so.
         weight: (C,) weight of each class.
-        soft: whether floating-point probabilities, shaped as ``scores``, are allowed as well.
+        soft: whether floating-point probabilities, shaped as ``logits``, are allowed as well.
 
     Raises:
-        TypeError: not tensors, scores not floating point, labels not int64.
+        TypeError: not tensors, logits not floating point, labels not int64.
         ValueError: shapes that don't fit, fewer than two classes, an empty batch.
     """
-    check_tensor("scores", scores)
+    check_tensor("logits", logits)
     check_tensor("target", target)
-    if not scores.is_floating_point():
-        raise TypeError(f"scores must be floating point, got {scores.dtype}")
-    if scores.dim() == 0:
-        raise ValueError("scores must have a class dimension: (N, C), (N, C, ...) or (C,)")
-    dim, shape = class_dim(scores), tuple(scores.shape)
-    labels_shape = scores.shape[:dim] + scores.shape[dim + 1 :]
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if logits.dim() == 0:
+        raise ValueError("logits must have a class dimension: (N, C), (N, C, ...) or (C,)")
+    dim, shape = class_dim(logits), tuple(logits.shape)
+    labels_shape = logits.shape[:dim] + logits.shape[dim + 1 :]
     if soft and target.is_floating_point() and target.shape != labels_shape:
-        if target.shape != scores.shape:
-            raise ValueError(f"probabilities must be shaped as scores {shape}, got {tuple(target.shape)}")
+        if target.shape != logits.shape:
+            raise ValueError(f"probabilities must be shaped as logits {shape}, got {tuple(target.shape)}")
     elif target.dtype != torch.int64:
-        other = f" (or probabilities shaped as scores {shape})" if soft else ""
+        other = f" (or probabilities shaped as logits {shape})" if soft else ""
         raise TypeError(f"labels must be int64, got {target.dtype}{other}")
     elif target.shape != labels_shape:
         raise ValueError(
-            f"labels must be shaped as scores {shape} without the class dimension {dim}, got {tuple(target.shape)}"
+            f"labels must be shaped as logits {shape} without the class dimension {dim}, got {tuple(target.shape)}"
         )
-    if scores.shape[dim] < 2:
-        raise ValueError(f"scores must be over at least 2 classes, got {shape}")
-    if scores.numel() == 0:
-        raise ValueError(f"the batch is empty: scores {shape}")
-    if weight is not None and weight.shape != (scores.shape[dim],):
+    if logits.shape[dim] < 2:
+        raise ValueError(f"logits must be over at least 2 classes, got {shape}")
+    if logits.numel() == 0:
+        raise ValueError(f"the batch is empty: logits {shape}")
+    if weight is not None and weight.shape != (logits.shape[dim],):
         raise ValueError(
-            f"weight must have one entry for each of {scores.shape[dim]} classes, got {tuple(weight.shape)}"
+            f"weight must have one entry for each of {logits.shape[dim]} classes, got {tuple(weight.shape)}"
         )
 
 

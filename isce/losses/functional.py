@@ -129,7 +129,7 @@ def _log_sum_of_others(logits: Tensor, dim: int) -> Tensor:
     return (total + torch.log1p(-share)).scatter(dim, top, of_top)
 
 
-def negative_margin(scores: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
+def negative_margin(logits: Tensor, target: Tensor, ignore_index: int = -100) -> Tensor:
     """max_{k != y} s_k - s_y, shaped as ``target``: above 0 where y has lost, 0 for an ignored example.
 
     Where several wrong classes share the maximum its gradient is split between them evenly.
@@ -142,7 +142,7 @@ def negative_margin(scores: Tensor, target: Tensor, ignore_index: int = -100) ->
         wrong = logits.scatter(dim, index, -math.inf)
         return (wrong.amax(dim) - true).masked_fill(target == ignore_index, 0.0)
 
-    return loss_of_checked(margin, scores, target, None, ignore_index, soft=False)
+    return loss_of_checked(margin, logits, target, None, ignore_index, soft=False)
 
 
 def true_class(target: Tensor, ignore_index: int) -> Tensor:

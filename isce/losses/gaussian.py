@@ -1,4 +1,4 @@
-"""Losses with one mean per class, scores that fall with the distance to it: L-GM and MMC."""
+"""Losses with one mean per class, logits that fall with the distance to it: L-GM and MMC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Covariance = Literal["identity", "diagonal"]
 
 
 class GaussianScores(nn.Module):
-    """Scores s_k = -d_k - 1/2 log|S_k| with d_k = 1/2 (h - mu_k)^T S_k^-1 (h - mu_k): log-densities of class Gaussians.
+    """Logits s_k = -d_k - 1/2 log|S_k| with d_k = 1/2 (h - mu_k)^T S_k^-1 (h - mu_k): log-densities of class Gaussians.
 
     The constant D/2 log(2 pi) is left out. Means start as Glorot-uniform weights, variances at 1. Memory is N x C x D:
     ||h||^2 - 2 h mu + ||mu||^2 would need N x C, and loses to rounding what is left of a small distance.
@@ -35,7 +35,7 @@ class GaussianScores(nn.Module):
             self.log_variance = nn.Parameter(torch.zeros(num_classes, embedding_dim))
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Scores (N, C) of embeddings (N, D), in float32 at least."""
+        """Logits (N, C) of embeddings (N, D), in float32 at least."""
         check_tensor("embedding", embedding)
         squared = (widen(embedding).unsqueeze(-2) - self.means).square()
         if self.log_variance is None:
@@ -52,14 +52,14 @@ class GaussianScores(nn.Module):
 class LargeMarginGaussianMixture(Objective):
     """L-GM loss of Wan et al. (CVPR 2018): classification with a margin plus the likelihood of the embedding.
 
-    With the scores of :class:`GaussianScores` (equal class priors) this is softmax cross-entropy of the logits
+    With the logits of :class:`GaussianScores` (equal class priors) this is softmax cross-entropy of the values
     -(1 + alpha [k = y]) d_k - 1/2 log|S_k|, plus lam (d_y + 1/2 log|S_y|). Prediction has alpha = 0. Taken here: the
     identity covariance unless asked for; alpha constant (the paper's code raises it from 0.1 to 0.3 while training).
 
-    With the identity the scores are all it needs. With a learnt diagonal it reads 1/2 log|S_y| from the map that
+    With the identity the logits are all it needs. With a learnt diagonal it reads 1/2 log|S_y| from the map that
     :meth:`score_map` made last, which the classifier owns: make the map first, and copy the two together.
 
-    Matched attack: the margin of the raw scores, d_y - d_k for the nearest wrong class. It is linear in the embedding
+    Matched attack: the margin of the raw logits, d_y - d_k for the nearest wrong class. It is linear in the embedding
     for the identity, so it never fades.
 
     Args:
@@ -89,9 +89,9 @@ class LargeMarginGaussianMixture(Objective):
 
     def score_map(self, embedding_dim: int, num_classes: int) -> GaussianScores:
         """A new map with random means."""
-        scores = GaussianScores(embedding_dim, num_classes, self.covariance)
-        self._map = (scores,)
-        return scores
+        logits = GaussianScores(embedding_dim, num_classes, self.covariance)
+        self._map = (logits,)
+        return logits
 
     def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
         dim = class_dim(logits)
@@ -153,7 +153,7 @@ def simplex(num_classes: int, embedding_dim: int) -> Tensor:
 
 
 class SimplexScores(nn.Module):
-    """Scores s_k = -||h - mu_k||^2 to fixed centres: a regular simplex of radius ``c_mm`` (memory N x C x D).
+    """Logits s_k = -||h - mu_k||^2 to fixed centres: a regular simplex of radius ``c_mm`` (memory N x C x D).
 
     Args:
         embedding_dim: D, at least C - 1.
@@ -169,7 +169,7 @@ class SimplexScores(nn.Module):
         self.register_buffer("centres", centres.to(torch.get_default_dtype()))
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Scores (N, C) of embeddings (N, D), in float32 at least."""
+        """Logits (N, C) of embeddings (N, D), in float32 at least."""
         check_tensor("embedding", embedding)
         return -(widen(embedding).unsqueeze(-2) - self.centres).square().sum(-1)
 
@@ -177,9 +177,9 @@ class SimplexScores(nn.Module):
 class MaxMahalanobisCenter(Objective):
     """MMC loss of Pang et al. (ICLR 2020): 1/2 ||h - mu_y||^2 to fixed centres, prediction by the nearest centre.
 
-    From the scores of :class:`SimplexScores` it is -s_y / 2.
+    From the logits of :class:`SimplexScores` it is -s_y / 2.
 
-    Matched attack: the margin of the raw scores, ||h - mu_y||^2 - ||h - mu_k||^2 for the nearest wrong centre. It is
+    Matched attack: the margin of the raw logits, ||h - mu_y||^2 - ||h - mu_k||^2 for the nearest wrong centre. It is
     linear in the embedding, while the loss itself, a distance, can be ascended without nearing any other class.
 
     Args:

@@ -15,7 +15,7 @@ from isce.losses.functional import Reduction, expected_cross_entropy, safe_sqrt,
 
 
 class CosineScores(nn.Module):
-    """Scores s_k = scale * cos(h, w_k), without bias; a zero embedding has scores 0.
+    """Logits s_k = scale * cos(h, w_k), without bias; a zero embedding has logits 0.
 
     Args:
         embedding_dim: D.
@@ -29,7 +29,7 @@ class CosineScores(nn.Module):
         self.scale = scale
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Scores (N, C) in [-scale, scale] of embeddings (N, D), in float32 at least."""
+        """Logits (N, C) in [-scale, scale] of embeddings (N, D), in float32 at least."""
         check_tensor("embedding", embedding)
         with torch.autocast(embedding.device.type, enabled=False):
             return self.scale * F.linear(unit_vectors(widen(embedding)), unit_vectors(widen(self.weight)))
@@ -68,10 +68,10 @@ class _Cosine(Objective):
 class CosFace(_Cosine):
     """CosFace of Wang et al. (CVPR 2018): softmax cross-entropy of s cos(theta_k), with s (cos(theta_y) - m) for y.
 
-    Matched attack: the margin of the raw scores, s (cos(theta_k) - cos(theta_y)), without the m.
+    Matched attack: the margin of the raw logits, s (cos(theta_k) - cos(theta_y)), without the m.
 
     Args:
-        scale: s, above 0, also of the map from embedding to scores. The paper's is 64, for thousands of classes; 10 is
+        scale: s, above 0, also of the map from embedding to logits. The paper's is 64, for thousands of classes; 10 is
             taken here, for ten: above the paper's lower bound (C-1)/C log((C-1) P / (1-P)), 8.2 at P = 0.999. A
             larger scale wants a smaller step size, in proportion.
         margin: m, in [0, pi/2], in units of the cosine; the paper's is 0.35.
@@ -94,10 +94,10 @@ class ArcFace(_Cosine):
     does: beyond that it is cos(theta) - m sin(m), which goes on falling. A score outside [-s, s], which the map
     never gives, is treated as an angle whose sine is 0.
 
-    Matched attack: the margin of the raw scores, s (cos(theta_k) - cos(theta_y)), without the m.
+    Matched attack: the margin of the raw logits, s (cos(theta_k) - cos(theta_y)), without the m.
 
     Args:
-        scale: s, above 0, also of the map from embedding to scores. The paper's is 64; 10 is taken here, as for
+        scale: s, above 0, also of the map from embedding to logits. The paper's is 64; 10 is taken here, as for
             :class:`CosFace`.
         margin: m, an angle in [0, pi/2], in radians; the paper's is 0.5.
         **options: see :class:`~isce.losses.base.Objective`.
@@ -121,7 +121,7 @@ class LogitSqueezing(Objective):
     attacked it. The Gaussian noise on the images that goes with it there belongs to training, not to the loss. At
     z = 0 the norm's gradient is taken as 0.
 
-    Matched attack: the margin of the raw scores. The norm is no part of the decision, and its pull on the loss surface
+    Matched attack: the margin of the raw logits. The norm is no part of the decision, and its pull on the loss surface
     is what made attacks on the loss stop early.
 
     Args:

@@ -13,7 +13,7 @@ from isce.losses.base import LossOptions, Objective
 from isce.losses.checks import number
 from isce.losses.functional import Reduction, safe_sqrt, table_rows, true_class, unit_vectors, widen
 
-_TRAILING = "the term compares embeddings, one for each example: scores are (N, C)"
+_TRAILING = "the term compares embeddings, one for each example: logits are (N, C)"
 _PAIRS = "the term compares the examples of a batch with each other, so an example alone has no loss of its own"
 _SOFT = "the term asks whether two examples are of one class, which probabilities don't say"
 
@@ -40,7 +40,7 @@ class _Embedded(Objective):
         if target.dim() > 1:
             raise ValueError(f"{self.name}: labels must be (N,), got {tuple(target.shape)}; {_TRAILING}")
         if embedding is None:
-            raise ValueError(f"{self.name} needs the embedding: objective(scores, target, embedding)")
+            raise ValueError(f"{self.name} needs the embedding: objective(logits, target, embedding)")
         if not embedding.is_floating_point():
             raise TypeError(f"embedding must be floating point, got {embedding.dtype}")
         if embedding.dim() != target.dim() + 1 or embedding.shape[:-1] != target.shape:
@@ -70,7 +70,7 @@ class ContrastiveLoss(_Embedded):
     constant (the paper moves it along with the best verification threshold, outside of the gradient). Memory is
     N x N x D.
 
-    Matched attack: the margin of the raw scores.
+    Matched attack: the margin of the raw logits.
 
     Args:
         margin: distance that embeddings of two classes should keep, above 0.
@@ -98,10 +98,10 @@ class TripletLoss(_Embedded):
     On unit embeddings u a triplet's term is max(0, ||u_a - u_p||^2 - ||u_a - u_n||^2 + margin). Taken here, where the
     paper leaves it open: every pair of anchor and positive in the batch; its negative is the nearest one that is
     farther than the positive, and where none is farther the farthest of all; an anchor's term is the mean over its
-    positives, 0 if it has no positive or no negative. The cross-entropy is added to train the scores. Memory is
+    positives, 0 if it has no positive or no negative. The cross-entropy is added to train the logits. Memory is
     N x N x D.
 
-    Matched attack: the margin of the raw scores.
+    Matched attack: the margin of the raw logits.
 
     Args:
         margin: in squared distance on the unit sphere, above 0; the paper's is 0.2.
@@ -138,7 +138,7 @@ class CenterLoss(_Embedded):
     gradient scaler skips) move no centre. The centres start at 0 (the paper doesn't say where). :meth:`score_map` makes
     them, anew at each call, and comes before the first use or the loading of a state dict.
 
-    Matched attack: the margin of the raw scores.
+    Matched attack: the margin of the raw logits.
 
     Args:
         lam: weight of the term, at least 0; the paper's are 0.003 (faces) to 0.01.
@@ -162,9 +162,9 @@ class CenterLoss(_Embedded):
         self.centres = torch.zeros(num_classes, embedding_dim)
         return super().score_map(embedding_dim, num_classes)
 
-    def forward(self, scores: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Training loss, as for every objective; in training mode with gradients on the centres move afterwards."""
-        loss = super().forward(scores, target, embedding)
+        loss = super().forward(logits, target, embedding)
         if self.training and torch.is_grad_enabled():
             self._move(self._checked(embedding, target), target)
         return loss

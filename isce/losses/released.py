@@ -89,10 +89,10 @@ def released_inference_softmax_cross_entropy(
 class ReleasedInferenceSoftmaxCrossEntropy(Objective):
     """I-SCE as the authors' released CIFAR-10 script computes it (:func:`released_inference_softmax_cross_entropy`).
 
-    The script evaluates and attacks the changed outputs; here prediction uses the raw scores, which gives the same
+    The script evaluates and attacks the changed outputs; here prediction uses the raw logits, which gives the same
     class for the defaults.
 
-    Matched attack: the margin of the raw scores, before the normalisation. It sees neither the bound, nor the clip's
+    Matched attack: the margin of the raw logits, before the normalisation. It sees neither the bound, nor the clip's
     kink, nor the jump at the boundary, each of which can stop or misdirect an attack on the loss itself.
 
     Args:

@@ -129,7 +129,7 @@ def _in_range(target: Tensor, classes: int) -> Tensor:
 class SoftmaxCrossEntropy(Objective):
     """Softmax cross-entropy, the baseline: :class:`torch.nn.CrossEntropyLoss`, for labels and for probabilities.
 
-    Matched attack: the margin of the raw scores (the default of every objective).
+    Matched attack: the margin of the raw logits (the default of every objective).
 
     Args:
         **options: see :class:`~isce.losses.base.Objective`.
@@ -146,7 +146,7 @@ class LabelSmoothingCrossEntropy(SoftmaxCrossEntropy):
 
     The target is (1 - label_smoothing) onehot(y) + label_smoothing / C.
 
-    Matched attack: the margin of the raw scores.
+    Matched attack: the margin of the raw logits.
 
     Args:
         label_smoothing: in [0, 1]; the paper's is 0.1.
@@ -163,9 +163,9 @@ class InferenceSoftmaxCrossEntropy(Objective):
     """I-SCE, text reading: an additive term on the logit (see :func:`inference_softmax_cross_entropy`).
 
     Reading of the abstract and introduction of Song et al. (ICLR 2021 submission); the paper's own equation was not at
-    hand. The term is part of the loss alone: prediction and attack use the raw scores.
+    hand. The term is part of the loss alone: prediction and attack use the raw logits.
 
-    Matched attack: the margin of the raw scores. The term is constant in the input given the label, so for a scalar
+    Matched attack: the margin of the raw logits. The term is constant in the input given the label, so for a scalar
     the gradient of this loss has the direction of SCE's, and an attack on it fails where one on SCE does.
 
     Args:

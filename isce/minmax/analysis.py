@@ -76,7 +76,7 @@ def analyse(
 ) -> Analysis:
     """Bounds, certificates, inner gap and inference region of a trained model, for each eps.
 
-    One ascent for each eps, on softmax cross-entropy of the raw scores, serves all of them.
+    One ascent for each eps, on softmax cross-entropy of the raw logits, serves all of them.
 
     Args:
         classifier: in evaluation mode, with fixed normalisation statistics.
@@ -95,7 +95,7 @@ def analyse(
         without = str(error)
     with torch.no_grad():
         clean = classifier(x, return_embedding=True)
-    scores = clean[0].double()
+    logits = clean[0].double()
     balls: list[Ball] = []
     for eps in tqdm(parameters.eps, disable=not progress, unit="eps"):
         moved = projected_ascent(
@@ -113,17 +113,17 @@ def analyse(
         with torch.no_grad():
             attacked = classifier(moved, return_embedding=True)
         other = attacked[0].double()
-        summary = _summary(scores, other, y, constants, eps)
-        gap = inner_gap(scores, other, y, parameters.inference)
+        summary = _summary(logits, other, y, constants, eps)
+        gap = inner_gap(logits, other, y, parameters.inference)
         balls.append(Ball(eps, summary, gap, inference_region(clean, attacked, y)))
     constant = None if constants is None else float(constants.max())
     return Analysis(constant, without, parameters.norm, balls)
 
 
-def _summary(scores: Tensor, attacked: Tensor, y: Tensor, constants: Tensor | None, eps: float) -> dict[str, Any]:
-    clean = F.cross_entropy(scores, y, reduction="none")
+def _summary(logits: Tensor, attacked: Tensor, y: Tensor, constants: Tensor | None, eps: float) -> dict[str, Any]:
+    clean = F.cross_entropy(logits, y, reduction="none")
     inner = torch.maximum(clean, F.cross_entropy(attacked, y, reduction="none"))
-    right = scores.argmax(1) == y
+    right = logits.argmax(1) == y
     found: dict[str, Any] = {
         "eps": eps,
         "n": len(y),
@@ -133,8 +133,8 @@ def _summary(scores: Tensor, attacked: Tensor, y: Tensor, constants: Tensor | No
     found |= {"clean": float(right.double().mean()), "mean_bound": None, "violations": 0, "certified": None}
     found["robust"] = float((right & (attacked.argmax(1) == y)).double().mean())
     if constants is not None:
-        bound = input_bound(scores, y, constants, eps)
+        bound = input_bound(logits, y, constants, eps)
         found["mean_bound"] = float(bound.mean())
         found["violations"] = int((inner > bound * (1 + 1e-6) + 1e-6).sum())
-        found["certified"] = float((certified_radius(scores, y, constants) > eps).double().mean())
+        found["certified"] = float((certified_radius(logits, y, constants) > eps).double().mean())
     return found

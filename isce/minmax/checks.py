@@ -10,25 +10,25 @@ from torch import Tensor, nn
 from isce.losses.checks import check
 
 
-def check_scores(scores: Tensor, target: Tensor) -> None:
-    """Refuse scores and labels that are not a finite batch (N, C) with C >= 2 and int64 labels in [0, C).
+def check_logits(logits: Tensor, target: Tensor) -> None:
+    """Refuse logits and labels that are not a finite batch (N, C) with C >= 2 and int64 labels in [0, C).
 
     Args:
-        scores: scores or logits.
+        logits: logits or logits.
         target: labels.
 
     Raises:
         ValueError: a shape or a value is not as stated.
-        TypeError: scores not floating point or labels not int64.
+        TypeError: logits not floating point or labels not int64.
     """
-    check(scores, target)
-    if scores.ndim != 2:
-        raise ValueError(f"scores must have shape (N, C), got {tuple(scores.shape)}")
-    if not bool(torch.isfinite(scores).all()):
-        raise ValueError("scores must be finite")
+    check(logits, target)
+    if logits.ndim != 2:
+        raise ValueError(f"logits must have shape (N, C), got {tuple(logits.shape)}")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("logits must be finite")
     low, high = int(target.min()), int(target.max())
-    if low < 0 or high >= scores.shape[1]:
-        raise ValueError(f"labels must lie in [0, {scores.shape[1]}), got {low if low < 0 else high}")
+    if low < 0 or high >= logits.shape[1]:
+        raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got {low if low < 0 else high}")
 
 
 def check_radius(radius: float, name: str = "radius") -> None:
@@ -46,7 +46,7 @@ def check_radius(radius: float, name: str = "radius") -> None:
 
 
 def check_evaluation(classifier: nn.Module) -> None:
-    """Refuse a classifier in training mode, whose scores are not those it predicts with.
+    """Refuse a classifier in training mode, whose logits are not those it predicts with.
 
     Args:
         classifier: any module.

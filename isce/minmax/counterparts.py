@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from isce.losses.softmax import inference_softmax_cross_entropy
-from isce.minmax.checks import check_radius, check_scores
+from isce.minmax.checks import check_logits, check_radius
 
 
 def logit_box_maximum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
@@ -30,7 +30,7 @@ def logit_box_maximum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
         ValueError: if a shape, a class or the radius is not as stated.
         TypeError: logits not floating point or labels not int64.
     """
-    check_scores(logits, target)
+    check_logits(logits, target)
     check_radius(radius)
     return inference_softmax_cross_entropy(logits, target, 2 * radius, reduction="none")
 
@@ -50,19 +50,19 @@ def logit_box_minimum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
         ValueError: if a shape, a class or the radius is not as stated.
         TypeError: logits not floating point or labels not int64.
     """
-    check_scores(logits, target)
+    check_logits(logits, target)
     check_radius(radius)
     return inference_softmax_cross_entropy(logits, target, -2 * radius, reduction="none")
 
 
-def covering_inference(scores: Tensor, moved: Tensor, target: Tensor) -> Tensor:
-    """The m with L_m(scores, y) = SCE(moved, y): the inference information that one move of the scores amounts to.
+def covering_inference(logits: Tensor, moved: Tensor, target: Tensor) -> Tensor:
+    """The m with L_m(logits, y) = SCE(moved, y): the inference information that one move of the logits amounts to.
 
-    Since L_m = log(1 + exp(m + g)) with g = log sum_{k != y} exp(z_k - z_y), it is g(moved) - g(scores) (derived
+    Since L_m = log(1 + exp(m + g)) with g = log sum_{k != y} exp(z_k - z_y), it is g(moved) - g(logits) (derived
     here); L_m covers the move exactly if m is at least this.
 
     Args:
-        scores: (N, C) finite, before the move.
+        logits: (N, C) finite, before the move.
         moved: (N, C) finite, after it.
         target: (N,) int64 classes in [0, C).
 
@@ -71,26 +71,26 @@ def covering_inference(scores: Tensor, moved: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: if a shape or a class is not as stated.
-        TypeError: scores not floating point or labels not int64.
+        TypeError: logits not floating point or labels not int64.
     """
-    check_scores(scores, target)
-    check_scores(moved, target)
-    if moved.shape != scores.shape:
-        raise ValueError(f"moved must have the shape of scores, {tuple(scores.shape)}, got {tuple(moved.shape)}")
-    return wrong_evidence(moved.double(), target) - wrong_evidence(scores.double(), target)
+    check_logits(logits, target)
+    check_logits(moved, target)
+    if moved.shape != logits.shape:
+        raise ValueError(f"moved must have the shape of logits, {tuple(logits.shape)}, got {tuple(moved.shape)}")
+    return wrong_evidence(moved.double(), target) - wrong_evidence(logits.double(), target)
 
 
-def wrong_evidence(scores: Tensor, target: Tensor) -> Tensor:
+def wrong_evidence(logits: Tensor, target: Tensor) -> Tensor:
     """Evidence against the true class, log sum_{k != y} exp(z_k - z_y) = log(exp(SCE) - 1).
 
     It grows with SCE, and its gradient does not fade as p_y tends to 1 (derived here).
 
     Args:
-        scores: (N, C).
+        logits: (N, C).
         target: (N,) int64 classes in [0, C).
 
     Returns:
         (N,).
     """
-    wrong = scores.scatter(1, target[:, None], -torch.inf)
-    return torch.logsumexp(wrong, dim=1) - scores.gather(1, target[:, None])[:, 0]
+    wrong = logits.scatter(1, target[:, None], -torch.inf)
+    return torch.logsumexp(wrong, dim=1) - logits.gather(1, target[:, None])[:, 0]

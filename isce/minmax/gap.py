@@ -20,15 +20,15 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Norm = Literal["linf", "l2"]
 
 
-def inner_gap(scores: Tensor, attacked: Tensor, y: Tensor, ms: Sequence[float]) -> pd.DataFrame:
+def inner_gap(logits: Tensor, attacked: Tensor, y: Tensor, ms: Sequence[float]) -> pd.DataFrame:
     """Compare I-SCE at each m with the inner maximum of softmax cross-entropy that an attack reached.
 
     The attack's maximum is a lower bound of the true maximum, so ``covered`` is an upper bound of the share that m
     truly covers. An image on which the attack found less than the clean loss counts with the clean loss.
 
     Args:
-        scores: (N, C) float64 scores of the images.
-        attacked: (N, C) float64 scores of the attack's points.
+        logits: (N, C) float64 logits of the images.
+        attacked: (N, C) float64 logits of the attack's points.
         y: (N,) int64 classes.
         ms: values of the scalar inference information, at least one.
 
@@ -38,16 +38,16 @@ def inner_gap(scores: Tensor, attacked: Tensor, y: Tensor, ms: Sequence[float]) 
         maximum, nats.
 
     Raises:
-        ValueError: no m, or scores and classes that don't fit, see :func:`covering_inference`.
+        ValueError: no m, or logits and classes that don't fit, see :func:`covering_inference`.
     """
     if not ms:
         raise ValueError("ms must hold at least one value of m")
-    needed = covering_inference(scores, attacked, y).clamp(min=0)
-    clean, reached = (F.cross_entropy(s, y, reduction="none") for s in (scores, attacked))
+    needed = covering_inference(logits, attacked, y).clamp(min=0)
+    clean, reached = (F.cross_entropy(s, y, reduction="none") for s in (logits, attacked))
     inner = torch.maximum(reached, clean)
     rows: list[dict[str, float]] = []
     for m in ms:
-        bound = inference_softmax_cross_entropy(scores, y, float(m), reduction="none")
+        bound = inference_softmax_cross_entropy(logits, y, float(m), reduction="none")
         gap = bound - inner
         rows.append(
             {
@@ -81,12 +81,12 @@ def projected_ascent(
     confident examples.
 
     Args:
-        classifier: scores for images, in evaluation mode.
+        classifier: logits for images, in evaluation mode.
         x: (N, C, H, W) images in [0, 1].
         y: (N,) int64 classes.
         eps: the ball's radius, pixel units, >= 0.
         norm: "linf" (sign steps) or "l2" (normalised steps).
-        loss: (scores, target) -> (N,), what is ascended.
+        loss: (logits, target) -> (N,), what is ascended.
         steps: per restart.
         restarts: the first starts at x, the others at a random point of the ball, keyed by (seed, index, restart).
         seed: of the random starts.

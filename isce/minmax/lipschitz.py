@@ -57,7 +57,7 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
         raise ValueError(f"unknown norm {norm!r}; known: linf, l2")
     check_evaluation(classifier)
     if classifier.batch_dependent:
-        raise ValueError("no Lipschitz bound: with batch statistics an image's scores depend on the rest of the batch")
+        raise ValueError("no Lipschitz bound: with batch statistics an image's logits depend on the rest of the batch")
     reach = embedding_reach(classifier.backbone)
     weight = difference_weight(classifier.score_map)
     rows = weight[:, None] - weight[None]
@@ -71,10 +71,10 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
 def difference_weight(score_map: nn.Module) -> Tensor:
     """Matrix W (C, D), float64: every score difference f_k - f_y is affine in the embedding, with weight w_k - w_y.
 
-    For scores -c ||h - mu_k||^2 the squares of h cancel in a difference, and W = 2 c mu.
+    For logits -c ||h - mu_k||^2 the squares of h cancel in a difference, and W = 2 c mu.
 
     Args:
-        score_map: the objective's map from embedding to scores.
+        score_map: the objective's map from embedding to logits.
 
     Returns:
         Its weight.

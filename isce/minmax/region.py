@@ -16,7 +16,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from isce.losses.base import negative_margin
-from isce.minmax.checks import check_scores
+from isce.minmax.checks import check_logits
 
 
 class InferenceRegion(NamedTuple):
@@ -44,7 +44,7 @@ def inference_region(clean: tuple[Tensor, Tensor], attacked: tuple[Tensor, Tenso
     """Measure the inference region of a trained model under one attack.
 
     Args:
-        clean: scores (N, C) and embeddings (N, D) of the images.
+        clean: logits (N, C) and embeddings (N, D) of the images.
         attacked: the same of the attack's points.
         y: (N,) int64 classes.
 
@@ -52,14 +52,14 @@ def inference_region(clean: tuple[Tensor, Tensor], attacked: tuple[Tensor, Tenso
         The measures per example and per class.
 
     Raises:
-        ValueError: scores and classes that don't fit each other.
-        TypeError: scores not floating point or labels not int64.
+        ValueError: logits and classes that don't fit each other.
+        TypeError: logits not floating point or labels not int64.
     """
     target = y.cpu()
-    (scores, features), (other, moved) = ([part.double().cpu() for part in parts] for parts in (clean, attacked))
-    check_scores(scores, target)
-    check_scores(other, target)
-    examples = _per_example(scores, other, target)
+    (logits, features), (other, moved) = ([part.double().cpu() for part in parts] for parts in (clean, attacked))
+    check_logits(logits, target)
+    check_logits(other, target)
+    examples = _per_example(logits, other, target)
     return InferenceRegion(examples, _per_class(examples, features, moved))
 
 

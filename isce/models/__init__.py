@@ -1,6 +1,6 @@
 """Networks for images in [0, 1], normalisation inside. Imports torch only.
 
-A network is a :class:`Backbone` (image to embedding) and a score map (embedding to decision scores, owned by the
+A network is a :class:`Backbone` (image to embedding) and a score map (embedding to decision logits, owned by the
 objective), joined by one :class:`Classifier`.
 """
 

@@ -124,11 +124,11 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class Classifier(nn.Module):
-    """A backbone and the map from its embedding to decision scores; prediction is the arg-max of the scores.
+    """A backbone and the map from its embedding to decision logits; prediction is the arg-max of the logits.
 
     Args:
         backbone: network that gives the embedding.
-        score_map: map from embeddings (N, D) to scores (N, C), as the objective's ``score_map`` returns it.
+        score_map: map from embeddings (N, D) to logits (N, C), as the objective's ``score_map`` returns it.
     """
 
     def __init__(self, backbone: Backbone, score_map: nn.Module) -> None:
@@ -138,7 +138,7 @@ class Classifier(nn.Module):
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether, as it stands, scores of one image depend on the other images of the batch (in evaluation mode)."""
+        """Whether, as it stands, logits of one image depend on the other images of the batch (in evaluation mode)."""
         return any(isinstance(m, BatchNorm) and m.batch_statistics for m in self.modules())
 
     @overload
@@ -148,18 +148,18 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor, return_embedding: Literal[True]) -> tuple[Tensor, Tensor]: ...
 
     def forward(self, x: Tensor, return_embedding: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Raw scores of images in [0, 1].
+        """Raw logits of images in [0, 1].
 
         Args:
             x: images (N, C, H, W), floating point.
-            return_embedding: also return the embedding that the scores were made from.
+            return_embedding: also return the embedding that the logits were made from.
 
         Returns:
-            Scores (N, classes), or scores and embedding (N, D).
+            Logits (N, classes), or logits and embedding (N, D).
 
         Raises:
             TypeError, ValueError: see :meth:`Backbone.forward`.
         """
         embedding = self.backbone(x)
-        scores = self.score_map(embedding)
-        return (scores, embedding) if return_embedding else scores
+        logits = self.score_map(embedding)
+        return (logits, embedding) if return_embedding else logits

@@ -47,7 +47,7 @@ class PreActivationResNet(Backbone):
     million parameters at depth 20, 32 and 110.
 
     Args:
-        depth: 6 n + 2; counts the convolutions of the main path and the layer of scores.
+        depth: 6 n + 2; counts the convolutions of the main path and the layer of logits.
         input_shape: channels, height and width; both sides multiples of 4.
         mean: see :class:`~isce.models.base.Backbone`.
         std: see :class:`~isce.models.base.Backbone`.

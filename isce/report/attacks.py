@@ -18,7 +18,7 @@ read = functools.cache(load_suite)  # a build reads each file for many pages
 
 def needs(name: str) -> str:
     """Return what it must get from the network that it attacks."""
-    return "scores alone" if about(name).black_box else SOURCE if about(name).source else "gradients"
+    return "logits alone" if about(name).black_box else SOURCE if about(name).source else "gradients"
 
 
 def facts(files: Files, name: str) -> Table:

@@ -157,7 +157,7 @@ class Explained:
     def _paths(self) -> Plot:
         caption = (
             f"Along {self.steps} plain steps on the training loss (dashed) and on the matched function, the margin "
-            "(solid), from the image: the objective's own training loss, softmax cross-entropy of the raw scores, the "
+            "(solid), from the image: the objective's own training loss, softmax cross-entropy of the raw logits, the "
             "margin, and the share of images that no step so far misclassified. Median, and band from a tenth to nine "
             f"tenths of the images; the paths go on after an image has fallen. {self.evidence}"
         )
@@ -174,7 +174,7 @@ class Explained:
     def _trajectories(self) -> Plot:
         kinks = self._kinks()
         caption = (
-            "The raw scores of some images on the unit sphere, under both plain ascents: entry of the true class "
+            "The raw logits of some images on the unit sphere, under both plain ascents: entry of the true class "
             "against the largest other entry, from the image (circle) to the last step (cross). A point above the "
             "diagonal is misclassified. Shaded: beyond the kink of the clip, where the loss has no gradient through "
             f"the true class's entry. Below: the same around the kink. {self.evidence}"
@@ -251,7 +251,7 @@ class Explained:
         caption = (
             f"The network trained with {label}: the first test images of {len(labels)} classes under each attack, and "
             "the change, amplified by the factor below the row's first. Under each the predicted class and its softmax "
-            "probability on the raw scores; bold with the sign ≠ where the prediction is wrong. The threat model "
+            "probability on the raw logits; bold with the sign ≠ where the prediction is wrong. The threat model "
             f"stands below the attack's name. Training seed {record.run.rsplit('-s', 1)[1]}."
         )
         wrong = (arrays["gallery.predictions"][1:, :, 0] != labels).sum(1)

@@ -54,7 +54,7 @@ def bounds(records: list[tuple[str, Record]]) -> Table:
         for label, _, found in _rows(records)
     ]
     caption = (
-        "Softmax cross-entropy of the raw scores (nats, mean over images): at the images; the largest that projected "
+        "Softmax cross-entropy of the raw logits (nats, mean over images): at the images; the largest that projected "
         "ascent reached in the ball, a lower bound of the inner maximum; I-SCE at m = K eps, its proved upper bound. "
         "Then the shares of images whose prediction is certified, and that the ascent did not break. "
         f"{_evidence(records)}"
@@ -72,7 +72,7 @@ def region(records: list[tuple[str, Record]]) -> Table:
         "The inference region: means over images of what the ascent on softmax cross-entropy changes (logits, nats), "
         "and how far it moves the embeddings. Safe by its margin: the clean margin exceeds twice the logit shift. "
         "Feature shift: of a class mean, as a multiple of the class's own spread, mean over classes. Scatter: trace "
-        "between classes over trace within. Scores of different objectives have different scales: compare shares, "
+        "between classes over trace within. Logits of different objectives have different scales: compare shares, "
         f"ratios and signs, not heights. {_evidence(records)}"
     )
     return Table(columns=["objective", "eps", *_REGION.values()], rows=rows, caption=caption, kinds=KINDS)

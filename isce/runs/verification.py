@@ -29,7 +29,7 @@ class Verdict:
         name: the side file's short name and the threat, such as ``adversarial linf@0.1``.
         n: number of points.
         outside: images whose point lies outside ball or box, or is not finite.
-        right: images whose point is classified right, or gets scores that are not finite.
+        right: images whose point is classified right, or gets logits that are not finite.
         foreign: places in the side file whose image or label is none of the data set's.
         farthest: largest distance of a point from its image, in the threat's norm; 0 without points.
     """
@@ -190,11 +190,11 @@ class _Judge:
         return Verdict(name, len(index) + len(foreign), outside, right, foreign, farthest)
 
     def _wrong(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Which images the network misclassifies, with finite scores, bool (N,)."""
+        """Which images the network misclassifies, with finite logits, bool (N,)."""
         parts = [torch.zeros(0, dtype=torch.bool)]
         size = self.parameters.batch_size or BATCH
         with torch.no_grad():
             for x, y in zip(images.split(size), labels.split(size), strict=True):
-                scores = self.classifier(x)
-                parts.append((scores.argmax(1) != y) & scores.isfinite().all(1))
+                logits = self.classifier(x)
+                parts.append((logits.argmax(1) != y) & logits.isfinite().all(1))
         return torch.cat(parts)

@@ -23,7 +23,7 @@ def pgd(
     """Return the last points of projected ascent from a random start (Madry et al. 2018), l_inf.
 
     Args:
-        network: gives scores (N, K) and embedding (N, D) of images.
+        network: gives logits (N, K) and embedding (N, D) of images.
         objective: its :meth:`~isce.losses.Objective.matched` is ascended.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
@@ -38,8 +38,8 @@ def pgd(
     threat = Threat("linf", eps)
 
     def value(point: Tensor) -> Tensor:
-        scores, embedding = network(point)
-        return objective.matched(scores, y, embedding)
+        logits, embedding = network(point)
+        return objective.matched(logits, y, embedding)
 
     def step(point: Tensor, gradient: Tensor, _: int) -> Tensor:
         return threat.project(point + size * gradient.sign(), x)

@@ -1,4 +1,4 @@
-"""Images and scores of every precision, images of every shape, batches of every size."""
+"""Images and logits of every precision, images of every shape, batches of every size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = [name for name in attacks.names() if attacks.about(name).package]
 
 
 class Rounded(nn.Module):
-    """Scores in half precision, as autocast inside a network returns them; ``lead`` keeps class 0 from falling."""
+    """Logits in half precision, as autocast inside a network returns them; ``lead`` keeps class 0 from falling."""
 
     def __init__(self, dtype: torch.dtype, lead: float) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class Rounded(nn.Module):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 @pytest.mark.parametrize(("name", "lead"), [*((name, 0) for name in attacks.names()), ("autoattack", 20)])
-def test_scores_in_any_precision_can_be_attacked(name, dtype, lead):
-    """AutoAttack and C&W write scores into buffers of float32; with a lead every part of AutoAttack is run."""
+def test_logits_in_any_precision_can_be_attacked(name, dtype, lead):
+    """AutoAttack and C&W write logits into buffers of float32; with a lead every part of AutoAttack is run."""
     model, x = Rounded(dtype, lead), images(3)
     found = attack(ROWS[name], model, x, predicted(model, x))
     assert found.adversarial.dtype == torch.float32
@@ -56,7 +56,7 @@ def test_pixels_that_a_package_left_alone_keep_their_value_in_double_precision()
     x, seen = images(2).double() / 3, {}
 
     def first_pixel(spec: AttackSpec, problem: Problem, restart: int) -> Found:
-        seen.update(x=problem.x.dtype, scores=problem.scores.dtype, now=problem.classifier(problem.x).dtype)
+        seen.update(x=problem.x.dtype, logits=problem.logits.dtype, now=problem.classifier(problem.x).dtype)
         points = problem.x.clone()
         points[:, :, 0, 0] = 1
         return Found.only(points)
@@ -121,7 +121,7 @@ def test_images_of_any_shape_can_be_attacked(name, shape):
 
 
 class RoundedByBatch(Layers):
-    """Scores of class 1 are larger in a larger batch, by what rounding may do."""
+    """Logits of class 1 are larger in a larger batch, by what rounding may do."""
 
     def forward(self, x):
         return super().forward(x) + 2e-6 * len(x) * (torch.arange(4) == 1)
@@ -147,6 +147,6 @@ def test_what_moves_pixels_about_finds_the_same_in_batches_of_any_size():
 def test_what_moves_pixels_about_ends_clearly_beyond_the_boundary():
     x, model = images(8, (1, 6, 6)), Layers((1, 6, 6), hidden=40, seed=3)
     found = attack(AttackSpec(attack="spatial", steps=15), model, x, predicted(model, x))
-    scores = model(found.adversarial[found.success]).detach()
-    best = scores.topk(2, dim=1).values
-    assert ((best[:, 0] - best[:, 1]) / (scores.amax(1) - scores.amin(1)) > 1e-5).all()
+    logits = model(found.adversarial[found.success]).detach()
+    best = logits.topk(2, dim=1).values
+    assert ((best[:, 0] - best[:, 1]) / (logits.amax(1) - logits.amin(1)) > 1e-5).all()

@@ -111,8 +111,8 @@ def test_noise_fills_the_unit_ball():
 
 
 def test_margin_by_hand():
-    scores = torch.tensor([[1.0, 3.0, 2.0], [5.0, 3.0, 4.0]])
-    assert margin(scores, torch.tensor([1, 2])).tolist() == [1.0, -1.0]
+    logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 3.0, 4.0]])
+    assert margin(logits, torch.tensor([1, 2])).tolist() == [1.0, -1.0]
 
 
 X = torch.full((3, 1, 2, 2), 0.5)
@@ -161,7 +161,7 @@ def test_verify_replaces_what_is_outside_or_not_finite_and_judges_the_rest():
     points = torch.tensor([[0.6, 0.6], [0.7, 0.7], [math.nan, 0.6], [0.5, 0.6]]).view(4, 1, 1, 2)
     held, success, _, _, rejected = verify(problem, points)
     assert success.tolist() == [True, False, False, False]
-    assert rejected.tolist() == [False, True, True, True]  # good; outside; NaN; scores not finite
+    assert rejected.tolist() == [False, True, True, True]  # good; outside; NaN; logits not finite
     assert torch.equal(held[1:], x[1:])
     assert torch.equal(held[0], points[0])
 

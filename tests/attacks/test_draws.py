@@ -108,7 +108,7 @@ def test_an_index_that_fits_no_images_is_refused(index, error):
 
 
 class Waves(nn.Module):
-    """Scores that rise and fall along the way, with a lead of class 0 that nothing breaks; notes margins of batches."""
+    """Logits that rise and fall along the way, with a lead of class 0 that nothing breaks; notes margins of batches."""
 
     def __init__(self, dtype=torch.float64) -> None:
         super().__init__()
@@ -117,11 +117,11 @@ class Waves(nn.Module):
         self.lowest = torch.full((6,), torch.inf, dtype=dtype)
 
     def forward(self, x):
-        scores = torch.sin(x.flatten(1) @ self.weight) + 3 * (torch.arange(5) == 0)
+        logits = torch.sin(x.flatten(1) @ self.weight) + 3 * (torch.arange(5) == 0)
         if len(x) == len(self.lowest):
-            reached = scores.detach()[:, 0] - scores.detach()[:, 1:].amax(1)
+            reached = logits.detach()[:, 0] - logits.detach()[:, 1:].amax(1)
             self.lowest = torch.minimum(self.lowest, reached)
-        return scores
+        return logits
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -131,8 +131,8 @@ def test_the_best_point_that_was_seen_is_handed_back(norm, objective, restarts):
     model, x = Waves(), images(6, (1, 2, 2)).double()
     spec = AttackSpec(attack="matched", objective=objective, steps=7, restarts=restarts)
     found = attack(spec, model, x, torch.zeros(6, dtype=torch.int64), Threat(norm, 0.3)).adversarial
-    seen, scores = model.lowest, model(found)
-    reached = scores[:, 0] - scores[:, 1:].amax(1)
+    seen, logits = model.lowest, model(found)
+    reached = logits[:, 0] - logits[:, 1:].amax(1)
     assert (reached <= seen + 1e-12).all()
 
 
@@ -140,11 +140,11 @@ def test_the_best_point_that_was_seen_is_handed_back(norm, objective, restarts):
 def test_the_best_point_that_queries_saw_is_handed_back(name):
     model, x = Waves(), images(6, (1, 2, 2)).double()
     found = attack(ROWS[name], model, x, torch.zeros(6, dtype=torch.int64)).adversarial
-    seen, scores = model.lowest, model(found)
-    assert (scores[:, 0] - scores[:, 1:].amax(1) <= seen + 1e-12).all()
+    seen, logits = model.lowest, model(found)
+    assert (logits[:, 0] - logits[:, 1:].amax(1) <= seen + 1e-12).all()
 
 
-def test_a_point_without_finite_scores_is_handed_back_to_be_rejected():
+def test_a_point_without_finite_logits_is_handed_back_to_be_rejected():
     """It might hide an error, so it must not pass for an image that stood."""
 
     class Gap(nn.Module):

@@ -217,7 +217,7 @@ def test_images_that_are_wrong_as_they_stand_are_returned_unchanged():
 
 
 class _NeedsEmbedding(Objective):
-    """Ascending it moves the embedding away from 0; the scores alone have no gradient for it."""
+    """Ascending it moves the embedding away from 0; the logits alone have no gradient for it."""
 
     name = "needs-embedding"
     needs_embedding = True
@@ -226,7 +226,7 @@ class _NeedsEmbedding(Objective):
         assert embedding is not None
         return embedding.square().sum(1)
 
-    def matched(self, scores, target, embedding=None):
+    def matched(self, logits, target, embedding=None):
         assert embedding is not None
         return embedding.square().sum(1)
 
@@ -268,7 +268,7 @@ def test_every_objective_can_be_attacked_and_image_by_image(digits, name, spec):
 
 
 class _BatchMean(nn.Module):
-    """Scores depend on the batch: pixels are compared with the batch's mean."""
+    """Logits depend on the batch: pixels are compared with the batch's mean."""
 
     batch_dependent = True
 
@@ -287,7 +287,7 @@ def test_a_batch_dependent_models_batch_stays_together():
     assert result.success.any()
 
 
-def test_labels_outside_the_scores_are_refused():
+def test_labels_outside_the_logits_are_refused():
     x, y = torch.full((2, 1, 1, 1), 0.5), torch.tensor([0, 2])
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\), got 2"):
         run(AttackSpec(attack="fgsm"), _Linear(), build("sce"), x, y, Threat("linf", 0.1), seed=0)
@@ -298,8 +298,8 @@ class _Nan(nn.Module):
         return x.flatten(1)[:, :2] * math.nan
 
 
-def test_scores_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="scores of clean images are not finite"):
+def test_logits_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="logits of clean images are not finite"):
         run(
             AttackSpec(attack="fgsm"),
             _Nan(),

@@ -153,7 +153,7 @@ class Faulty(torch.nn.Module):
         return self.how(self.inner(x, **options))
 
 
-def breaks(scores):
+def breaks(logits):
     raise KeyError("in the network")
 
 
@@ -165,17 +165,17 @@ def test_an_error_of_the_network_ends_the_evaluation_with_the_row_named(target, 
 
 
 @pytest.mark.parametrize("row", [PGD, {"attack": "deepfool", "steps": 3}])
-def test_scores_of_another_shape_end_it_too(target, row):
-    with pytest.raises(RuntimeError, match=r"ValueError: scores must have shape \(\d+, classes\), got"):
-        results(target, rows=(row,), classifier=Faulty(target.classifier, lambda scores: scores[:-1]))
+def test_logits_of_another_shape_end_it_too(target, row):
+    with pytest.raises(RuntimeError, match=r"ValueError: logits must have shape \(\d+, classes\), got"):
+        results(target, rows=(row,), classifier=Faulty(target.classifier, lambda logits: logits[:-1]))
 
 
 @pytest.mark.parametrize("row", [PGD, {"attack": "deepfool", "steps": 3}, {"attack": "search", "steps": 3}])
-def test_scores_that_are_no_numbers_show_nothing(target, row):
-    """NaN in the scores of one image: the gradient's sign would be 0, and the point would stay where it is."""
+def test_logits_that_are_no_numbers_show_nothing(target, row):
+    """NaN in the logits of one image: the gradient's sign would be 0, and the point would stay where it is."""
 
-    def poisoned(scores):
-        return torch.cat([scores[:1] * math.nan, scores[1:]])
+    def poisoned(logits):
+        return torch.cat([logits[:1] * math.nan, logits[1:]])
 
     found, rows = results(target, rows=(row,), classifier=Faulty(target.classifier, poisoned))
     (cell,) = rows.values()

@@ -42,8 +42,8 @@ class RoundedInput(Wrapped):
 
 class RandomOutput(Wrapped):
     def forward(self, x):
-        scores = self.classifier(x)
-        return scores + 0.1 * torch.randn_like(scores)
+        logits = self.classifier(x)
+        return logits + 0.1 * torch.randn_like(logits)
 
 
 class Saturated(Wrapped):
@@ -59,11 +59,11 @@ class NotDifferentiable(Wrapped):
 
 
 class Detour(Wrapped):
-    """Right scores, gradients turned around: what looks like ascent leads away."""
+    """Right logits, gradients turned around: what looks like ascent leads away."""
 
     def forward(self, x):
-        scores = self.classifier(x)
-        return scores.detach() - (scores - scores.detach())
+        logits = self.classifier(x)
+        return logits.detach() - (logits - logits.detach())
 
 
 def test_a_plain_network_raises_none(target):
@@ -105,8 +105,8 @@ class Rounds(nn.Module):
         self.layers, self.dtype = Layers((1, 3, 3)), dtype
 
     def forward(self, x):
-        scores = self.layers(x)
-        return (scores * (1 + (len(x) > 1) * torch.finfo(self.dtype).eps)).to(self.dtype)
+        logits = self.layers(x)
+        return (logits * (1 + (len(x) > 1) * torch.finfo(self.dtype).eps)).to(self.dtype)
 
 
 def batch_flag(model: nn.Module) -> str:
@@ -119,7 +119,7 @@ def batch_flag(model: nn.Module) -> str:
 @pytest.mark.parametrize("strength", [1.0, 0.3])
 def test_batch_statistics_that_nobody_declared(strength):
     found = batch_flag(BatchNormalised(strength))
-    assert found.startswith("scores of ")
+    assert found.startswith("logits of ")
     assert found.endswith("set batch_dependent = True on the classifier and evaluate again")
     assert not batch_flag(BatchNormalised(strength, declared=True))
 
@@ -135,7 +135,7 @@ def test_noise_is_no_dependence_on_the_batch(target):
         assert "depends-on-batch" not in flags(target, RandomOutput)
 
 
-def test_saturated_scores_hide_from_cross_entropy_only(target):
+def test_saturated_logits_hide_from_cross_entropy_only(target):
     found = flags(target, Saturated)
     assert {"zero-gradient", "own-loss-misleads"} <= set(found)
     assert "training loss: " in found["zero-gradient"]

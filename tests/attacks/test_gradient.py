@@ -31,11 +31,11 @@ def test_fgsm_is_the_closed_form(target, objective):
     threat = Threat("linf", 0.02)
     x = target.x.clone().requires_grad_()
     ascended = target.objective.per_example if objective == "training" else target.objective.matched
-    scores = target.classifier(x)
-    (gradient,) = torch.autograd.grad(ascended(scores, target.y).sum(), x)
+    logits = target.classifier(x)
+    (gradient,) = torch.autograd.grad(ascended(logits, target.y).sum(), x)
     expected = (target.x + threat.eps * gradient.sign()).clamp(0, 1)
     result = go(target, AttackSpec(attack="fgsm", objective=objective), threat)
-    right = scores.argmax(1) == target.y
+    right = logits.argmax(1) == target.y
     assert right.any()
     moved = (result.adversarial - target.x).abs().flatten(1).amax(1) > 0
     assert moved[right].any()
@@ -71,7 +71,7 @@ class _Linear(nn.Module):
 
 
 def test_first_success_counts_steps():
-    """From 0.42 in steps of 0.04: 0.46, 0.50, 0.54; at 0.50 scores tie and class 0 still wins."""
+    """From 0.42 in steps of 0.04: 0.46, 0.50, 0.54; at 0.50 logits tie and class 0 still wins."""
     x, y = torch.full((1, 1, 2, 2), 0.42, dtype=torch.float64), torch.tensor([0])
     for steps, expected in ((2, -1), (3, 3), (5, 3)):
         spec = AttackSpec(attack="bim", steps=steps, step_size=0.2)

@@ -24,8 +24,8 @@ L2 = Threat("l2", 0.45)
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", GRADIENT)
-def test_the_margin_is_ascended_alike_at_every_scale_of_the_scores(name, norm):
-    """advertorch divides a gradient by its norm or 1e-6: scores a thousandth as large took steps that went nowhere."""
+def test_the_margin_is_ascended_alike_at_every_scale_of_the_logits(name, norm):
+    """advertorch divides a gradient by its norm or 1e-6: logits a thousandth as large took steps that went nowhere."""
     if norm not in attacks.about(name).norms:
         return
     x, threat = images(40), L2 if norm == "l2" else Threat("linf", 0.1)
@@ -37,7 +37,7 @@ def test_the_margin_is_ascended_alike_at_every_scale_of_the_scores(name, norm):
 
 
 class Confident(nn.Module):
-    """Scores as in ``Layers`` but for a lead of class 0, so large that the loss is tiny."""
+    """Logits as in ``Layers`` but for a lead of class 0, so large that the loss is tiny."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def test_carlini_and_wagner_finds_the_same_alone_as_in_a_batch():
 
 
 class Firm(nn.Module):
-    """Class 0 by far, wherever one looks; its scores have gradients."""
+    """Class 0 by far, wherever one looks; its logits have gradients."""
 
     def forward(self, x):
         mean = x.flatten(1).mean(1)
@@ -109,17 +109,17 @@ def test_what_was_wrong_from_the_start_is_no_merit_of_an_attack(name):
 
 
 class NanOffTheGrid(nn.Module):
-    """Scores of four flat images alone; everywhere else no number."""
+    """Logits of four flat images alone; everywhere else no number."""
 
     def forward(self, x):
         mean = x.flatten(1).mean(1)
         known = (x == (4 * x).round() / 4).flatten(1).all(1)
-        scores = -((4 * mean[:, None] - torch.arange(4.0)) ** 2)
-        return torch.where(known[:, None], scores, math.nan) + 0 * x.flatten(1)[:, :4]
+        logits = -((4 * mean[:, None] - torch.arange(4.0)) ** 2)
+        return torch.where(known[:, None], logits, math.nan) + 0 * x.flatten(1)[:, :4]
 
 
 @pytest.mark.parametrize("name", attacks.names())
-def test_scores_that_are_no_numbers_are_never_a_success(name):
+def test_logits_that_are_no_numbers_are_never_a_success(name):
     """pyautoattack takes the arg max of NaN for class 0: class 0 stands, every other class falls."""
     x = (torch.arange(4) / 4).view(-1, 1, 1, 1).repeat(1, 1, 2, 2)
     found = attack(ROWS[name], NanOffTheGrid(), x, torch.arange(4))

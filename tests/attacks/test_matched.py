@@ -20,7 +20,7 @@ def spec(objective="margin", steps=20, restarts=1, **more) -> AttackSpec:
 
 
 class Linear(nn.Module):
-    """Scores W x + b over four pixels and five classes; the true class leads by so much that nothing falls."""
+    """Logits W x + b over four pixels and five classes; the true class leads by so much that nothing falls."""
 
     def __init__(self, seed: int, lead: float = 50.0) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def test_it_breaks_at_least_what_advertorchs_pgd_breaks_with_the_same_steps(requ
 
 
 class Scaled(nn.Module):
-    """The same decisions, with scores so far apart that a softmax is 1 and 0 exactly."""
+    """The same decisions, with logits so far apart that a softmax is 1 and 0 exactly."""
 
     def __init__(self, classifier, factor) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Scaled(nn.Module):
 
 @pytest.mark.parametrize("objective", ["training", "ce"])
 @pytest.mark.parametrize("factor", [1e3, 1e6])
-def test_saturated_scores_do_not_stall_it(target, objective, factor):
+def test_saturated_logits_do_not_stall_it(target, objective, factor):
     threat, model = Threat("linf", 0.15), Scaled(target.classifier, factor)
     args = (build("sce"), target.x, target.y, threat)
     stalled = run(AttackSpec(attack="pgd", steps=20), model, *args, seed=0).success.sum()
@@ -132,26 +132,26 @@ def test_saturated_scores_do_not_stall_it(target, objective, factor):
 
 def test_cross_entropy_in_a_constant_saturation_still_has_its_direction():
     """The soft margin's gradient is the cross-entropy's, rescaled; by hand for three classes."""
-    scores, y = torch.tensor([[4.0, 1.0, 0.0]], dtype=torch.float64), torch.tensor([0])
-    loss_scores = scores.clone().requires_grad_()
-    F.cross_entropy(loss_scores, y).backward()
-    expected = loss_scores.grad / loss_scores.grad.abs().max()
-    function, constants = ascended("ce", build("sce"), scores, y, restart=1)
-    _, gradient, _ = pull(function, scores, y, None, torch.ones_like(constants))
+    logits, y = torch.tensor([[4.0, 1.0, 0.0]], dtype=torch.float64), torch.tensor([0])
+    loss_logits = logits.clone().requires_grad_()
+    F.cross_entropy(loss_logits, y).backward()
+    expected = loss_logits.grad / loss_logits.grad.abs().max()
+    function, constants = ascended("ce", build("sce"), logits, y, restart=1)
+    _, gradient, _ = pull(function, logits, y, None, torch.ones_like(constants))
     assert torch.allclose(gradient, expected)
-    _, far, _ = pull(function, 1e5 * scores, y, None, torch.ones_like(constants))
+    _, far, _ = pull(function, 1e5 * logits, y, None, torch.ones_like(constants))
     assert far.tolist() == [[-1.0, 1.0, 0.0]]
 
 
 @pytest.mark.parametrize("name", ["sce", "isce", "isce-released"])
 def test_pull_is_the_gradient_of_the_training_loss_where_that_has_one(name):
     objective, generator = build(name), torch.Generator().manual_seed(0)
-    scores = torch.randn(8, 4, generator=generator)
+    logits = torch.randn(8, 4, generator=generator)
     y = torch.randint(4, (8,), generator=generator)
-    exact = scores.double().requires_grad_()
+    exact = logits.double().requires_grad_()
     objective.per_example(exact, y).sum().backward()
-    function, constants = ascended("training", objective, scores, y, restart=0)
-    value, gradient, embedding = pull(function, scores, y, None, constants)
+    function, constants = ascended("training", objective, logits, y, restart=0)
+    value, gradient, embedding = pull(function, logits, y, None, constants)
     assert torch.allclose(value, objective.per_example(exact.detach(), y))
     assert torch.allclose(gradient, (exact.grad / exact.grad.abs().amax(1, keepdim=True)).float())
     assert embedding is None
@@ -161,38 +161,38 @@ def test_pull_is_the_gradient_of_the_training_loss_where_that_has_one(name):
 def test_gradients_in_closed_form_are_those_of_their_values(name):
     """By central differences."""
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(6, 5, generator=generator, dtype=torch.float64)
+    logits = torch.randn(6, 5, generator=generator, dtype=torch.float64)
     y = torch.randint(5, (6,), generator=generator)
-    function, constants = ascended(name, build("sce"), scores, y, restart=1)
-    _, gradient, _ = pull(function, scores, y, None, constants)
+    function, constants = ascended(name, build("sce"), logits, y, restart=1)
+    _, gradient, _ = pull(function, logits, y, None, constants)
     for k in range(5):
         moved = 1e-6 * F.one_hot(torch.tensor(k), 5)
-        up, down = (pull(function, scores + sign * moved, y, None, constants)[0] for sign in (1, -1))
+        up, down = (pull(function, logits + sign * moved, y, None, constants)[0] for sign in (1, -1))
         assert torch.allclose(gradient[:, k], (up - down) / 2e-6, atol=1e-6)
     assert torch.allclose(gradient.abs().amax(1), torch.ones(6, dtype=torch.float64))
 
 
 def test_a_loss_without_gradient_gives_way_to_the_margin_and_ranks_lowest():
-    scores, y = torch.tensor([[5e4, 0.0, 1e4], [1.0, 0.0, 0.5]]), torch.tensor([0, 0])
-    function, constants = ascended("training", build("sce"), scores, y, restart=0)
-    value, gradient, _ = pull(function, scores, y, None, constants)
+    logits, y = torch.tensor([[5e4, 0.0, 1e4], [1.0, 0.0, 0.5]]), torch.tensor([0, 0])
+    function, constants = ascended("training", build("sce"), logits, y, restart=0)
+    value, gradient, _ = pull(function, logits, y, None, constants)
     assert value[0].item() == -4e4
     assert value[1].item() > 0
     assert gradient[0].tolist() == [-1.0, 0.0, 1.0]
 
 
 def test_dlr_by_hand_and_refused_for_two_classes():
-    scores, y = torch.tensor([[5.0, 3.0, 1.0, 0.0]], dtype=torch.float64), torch.tensor([1])
-    function, constants = ascended("dlr", build("sce"), scores, y, restart=0)
-    assert function(scores, y, None, constants)[0].item() == pytest.approx((5 - 3) / (5 - 1))
+    logits, y = torch.tensor([[5.0, 3.0, 1.0, 0.0]], dtype=torch.float64), torch.tensor([1])
+    function, constants = ascended("dlr", build("sce"), logits, y, restart=0)
+    assert function(logits, y, None, constants)[0].item() == pytest.approx((5 - 3) / (5 - 1))
     with pytest.raises(ValueError, match="dlr needs at least 3 classes, got 2"):
-        ascended("dlr", build("sce"), scores[:, :2], y, restart=0)
+        ascended("dlr", build("sce"), logits[:, :2], y, restart=0)
 
 
-def test_targets_are_the_wrong_classes_in_the_order_of_their_scores():
-    scores, y = torch.tensor([[5.0, 3.0, 1.0, 2.0]], dtype=torch.float64), torch.tensor([1])
+def test_targets_are_the_wrong_classes_in_the_order_of_their_logits():
+    logits, y = torch.tensor([[5.0, 3.0, 1.0, 2.0]], dtype=torch.float64), torch.tensor([1])
     for restart, expected in enumerate([0, 3, 2, 0]):
-        _, target = ascended("targeted", build("sce"), scores, y, restart)
+        _, target = ascended("targeted", build("sce"), logits, y, restart)
         assert target.tolist() == [[expected]]
 
 
@@ -215,12 +215,12 @@ def test_images_leave_the_batch_the_step_they_fall():
     y, model = torch.zeros(3, dtype=torch.int64), Mean()
     result = run(spec(steps=5, step_size=0.4), model, build("sce"), x, y, Threat("linf", 0.2), seed=0)
     assert result.first_success.tolist() == [1, 2, -1]
-    # The clean scores and those of one image alone, five steps, the last point, the verification.
+    # The clean logits and those of one image alone, five steps, the last point, the verification.
     assert model.sizes == [3, 1, 3, 3, 2, 1, 1, 1, 3]
     model.sizes.clear()
     known = torch.stack([-10 * (x[:, 0, 0, 0] - 0.5), 10 * (x[:, 0, 0, 0] - 0.5)], 1)
-    run(spec(steps=5, step_size=0.4), model, build("sce"), x, y, Threat("linf", 0.2), seed=0, scores=known)
-    assert model.sizes == [3, 3, 2, 1, 1, 1, 3]  # clean scores that are known are not computed again
+    run(spec(steps=5, step_size=0.4), model, build("sce"), x, y, Threat("linf", 0.2), seed=0, logits=known)
+    assert model.sizes == [3, 3, 2, 1, 1, 1, 3]  # clean logits that are known are not computed again
 
 
 class Hidden(nn.Module):

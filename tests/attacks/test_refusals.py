@@ -117,14 +117,14 @@ BAD = {
     "labels in a list": (Mean(), "sce", X, Y.tolist(), TypeError, "labels must be a torch.Tensor, got list"),
     "plain callable": (Mean().forward, "sce", X, Y, TypeError, "classifier must be a torch.nn.Module, got method"),
     "torch's loss": (Mean(), nn.CrossEntropyLoss(), X, Y, TypeError, "objective must be one of .*CrossEntropyLoss"),
-    "pair": (Pair(), "sce", X, Y, TypeError, "one tensor of scores .*, got tuple"),
-    "dictionary": (Dictionary(), "sce", X, Y, TypeError, "one tensor of scores .*, got dict"),
-    "hard labels": (HardLabels(), "sce", X, Y, TypeError, "scores must be floating point, got torch.int64"),
+    "pair": (Pair(), "sce", X, Y, TypeError, "one tensor of logits .*, got tuple"),
+    "dictionary": (Dictionary(), "sce", X, Y, TypeError, "one tensor of logits .*, got dict"),
+    "hard labels": (HardLabels(), "sce", X, Y, TypeError, "logits must be floating point, got torch.int64"),
     "in place": (InPlace(), "sce", X, Y, ValueError, "changes its input in place"),
     "in place, this time to no effect": (RoundsInPlace(), "sce", X, Y, ValueError, "changes its input in place"),
     "in place, unseen by autograd": (InPlaceBehindAutograd(), "sce", X, Y, ValueError, "changes its input in place"),
     "no embedding": (Mean(), "center", X, Y, TypeError, "center needs the embedding: .*return_embedding=True"),
-    "squeezed": (Squeezed(), "sce", X, Y, ValueError, r"scores must have shape \(1, classes >= 2\), got \(2,\)"),
+    "squeezed": (Squeezed(), "sce", X, Y, ValueError, r"logits must have shape \(1, classes >= 2\), got \(2,\)"),
     "batch statistics": (BatchStatistics(), "sce", X, Y, ValueError, "one image alone .*batch_dependent = True"),
 }
 
@@ -193,7 +193,7 @@ def test_half_precision_inside_the_network_is_attacked_as_any_other():
 
 
 class Detached(Around):
-    """No gradient, and none needed to break it by scores."""
+    """No gradient, and none needed to break it by logits."""
 
     def forward(self, x):
         return self.inner(x.detach())

@@ -47,7 +47,7 @@ def attack(spec: AttackSpec, classifier: nn.Module, x: Tensor, y: Tensor, threat
 
 
 class Layers(nn.Module):
-    """Two layers with weights drawn from a generator of its own, no bias; ``gain`` scales the scores alone."""
+    """Two layers with weights drawn from a generator of its own, no bias; ``gain`` scales the logits alone."""
 
     def __init__(self, shape=(1, 4, 4), classes: int = 4, hidden: int = 12, gain: float = 1.0, seed: int = 0) -> None:
         super().__init__()

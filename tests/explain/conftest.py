@@ -6,7 +6,7 @@ from torch import nn
 
 
 class Linear(nn.Module):
-    """Scores W x + b of the flat image; the embedding is the flat image itself."""
+    """Logits W x + b of the flat image; the embedding is the flat image itself."""
 
     def __init__(self, weight, bias=None):
         super().__init__()
@@ -15,8 +15,8 @@ class Linear(nn.Module):
 
     def forward(self, x, return_embedding=False):
         embedding = x.flatten(1)
-        scores = embedding @ self.weight.T + self.bias
-        return (scores, embedding) if return_embedding else scores
+        logits = embedding @ self.weight.T + self.bias
+        return (logits, embedding) if return_embedding else logits
 
 
 @pytest.fixture

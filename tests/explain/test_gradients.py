@@ -57,8 +57,8 @@ class Gap(nn.Module):
 
     def forward(self, x, return_embedding=False):
         a, b = x.flatten(1).T
-        scores = torch.stack([self.gap - a, 0.1 * b], 1)
-        return (scores, x.flatten(1)) if return_embedding else scores
+        logits = torch.stack([self.gap - a, 0.1 * b], 1)
+        return (logits, x.flatten(1)) if return_embedding else logits
 
 
 @pytest.mark.parametrize(("gap", "expected"), [(10, 1.0), (16, 1.0), (19, 0.1 / 1.1), (30, 0.1 / 1.1), (120, 0.0)])
@@ -79,8 +79,8 @@ def test_one_step_is_taken_by_each_gradient():
     class Steep(Gap):
         def forward(self, x, return_embedding=False):
             a, b = x.flatten(1).T
-            scores = torch.stack([self.gap - 100 * (a - 0.5), 100 * (b - 0.5)], 1)
-            return (scores, x.flatten(1)) if return_embedding else scores
+            logits = torch.stack([self.gap - 100 * (a - 0.5), 100 * (b - 0.5)], 1)
+            return (logits, x.flatten(1)) if return_embedding else logits
 
     right = measured(Steep(30), x, y, eps=0.2).one_step
     assert {name: bool(one) for name, one in right.items()} == {"training": True, "exact": False, "matched": False}

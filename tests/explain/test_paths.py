@@ -16,8 +16,8 @@ def sce():
 def test_step_0_is_the_image_and_every_step_is_in_ball_and_box(linear, images, sce):
     x, y = images
     way = ascend(linear, sce.per_example, sce.matched, x, y, Threat("linf", 0.3), 7)
-    assert way.scores.shape == (8, 12, 3)
-    assert torch.equal(way.scores[0], linear(x).detach())
+    assert way.logits.shape == (8, 12, 3)
+    assert torch.equal(way.logits[0], linear(x).detach())
     assert torch.allclose(way.loss[0], sce.per_example(linear(x), y).detach())
     assert (way.last - x).abs().max() <= 0.3 + 1e-6
     assert way.last.min() >= 0
@@ -37,14 +37,14 @@ def test_two_classes_and_enough_steps_end_at_the_corner_of_the_ball(two_classes,
 
 def test_an_image_that_fell_once_stands_no_more():
     y = torch.tensor([0, 0])
-    scores = torch.tensor([[[2.0, 1], [2, 1]], [[1, 2], [2, 1]], [[2, 1], [2, 1]]])
-    assert Ascent(scores, scores[..., 0], scores).standing(y).tolist() == [1.0, 0.5, 0.5]
+    logits = torch.tensor([[[2.0, 1], [2, 1]], [[1, 2], [2, 1]], [[2, 1], [2, 1]]])
+    assert Ascent(logits, logits[..., 0], logits).standing(y).tolist() == [1.0, 0.5, 0.5]
 
 
 def test_sphere_coordinates_by_hand_and_free_of_scale():
-    scores = torch.tensor([[3.0, -4.0, 0.0], [0.0, 0.0, -2.0]])
+    logits = torch.tensor([[3.0, -4.0, 0.0], [0.0, 0.0, -2.0]])
     y = torch.tensor([0, 1])
-    found = on_the_sphere(scores, y)
+    found = on_the_sphere(logits, y)
     assert torch.allclose(found, torch.tensor([[0.6, 0.0], [0.0, 0.0]]))
-    assert torch.allclose(on_the_sphere(7 * scores, y), found)
-    assert on_the_sphere(scores.expand(4, -1, -1), y).shape == (4, 2, 2)
+    assert torch.allclose(on_the_sphere(7 * logits, y), found)
+    assert on_the_sphere(logits.expand(4, -1, -1), y).shape == (4, 2, 2)

@@ -34,12 +34,12 @@ class Minimum:
 class Case:
     """One objective.
 
-    naive: (scores, target, embedding, smoothing, **params) -> loss of each example, from the paper, in plain floats.
-    worked: (params, scores, target, embedding or None, loss of each example), worked by hand; the target is labels, or
+    naive: (logits, target, embedding, smoothing, **params) -> loss of each example, from the paper, in plain floats.
+    worked: (params, logits, target, embedding or None, loss of each example), worked by hand; the target is labels, or
         probabilities.
     minima: makers of minima.
     variants: parameters to run everything with, beside the defaults.
-    bound: scores are drawn in [-bound, bound].
+    bound: logits are drawn in [-bound, bound].
     refused: parameters that the constructor must refuse, with the error.
     """
 
@@ -54,11 +54,11 @@ class Case:
 def make(name: str, **params: Any) -> losses.Objective:
     """An objective with the suite's own weights, in evaluation mode (where center's centres stand still)."""
     objective = losses.build(name, **params)
-    scores = objective.score_map(3, 4)
+    logits = objective.score_map(3, 4)
     if isinstance(objective, losses.CenterLoss):
         objective.centres = torch.tensor(CENTRES)
-    if isinstance(scores, losses.GaussianScores) and scores.log_variance is not None:
-        scores.log_variance.data = torch.tensor(HALF_LOG_DET).reshape(4, 1).expand(4, 3) * 2 / 3
+    if isinstance(logits, losses.GaussianScores) and logits.log_variance is not None:
+        logits.log_variance.data = torch.tensor(HALF_LOG_DET).reshape(4, 1).expand(4, 3) * 2 / 3
     return objective.eval()
 
 
@@ -104,7 +104,7 @@ def _squeezing() -> Minimum:
 
 
 def _metric(name: str) -> Callable[[], Minimum]:
-    """Embeddings of one class together, of two classes far apart, scores certain."""
+    """Embeddings of one class together, of two classes far apart, logits certain."""
     objective = make(name)
     target = torch.tensor([0, 0, 1, 1])
     z = 1000 * torch.nn.functional.one_hot(target, 4).double()
@@ -122,25 +122,25 @@ def _lgm() -> Minimum:
     """Means on a simplex of radius 1, h = 2 mu_y: the likelihood's pull lam equals the push C p_k of a wrong class."""
     gap = 2 * 4 / 3
     objective = make("lgm", alpha=0.0, lam=4 / (math.exp(gap) + 3))
-    scores = losses.GaussianScores(3, 4).double()
-    scores.means.data = losses.simplex(4, 3)
-    return Minimum(2 * losses.simplex(4, 3)[:1], lambda h: objective(scores(h), _y()))
+    logits = losses.GaussianScores(3, 4).double()
+    logits.means.data = losses.simplex(4, 3)
+    return Minimum(2 * losses.simplex(4, 3)[:1], lambda h: objective(logits(h), _y()))
 
 
 def _mmc() -> Minimum:
     objective = make("mmc")
-    scores = objective.score_map(3, 4).double()
-    return Minimum(scores.centres[:1].clone(), lambda h: objective(scores(h), _y()))
+    logits = objective.score_map(3, 4).double()
+    return Minimum(logits.centres[:1].clone(), lambda h: objective(logits(h), _y()))
 
 
 def _aligned(name: str) -> Minimum:
     """Class directions on a simplex, the embedding along its own. ArcFace's angle makes a cone there: a kink."""
     objective = make(name, scale=4.0)
-    scores = objective.score_map(3, 4).double()
-    scores.weight.data = losses.simplex(4, 3)
+    logits = objective.score_map(3, 4).double()
+    logits.weight.data = losses.simplex(4, 3)
     h = 2 * losses.simplex(4, 3)[:1]
     across = torch.tensor([[0.0, 1.0, 0.5]]).double()
-    return Minimum(h, lambda h: objective(scores(h), _y()), across if name == "arcface" else None)
+    return Minimum(h, lambda h: objective(logits(h), _y()), across if name == "arcface" else None)
 
 
 LN2, E = math.log(2), math.e

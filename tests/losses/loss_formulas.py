@@ -29,13 +29,13 @@ def normalised(a: list[float]) -> list[float]:
     return [v / length if length else 0.0 for v in a]
 
 
-def sce(scores: Rows, target: list[int], embedding: Rows, smoothing: float) -> list[float]:
-    return [entropy(z, y, smoothing) for z, y in zip(scores, target, strict=True)]
+def sce(logits: Rows, target: list[int], embedding: Rows, smoothing: float) -> list[float]:
+    return [entropy(z, y, smoothing) for z, y in zip(logits, target, strict=True)]
 
 
-def isce(scores: Rows, target: list[int], embedding: Rows, smoothing: float, inference: Any = 2.0) -> list[float]:
+def isce(logits: Rows, target: list[int], embedding: Rows, smoothing: float, inference: Any = 2.0) -> list[float]:
     result = []
-    for z, y in zip(scores, target, strict=True):
+    for z, y in zip(logits, target, strict=True):
         m = inference[y] if isinstance(inference, list) else inference
         terms = m if isinstance(m, list) else [m] * len(z)
         result.append(entropy([v + (terms[k] if k != y else 0.0) for k, v in enumerate(z)], y, smoothing))
@@ -43,7 +43,7 @@ def isce(scores: Rows, target: list[int], embedding: Rows, smoothing: float, inf
 
 
 def isce_released(
-    scores: Rows,
+    logits: Rows,
     target: list[int],
     embedding: Rows,
     smoothing: float,
@@ -52,7 +52,7 @@ def isce_released(
     clip: bool = True,
 ) -> list[float]:
     result = []
-    for z, y in zip(scores, target, strict=True):
+    for z, y in zip(logits, target, strict=True):
         out = normalised(z)
         p = z.index(max(z))
         out[p] = scale * (out[p] + inference)
@@ -63,7 +63,7 @@ def isce_released(
 
 
 def contrastive(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, margin: float = 1.0, lam: float = 0.05
+    logits: Rows, target: list[int], embedding: Rows, smoothing: float, margin: float = 1.0, lam: float = 0.05
 ) -> list[float]:
     result = []
     for i, y in enumerate(target):
@@ -74,12 +74,12 @@ def contrastive(
             distance = math.sqrt(squared(embedding[i], embedding[j]))
             terms.append(distance**2 / 2 if other == y else max(0.0, margin - distance) ** 2 / 2)
         verification = sum(terms) / len(terms) if terms else 0.0
-        result.append(entropy(scores[i], y, smoothing) + lam * verification)
+        result.append(entropy(logits[i], y, smoothing) + lam * verification)
     return result
 
 
 def triplet(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, margin: float = 0.2, lam: float = 1.0
+    logits: Rows, target: list[int], embedding: Rows, smoothing: float, margin: float = 0.2, lam: float = 1.0
 ) -> list[float]:
     u = [normalised(h) for h in embedding]
     result = []
@@ -92,19 +92,19 @@ def triplet(
             positive = squared(u[a], u[p])
             semi_hard = [d for d in negatives if d > positive]
             terms.append(max(0.0, positive - (min(semi_hard) if semi_hard else max(negatives)) + margin))
-        result.append(entropy(scores[a], y, smoothing) + lam * (sum(terms) / len(terms) if terms else 0.0))
+        result.append(entropy(logits[a], y, smoothing) + lam * (sum(terms) / len(terms) if terms else 0.0))
     return result
 
 
 def center(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, lam: float = 0.003, alpha: float = 0.5
+    logits: Rows, target: list[int], embedding: Rows, smoothing: float, lam: float = 0.003, alpha: float = 0.5
 ) -> list[float]:
-    rows = zip(scores, target, embedding, strict=True)
+    rows = zip(logits, target, embedding, strict=True)
     return [entropy(z, y, smoothing) + lam / 2 * squared(h, CENTRES[y]) for z, y, h in rows]
 
 
 def lgm(
-    scores: Rows,
+    logits: Rows,
     target: list[int],
     embedding: Rows,
     smoothing: float,
@@ -114,28 +114,28 @@ def lgm(
 ) -> list[float]:
     result = []
     half_log_det = HALF_LOG_DET if covariance == "diagonal" else [0.0] * len(HALF_LOG_DET)
-    for z, y in zip(scores, target, strict=True):
+    for z, y in zip(logits, target, strict=True):
         d = [-v - half for v, half in zip(z, half_log_det, strict=True)]
-        logits = [-(1 + alpha * (k == y)) * d[k] - half_log_det[k] for k in range(len(z))]
-        result.append(entropy(logits, y, smoothing) + lam * (d[y] + half_log_det[y]))
+        values = [-(1 + alpha * (k == y)) * d[k] - half_log_det[k] for k in range(len(z))]
+        result.append(entropy(values, y, smoothing) + lam * (d[y] + half_log_det[y]))
     return result
 
 
-def mmc(scores: Rows, target: list[int], embedding: Rows, smoothing: float, c_mm: float = 10.0) -> list[float]:
-    return [-z[y] / 2 for z, y in zip(scores, target, strict=True)]
+def mmc(logits: Rows, target: list[int], embedding: Rows, smoothing: float, c_mm: float = 10.0) -> list[float]:
+    return [-z[y] / 2 for z, y in zip(logits, target, strict=True)]
 
 
 def cosface(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, scale: float = 10.0, margin: float = 0.35
+    logits: Rows, target: list[int], embedding: Rows, smoothing: float, scale: float = 10.0, margin: float = 0.35
 ) -> list[float]:
     return [
         entropy([v - scale * margin * (k == y) for k, v in enumerate(z)], y, smoothing)
-        for z, y in zip(scores, target, strict=True)
+        for z, y in zip(logits, target, strict=True)
     ]
 
 
 def arcface(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, scale: float = 10.0, margin: float = 0.5
+    logits: Rows, target: list[int], embedding: Rows, smoothing: float, scale: float = 10.0, margin: float = 0.5
 ) -> list[float]:
     def turned(cosine: float) -> float:
         if abs(cosine) > 1:  # not an angle: its sine counts as 0
@@ -145,13 +145,13 @@ def arcface(
 
     return [
         entropy([scale * turned(v / scale) if k == y else v for k, v in enumerate(z)], y, smoothing)
-        for z, y in zip(scores, target, strict=True)
+        for z, y in zip(logits, target, strict=True)
     ]
 
 
 def logit_squeezing(
-    scores: Rows, target: list[int], embedding: Rows, smoothing: float, lam: float = 0.5
+    logits: Rows, target: list[int], embedding: Rows, smoothing: float, lam: float = 0.5
 ) -> list[float]:
     return [
-        entropy(z, y, smoothing) + lam * math.sqrt(sum(v * v for v in z)) for z, y in zip(scores, target, strict=True)
+        entropy(z, y, smoothing) + lam * math.sqrt(sum(v * v for v in z)) for z, y in zip(logits, target, strict=True)
     ]

@@ -25,12 +25,12 @@ every_soft_variant = pytest.mark.parametrize(("name", "params"), [v for v in VAR
 
 
 def problem(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores (N, C), labels with every class twice or once, embeddings (N, D)."""
+    """Logits (N, C), labels with every class twice or once, embeddings (N, D)."""
     generator = torch.Generator().manual_seed(seed)
     bound = CASES[name].bound
-    scores = (2 * torch.rand(N, C, generator=generator, dtype=dtype) - 1) * bound
+    logits = (2 * torch.rand(N, C, generator=generator, dtype=dtype) - 1) * bound
     embedding = torch.randn(N, D, generator=generator, dtype=dtype)
-    return scores, torch.tensor([0, 1, 2, 3, 0, 1]), embedding
+    return logits, torch.tensor([0, 1, 2, 3, 0, 1]), embedding
 
 
 def mixed(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -39,21 +39,21 @@ def mixed(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.floa
     return (3 * torch.randn(shape, generator=generator, dtype=dtype)).softmax(min(len(shape) - 1, 1))
 
 
-def by_label(objective: losses.Objective, scores: Tensor) -> Tensor:
+def by_label(objective: losses.Objective, logits: Tensor) -> Tensor:
     """The loss of each example (N, C) for each label that it could have."""
     return torch.stack(
-        [objective.per_example(scores, torch.full((len(scores),), k)) for k in range(scores.shape[1])], 1
+        [objective.per_example(logits, torch.full((len(logits),), k)) for k in range(logits.shape[1])], 1
     )
 
 
 def naive(
-    name: str, params: dict[str, Any], scores: Tensor, target: Tensor, embedding: Tensor, smoothing: float | None = None
+    name: str, params: dict[str, Any], logits: Tensor, target: Tensor, embedding: Tensor, smoothing: float | None = None
 ):
     """The plain-float loss as a float64 tensor; ``label-smoothing`` smooths of its own accord."""
     params = dict(params)
     own = params.pop("label_smoothing", 0.1 if name == "label-smoothing" else 0.0)
     rows = CASES[name].naive(
-        scores.double().tolist(),
+        logits.double().tolist(),
         target.tolist(),
         embedding.double().tolist(),
         own if smoothing is None else smoothing,

@@ -43,11 +43,11 @@ def compiled(function: Any) -> Any:
 
 
 def agree(eager: Any, traced: Any, *batch: torch.Tensor) -> None:
-    """Values and gradients of two functions by the scores and the embedding."""
+    """Values and gradients of two functions by the logits and the embedding."""
     results = []
     for function in (eager, traced):
-        scores, target, embedding = batch
-        inputs = (scores.clone().requires_grad_(), embedding.clone().requires_grad_())
+        logits, target, embedding = batch
+        inputs = (logits.clone().requires_grad_(), embedding.clone().requires_grad_())
         loss = function(inputs[0], target, inputs[1])
         gradients = torch.autograd.grad(loss.sum(), inputs, allow_unused=True)
         results.append([loss.detach(), *(torch.zeros(()) if g is None else g for g in gradients)])
@@ -64,21 +64,21 @@ def test_compiles_as_one_graph(name, params):
     ("name", "params"), [_marked(*v.values, v.id, of=["lgm"]) for v in VARIANTS if v.values[0] in SOFT]
 )
 def test_soft_targets_compile_as_one_graph(name, params):
-    scores, _, embedding = problem(name, dtype=torch.float32)
+    logits, _, embedding = problem(name, dtype=torch.float32)
     smoothing = {} if "label_smoothing" in losses.build(name).exempt else {"label_smoothing": 0.2}
     objective = make(name, **params | smoothing)
-    agree(objective, compiled(objective), scores, mixed(scores.shape, dtype=torch.float32), embedding)
+    agree(objective, compiled(objective), logits, mixed(logits.shape, dtype=torch.float32), embedding)
 
 
 @pytest.mark.parametrize("name", [n if n == "isce" else pytest.param(n, marks=pytest.mark.full) for n in CASES])
 def test_compiles_as_one_graph_when_numbers_and_batches_change(name):
     """The tracer turns a number that has changed once into an unknown: then nothing may depend on its value."""
-    scores, target, embedding = problem(name, dtype=torch.float32)
+    logits, target, embedding = problem(name, dtype=torch.float32)
     for step in range(2):
         objective = make(name)
         for key, value in [item for item in vars(objective).items() if type(item[1]) is float]:
             setattr(objective, key, value * (1 - 0.1 * step))
-        batch = scores[: N - step], target[: N - step], embedding[: N - step]
+        batch = logits[: N - step], target[: N - step], embedding[: N - step]
         torch.testing.assert_close(compiled(objective)(*batch), objective(*batch))
 
 

@@ -20,8 +20,8 @@ def problem(n: int = 32, c: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
     return 3 * torch.randn(n, c, generator=generator).double(), torch.randint(c, (n,), generator=generator)
 
 
-def released_without(scores: Tensor, target: Tensor) -> Tensor:
-    return losses.build("isce-released", inference=0.0, clip=False).per_example(scores, target)
+def released_without(logits: Tensor, target: Tensor) -> Tensor:
+    return losses.build("isce-released", inference=0.0, clip=False).per_example(logits, target)
 
 
 REDUCES_TO_SCE = {
@@ -128,33 +128,33 @@ def test_mmc_centres_are_those_of_the_papers_recursion():
 @pytest.mark.parametrize("c_mm", [10.0, 100.0])
 def test_mmc_is_half_the_squared_distance_and_predicts_the_nearest_centre(c_mm):
     objective = losses.build("mmc", c_mm=c_mm)
-    scores = objective.score_map(12, 5)
+    logits = objective.score_map(12, 5)
     h, y = c_mm * torch.randn(20, 12), torch.arange(20) % 5
-    expected = [0.5 * sum((a - b) ** 2 for a, b in zip(h[i].tolist(), scores.centres[y[i]].tolist(), strict=True))
+    expected = [0.5 * sum((a - b) ** 2 for a, b in zip(h[i].tolist(), logits.centres[y[i]].tolist(), strict=True))
                 for i in range(20)]  # fmt: skip
-    torch.testing.assert_close(objective.per_example(scores(h), y), torch.tensor(expected))
-    assert torch.equal(scores(h).argmax(1), torch.cdist(h, scores.centres).argmin(1))
-    assert not list(scores.parameters())
+    torch.testing.assert_close(objective.per_example(logits(h), y), torch.tensor(expected))
+    assert torch.equal(logits(h).argmax(1), torch.cdist(h, logits.centres).argmin(1))
+    assert not list(logits.parameters())
 
 
 @pytest.mark.parametrize("covariance", ["identity", "diagonal"])
-def test_lgm_scores_are_log_densities(covariance):
+def test_lgm_logits_are_log_densities(covariance):
     torch.manual_seed(0)
-    scores = losses.build("lgm", covariance=covariance).score_map(3, 4).double()
-    if scores.log_variance is not None:
-        scores.log_variance.data = torch.randn(4, 3).double()
+    logits = losses.build("lgm", covariance=covariance).score_map(3, 4).double()
+    if logits.log_variance is not None:
+        logits.log_variance.data = torch.randn(4, 3).double()
     h = torch.randn(6, 3).double()
-    deviation = torch.ones(4, 3).double() if scores.log_variance is None else (scores.log_variance / 2).exp()
-    densities = torch.distributions.Normal(scores.means, deviation).log_prob(h.unsqueeze(1)).sum(-1)
-    torch.testing.assert_close(scores(h), densities + 1.5 * math.log(2 * math.pi))
+    deviation = torch.ones(4, 3).double() if logits.log_variance is None else (logits.log_variance / 2).exp()
+    densities = torch.distributions.Normal(logits.means, deviation).log_prob(h.unsqueeze(1)).sum(-1)
+    torch.testing.assert_close(logits(h), densities + 1.5 * math.log(2 * math.pi))
 
 
 def test_lgm_is_the_papers_loss_with_means_and_variances():
     """Equation by equation from the embedding, for a learnt diagonal; its gradient reaches means and variances."""
     torch.manual_seed(0)
     objective = losses.build("lgm", alpha=0.2, lam=0.4, covariance="diagonal")
-    scores = objective.score_map(3, 4).double()
-    scores.log_variance.data = torch.randn(4, 3).double()
+    logits = objective.score_map(3, 4).double()
+    logits.log_variance.data = torch.randn(4, 3).double()
     h, y = torch.randn(6, 3).double(), torch.tensor([0, 1, 2, 3, 3, 0])
 
     def paper(means: Tensor, log_variance: Tensor) -> Tensor:
@@ -165,10 +165,10 @@ def test_lgm_is_the_papers_loss_with_means_and_variances():
         likelihood = d[range(6), y] + 0.5 * log_variance.sum(-1)[y]
         return (-(own / (own + others)).log() + 0.4 * likelihood).mean()  # fmt: skip
 
-    loss = objective(scores(h), y)
-    expected = paper(scores.means, scores.log_variance)
+    loss = objective(logits(h), y)
+    expected = paper(logits.means, logits.log_variance)
     torch.testing.assert_close(loss, expected)
-    weights = list(scores.parameters())
+    weights = list(logits.parameters())
     for ours, theirs in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(expected, weights), strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -253,16 +253,16 @@ def test_contrastive_and_triplet_embeddings_that_coincide_have_no_infinite_slope
         assert h.grad.isfinite().all()
 
 
-def test_cosine_scores_are_scaled_cosines():
+def test_cosine_logits_are_scaled_cosines():
     torch.manual_seed(0)
-    scores = losses.build("cosface", scale=5.0).score_map(3, 4)
+    logits = losses.build("cosface", scale=5.0).score_map(3, 4)
     h = 100 * torch.randn(6, 3)
-    expected = 5 * F.cosine_similarity(h.unsqueeze(1), scores.weight.unsqueeze(0), dim=-1)
-    torch.testing.assert_close(scores(h), expected)
-    torch.testing.assert_close(scores(1e-3 * h), expected)
+    expected = 5 * F.cosine_similarity(h.unsqueeze(1), logits.weight.unsqueeze(0), dim=-1)
+    torch.testing.assert_close(logits(h), expected)
+    torch.testing.assert_close(logits(1e-3 * h), expected)
     zero = torch.zeros(1, 3, requires_grad=True)
-    scores(zero).sum().backward()
-    assert torch.equal(scores(zero), torch.zeros(1, 4))
+    logits(zero).sum().backward()
+    assert torch.equal(logits(zero), torch.zeros(1, 4))
     assert zero.grad.isfinite().all()
 
 

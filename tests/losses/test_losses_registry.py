@@ -85,8 +85,8 @@ def test_numbers_of_numpy_are_numbers(kind):
     assert objective.weight.tolist() == [1.0, 3.0]
     assert losses.build("isce", inference=[kind(1), kind(2)]).inference.tolist() == [1.0, 2.0]
     assert losses.build("center", lam=kind(2), alpha=kind(1)).lam == 2.0
-    scores, target = torch.zeros(1, 2), torch.tensor([0])
-    assert losses.inference_softmax_cross_entropy(scores, target, kind(2)) == pytest.approx(math.log(1 + math.e**2))
+    logits, target = torch.zeros(1, 2), torch.tensor([0])
+    assert losses.inference_softmax_cross_entropy(logits, target, kind(2)) == pytest.approx(math.log(1 + math.e**2))
     if issubclass(kind, np.integer):
         assert losses.build("sce", ignore_index=kind(7)).ignore_index == 7
         assert losses.build("mmc").score_map(kind(4), kind(3))(torch.zeros(1, 4)).shape == (1, 3)
@@ -103,10 +103,10 @@ BAD_CALLS = {
     "label-float": (lambda s, y, h: (s, y.float(), h), TypeError, "labels must be int64, got torch.float32"),
     "label-int32": (lambda s, y, h: (s, y.int(), h), TypeError, "labels must be int64, got torch.int32"),
     "label-bool": (lambda s, y, h: (s, y > 0, h), TypeError, "labels must be int64, got torch.bool"),
-    "scores-integer": (lambda s, y, h: (s.long(), y, h), TypeError, "scores must be floating point, got torch.int64"),
-    "shape": (lambda s, y, h: (s, y[:3], h), ValueError, r"labels must be shaped as scores \(4, 4\).*got \(3,\)"),
-    "batch-of-one": (lambda s, y, h: (s[0], y[:1], h), ValueError, "labels must be shaped as scores"),
-    "empty": (lambda s, y, h: (s[:0], y[:0], h[:0]), ValueError, r"the batch is empty: scores \(0, 4\)"),
+    "logits-integer": (lambda s, y, h: (s.long(), y, h), TypeError, "logits must be floating point, got torch.int64"),
+    "shape": (lambda s, y, h: (s, y[:3], h), ValueError, r"labels must be shaped as logits \(4, 4\).*got \(3,\)"),
+    "batch-of-one": (lambda s, y, h: (s[0], y[:1], h), ValueError, "labels must be shaped as logits"),
+    "empty": (lambda s, y, h: (s[:0], y[:0], h[:0]), ValueError, r"the batch is empty: logits \(0, 4\)"),
     "one-class": (lambda s, y, h: (s[:, :1], y, h), ValueError, r"at least 2 classes, got \(4, 1\)"),
     "scalar": (lambda s, y, h: (s[0, 0], y[0], h), ValueError, "must have a class dimension"),
 }
@@ -126,14 +126,14 @@ def test_bad_calls(kind):
 
 @every
 def test_labels_out_of_range(name):
-    scores, target, embedding = problem(name)
+    logits, target, embedding = problem(name)
     target[2] = -1
     target[4] = 4
     for params in CASES[name].variants:
         objective = make(name, **params)
         for function in (objective, objective.per_example, objective.matched):
             with pytest.raises(ValueError, match=r"labels must be in \[0, 4\) or ignore_index -100, got \[-1, 4\]"):
-                function(scores, target, embedding)
+                function(logits, target, embedding)
 
 
 PUBLIC = {
@@ -146,16 +146,16 @@ PUBLIC = {
 @pytest.mark.parametrize("kind", [tuple, list, np.asarray, lambda _: None], ids=["tuple", "list", "array", "None"])
 def test_what_is_no_tensor(name, kind):
     """A network that returns a tuple, data that are still NumPy's."""
-    scores, target, embedding = torch.randn(4, 4), torch.tensor([0, 1, 2, 3]), torch.randn(4, 3)
+    logits, target, embedding = torch.randn(4, 4), torch.tensor([0, 1, 2, 3]), torch.randn(4, 3)
     functions = [PUBLIC[name]] if name in PUBLIC else [make(name), make(name).per_example, make(name).matched]
     for function in functions:
         rest = () if name in PUBLIC else (embedding,)
-        for wrong, what in (((kind(scores), target, *rest), "scores"), ((scores, kind(target), *rest), "target")):
-            with pytest.raises(TypeError, match=f"^{what} must be a torch.Tensor, got {type(kind(scores)).__name__}$"):
+        for wrong, what in (((kind(logits), target, *rest), "logits"), ((logits, kind(target), *rest), "target")):
+            with pytest.raises(TypeError, match=f"^{what} must be a torch.Tensor, got {type(kind(logits)).__name__}$"):
                 function(*wrong)
-        if rest and kind(scores) is not None:
+        if rest and kind(logits) is not None:
             with pytest.raises(TypeError, match=r"^embedding must be a torch\.Tensor, got"):
-                function(scores, target, kind(embedding))
+                function(logits, target, kind(embedding))
     score_map = None if name in PUBLIC else losses.build(name).score_map(3, 4)
     if score_map is not None and not isinstance(score_map, torch.nn.Linear):
         with pytest.raises(TypeError, match=r"^embedding must be a torch\.Tensor, got"):
@@ -166,10 +166,10 @@ def test_what_is_no_tensor(name, kind):
 def test_labels_out_of_range_fail_where_they_cannot_be_read(name):
     """Inside vmap torch's own message is all there is; what matters is that no number comes out."""
     objective = make(name)
-    scores, target, embedding = torch.randn(2, 4, 4), torch.full((2, 4), 4), torch.randn(2, 4, 3)
+    logits, target, embedding = torch.randn(2, 4, 4), torch.full((2, 4), 4), torch.randn(2, 4, 3)
     for function in (objective, objective.matched):
         with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
-            torch.func.vmap(function)(scores, target, embedding)
+            torch.func.vmap(function)(logits, target, embedding)
 
 
 def test_class_weight_of_another_length():
@@ -181,28 +181,28 @@ def test_class_weight_of_another_length():
 @every
 def test_missing_or_wrong_embedding(name):
     objective = make(name)
-    scores, target = torch.randn(4, 4), torch.tensor([0, 1, 2, 3])
+    logits, target = torch.randn(4, 4), torch.tensor([0, 1, 2, 3])
     if not objective.needs_embedding:
-        assert torch.equal(objective(scores, target), objective(scores, target, torch.randn(4, 3)))
+        assert torch.equal(objective(logits, target), objective(logits, target, torch.randn(4, 3)))
         return
     with pytest.raises(ValueError, match=f"{name} needs the embedding"):
-        objective(scores, target)
+        objective(logits, target)
     for wrong in (torch.randn(3, 3), torch.randn(4), torch.randn(4, 3, 1)):
         with pytest.raises(ValueError, match=r"embedding must be \(4, 'D'\)"):
-            objective(scores, target, wrong)
+            objective(logits, target, wrong)
     with pytest.raises(TypeError, match="embedding must be floating point"):
-        objective(scores, target, torch.zeros(4, 3, dtype=torch.int64))
+        objective(logits, target, torch.zeros(4, 3, dtype=torch.int64))
 
 
 def test_inference_of_another_number_of_classes():
-    scores, target = torch.randn(4, 4), torch.tensor([0, 1, 2, 3])
+    logits, target = torch.randn(4, 4), torch.tensor([0, 1, 2, 3])
     for m in (torch.zeros(3), torch.zeros(3, 3), torch.zeros(4, 3), torch.zeros(1, 4, 4)):
         with pytest.raises(ValueError, match=r"inference must be \(\), \(4,\) or \(4, 4\)"):
-            losses.inference_softmax_cross_entropy(scores, target, m)
+            losses.inference_softmax_cross_entropy(logits, target, m)
     with pytest.raises(ValueError, match="inference must be finite, got nan"):
-        losses.inference_softmax_cross_entropy(scores, target, float("nan"))
+        losses.inference_softmax_cross_entropy(logits, target, float("nan"))
     with pytest.raises(TypeError, match=r"inference must be a number, got \[1.0, 2.0\]"):
-        losses.inference_softmax_cross_entropy(scores, target, [1.0, 2.0])
+        losses.inference_softmax_cross_entropy(logits, target, [1.0, 2.0])
 
 
 class Largest(TorchDispatchMode):
@@ -222,20 +222,20 @@ def test_a_matrix_of_inference_information_is_not_copied():
     """Only the rows of the labels at hand are, forward and backward."""
     classes, n = 50, 4
     objective = losses.build("isce", inference=torch.randn(classes, classes))
-    scores, target = torch.randn(n, classes, requires_grad=True), torch.arange(n)
+    logits, target = torch.randn(n, classes, requires_grad=True), torch.arange(n)
     with Largest() as largest:
-        objective(scores, target).backward()
+        objective(logits, target).backward()
     assert largest.size == n * classes
 
 
 def test_weights_that_are_not_there_yet():
-    scores, target, embedding = torch.randn(4, 4), torch.tensor([0, 1, 2, 3]), torch.randn(4, 3)
+    logits, target, embedding = torch.randn(4, 4), torch.tensor([0, 1, 2, 3]), torch.randn(4, 3)
     with pytest.raises(RuntimeError, match=r"call score_map\(embedding_dim, num_classes\) first"):
-        losses.build("center")(scores, target, embedding)
+        losses.build("center")(logits, target, embedding)
     with pytest.raises(RuntimeError, match="call score_map"):
-        losses.build("lgm", covariance="diagonal")(scores, target)
+        losses.build("lgm", covariance="diagonal")(logits, target)
     with pytest.raises(ValueError, match=r"embedding must be \(N, 3\), got \(4, 5\)"):
-        make("center")(scores, target, torch.randn(4, 5))
+        make("center")(logits, target, torch.randn(4, 5))
 
 
 def test_simplex_needs_room():

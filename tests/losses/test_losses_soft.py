@@ -28,35 +28,35 @@ def options(name: str) -> list[dict[str, Any]]:
 
 @every_soft_variant
 def test_is_the_loss_written_out_of_each_label_times_its_probability(name, params):
-    scores, _, embedding = problem(name)
+    logits, _, embedding = problem(name)
     p = mixed((N, C))
-    each = [naive(name, params, scores, torch.full((N,), k), embedding) for k in range(C)]
+    each = [naive(name, params, logits, torch.full((N,), k), embedding) for k in range(C)]
     expected = (p * torch.stack(each, 1)).sum(1)
-    torch.testing.assert_close(make(name, **params).per_example(scores, p, embedding), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(make(name, **params).per_example(logits, p, embedding), expected, rtol=1e-6, atol=1e-6)
 
 
 @every_soft_variant
 def test_is_the_expected_loss_with_weight_and_smoothing_and_a_mean_over_the_examples(name, params):
-    scores, _, embedding = problem(name)
+    logits, _, embedding = problem(name)
     p = mixed((N, C))
     for more in options(name):
         objective = make(name, **params | more)
-        expected = (p * by_label(objective, scores)).sum(1)
-        torch.testing.assert_close(objective.per_example(scores, p), expected)
-        torch.testing.assert_close(objective(scores, p, embedding), expected.mean())
-        torch.testing.assert_close(make(name, **params | more, reduction="sum")(scores, p), expected.sum())
+        expected = (p * by_label(objective, logits)).sum(1)
+        torch.testing.assert_close(objective.per_example(logits, p), expected)
+        torch.testing.assert_close(objective(logits, p, embedding), expected.mean())
+        torch.testing.assert_close(make(name, **params | more, reduction="sum")(logits, p), expected.sum())
 
 
 @every_soft_variant
 def test_one_hot_is_the_label(name, params):
     """Value and gradient, also where float32 can barely tell the true class from 1."""
-    scores, target, _ = problem(name, dtype=torch.float32)
-    scores[0, 0] = 60.0 if CASES[name].bound == 3.0 else scores[0, 0]
+    logits, target, _ = problem(name, dtype=torch.float32)
+    logits[0, 0] = 60.0 if CASES[name].bound == 3.0 else logits[0, 0]
     for more in options(name):
         objective = make(name, **params | more)
         results = []
         for y in (target, F.one_hot(target, C).float()):
-            z = scores.clone().requires_grad_()
+            z = logits.clone().requires_grad_()
             loss = objective.per_example(z, y)
             results.append((loss.detach(), torch.autograd.grad(loss.sum(), z)[0]))
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
@@ -76,19 +76,19 @@ def test_gradient_of_a_sure_example_does_not_cancel():
 
 @every_soft_variant
 def test_first_and_second_derivatives(name, params):
-    scores, _, _ = problem(name, seed=1)
+    logits, _, _ = problem(name, seed=1)
     objective = make(name, **params | options(name)[-1])
-    inputs = (scores[:3].requires_grad_(), mixed((3, C)).requires_grad_())
+    inputs = (logits[:3].requires_grad_(), mixed((3, C)).requires_grad_())
     assert torch.autograd.gradcheck(objective, inputs)
     assert torch.autograd.gradgradcheck(objective, inputs, fast_mode=True)  # along random directions
 
 
 @pytest.mark.parametrize("shape", [(), (C,), (C, C)])
 def test_isce_can_be_differentiated_by_the_inference_information(shape):
-    scores, _, _ = problem("isce")
+    logits, _, _ = problem("isce")
     m = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
     p = mixed((N, C))
-    assert torch.autograd.gradcheck(lambda m: losses.inference_softmax_cross_entropy(scores, p, m), m)
+    assert torch.autograd.gradcheck(lambda m: losses.inference_softmax_cross_entropy(logits, p, m), m)
 
 
 # How the loss is called.
@@ -97,12 +97,12 @@ def test_isce_can_be_differentiated_by_the_inference_information(shape):
 @every_soft_variant
 def test_shapes_and_vmap(name, params):
     objective = make(name, **params)
-    scores = (2 * torch.rand(2, C, 3, generator=torch.Generator().manual_seed(0)) - 1) * CASES[name].bound
+    logits = (2 * torch.rand(2, C, 3, generator=torch.Generator().manual_seed(0)) - 1) * CASES[name].bound
     p = mixed((2, C, 3), dtype=torch.float32)
-    flat, soft = (values.movedim(1, -1).reshape(-1, C) for values in (scores, p))
+    flat, soft = (values.movedim(1, -1).reshape(-1, C) for values in (logits, p))
     each = objective.per_example(flat, soft)
-    torch.testing.assert_close(objective.per_example(scores, p), each.reshape(2, 3))
-    torch.testing.assert_close(objective(scores, p), each.mean())
+    torch.testing.assert_close(objective.per_example(logits, p), each.reshape(2, 3))
+    torch.testing.assert_close(objective(logits, p), each.mean())
     torch.testing.assert_close(objective(flat[0], soft[0]), each[0])
     torch.testing.assert_close(torch.func.vmap(objective.per_example)(flat, soft), each)
 
@@ -117,37 +117,37 @@ def test_extreme_logits_and_half_precision(name, params):
         expected = (target.double() * by_label(objective, z.detach().double())).sum(1)
         torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=2e-3 if max(row) > 100 else 1e-5)
         assert torch.autograd.grad(loss.sum(), z)[0].isfinite().all()
-    scores = problem(name, dtype=torch.float32)[0][:3]
+    logits = problem(name, dtype=torch.float32)[0][:3]
     for half in (torch.bfloat16, torch.float16):
-        expected = objective(scores.to(half).float(), target.to(half).float())
+        expected = objective(logits.to(half).float(), target.to(half).float())
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = objective(scores.to(half), target.to(half))
+            loss = objective(logits.to(half), target.to(half))
         assert loss.dtype == torch.float32
         assert torch.equal(loss, expected)
 
 
 @every
 def test_objectives_without_soft_targets_and_every_attack_refuse_them(name):
-    scores, _, embedding = problem(name)
+    logits, _, embedding = problem(name)
     p = mixed((N, C))
     objective = make(name)
     with pytest.raises(TypeError, match=r"labels must be int64, got torch\.float64"):
-        objective.matched(scores, p, embedding)
+        objective.matched(logits, p, embedding)
     if "soft" in objective.exempt:
         with pytest.raises(TypeError, match=f"{name} takes int64 labels only, got torch.float64: the "):
-            objective(scores, p, embedding)
+            objective(logits, p, embedding)
 
 
 @every_soft
 def test_wrong_probabilities(name):
-    scores, _, embedding = problem(name)
+    logits, _, embedding = problem(name)
     for shape in ((N, C - 1), (N - 1, C), (C, N), (C,)):
-        with pytest.raises(ValueError, match=r"probabilities must be shaped as scores \(6, 4\), got"):
-            make(name)(scores, torch.rand(shape), embedding)
+        with pytest.raises(ValueError, match=r"probabilities must be shaped as logits \(6, 4\), got"):
+            make(name)(logits, torch.rand(shape), embedding)
     with pytest.raises(TypeError, match=r"labels must be int64, got torch\.float32 \(or probabilities shaped as"):
-        make(name)(scores, torch.rand(N), embedding)
+        make(name)(logits, torch.rand(N), embedding)
     with pytest.raises(ValueError, match="ignore_index 2 is for labels: with probabilities it must be negative"):
-        make(name, ignore_index=2)(scores, mixed((N, C)), embedding)
+        make(name, ignore_index=2)(logits, mixed((N, C)), embedding)
 
 
 # Against torch.nn.CrossEntropyLoss.
@@ -155,12 +155,12 @@ def test_wrong_probabilities(name):
 
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Scores, target and parameters of :class:`torch.nn.CrossEntropyLoss`; some that torch refuses."""
+    """Logits, target and parameters of :class:`torch.nn.CrossEntropyLoss`; some that torch refuses."""
     classes = draw(st.integers(2, 5))
     shape = draw(st.sampled_from([(classes,), (3, classes), (1, classes), (2, classes, 3)]))
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
-    scores = draw(st.sampled_from([0.1, 3.0, 100.0])) * torch.randn(shape, generator=generator, dtype=dtype)
+    logits = draw(st.sampled_from([0.1, 3.0, 100.0])) * torch.randn(shape, generator=generator, dtype=dtype)
     dim = min(len(shape) - 1, 1)
     if draw(st.booleans()):
         target = torch.randn(shape, generator=generator, dtype=dtype).softmax(dim)
@@ -169,7 +169,7 @@ def calls(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, Any]]:
         if draw(st.booleans()):
             target = target.where(torch.rand(target.shape, generator=generator) < 0.7, -100)
     return (
-        scores,
+        logits,
         target,
         {
             "weight": draw(st.sampled_from([None, 3 * torch.rand(classes, generator=generator, dtype=dtype)])),
@@ -180,26 +180,26 @@ def calls(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, Any]]:
     )
 
 
-def outcome(function: torch.nn.Module, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+def outcome(function: torch.nn.Module, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
     """Loss and gradient; None where the call is refused."""
-    scores = scores.clone().requires_grad_()
+    logits = logits.clone().requires_grad_()
     try:
-        loss = function(scores, target)
+        loss = function(logits, target)
     except (IndexError, RuntimeError, ValueError):
         return None
-    return loss.detach(), torch.autograd.grad(loss.sum(), scores)[0]
+    return loss.detach(), torch.autograd.grad(loss.sum(), logits)[0]
 
 
 @settings(deadline=None)
 @given(call=calls())
 def test_sce_and_isce_without_a_term_behave_like_torchs_loss(call):
-    scores, target, params = call
-    expected = outcome(torch.nn.CrossEntropyLoss(**params), scores, target)
-    found = outcome(losses.SoftmaxCrossEntropy(**params), scores, target)
+    logits, target, params = call
+    expected = outcome(torch.nn.CrossEntropyLoss(**params), logits, target)
+    found = outcome(losses.SoftmaxCrossEntropy(**params), logits, target)
     assert (found is None) == (expected is None)
-    classes = scores.shape[min(scores.dim() - 1, 1)]
+    classes = logits.shape[min(logits.dim() - 1, 1)]
     for m in (0.0, torch.zeros(classes), torch.zeros(classes, classes)):
-        isce = outcome(losses.InferenceSoftmaxCrossEntropy(inference=m, **params), scores, target)
+        isce = outcome(losses.InferenceSoftmaxCrossEntropy(inference=m, **params), logits, target)
         assert (isce is None) == (expected is None)
         if expected is not None:
             torch.testing.assert_close(isce, expected, rtol=1e-4, atol=1e-4, equal_nan=True)

@@ -24,7 +24,7 @@ def problem(n: int = 64, c: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Gradient of the sum over examples: of each example by its own scores."""
+    """Gradient of the sum over examples: of each example by its own logits."""
     z = z.clone().requires_grad_()
     return torch.autograd.grad(loss(z).sum(), z)[0]
 
@@ -37,7 +37,7 @@ def gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 def test_scalar_term_is_an_increasing_function_of_sce(m, z):
     logits, y = torch.tensor([z]).double(), torch.tensor([0])
     sce = float(isce(logits, y, 0.0))
-    rounding = 1e-14 * max(1, math.exp(m))  # either side is small as a difference of two scores
+    rounding = 1e-14 * max(1, math.exp(m))  # either side is small as a difference of two logits
     assert float(isce(logits, y, m)) == pytest.approx(math.log1p(math.exp(m) * math.expm1(sce)), rel=1e-9, abs=rounding)
 
 

@@ -16,10 +16,10 @@ from isce import losses
 
 @every
 def test_worked_values(name):
-    for params, scores, target, embedding, expected in CASES[name].worked:
+    for params, logits, target, embedding, expected in CASES[name].worked:
         labels = torch.tensor(target)
         loss = make(name, **params).per_example(
-            torch.tensor(scores).double(),
+            torch.tensor(logits).double(),
             labels.double() if labels.is_floating_point() else labels,
             embedding and torch.tensor(embedding).double(),
         )
@@ -29,30 +29,30 @@ def test_worked_values(name):
 @every_variant
 def test_agrees_with_the_loss_written_out(name, params):
     for seed in range(3):
-        scores, target, embedding = problem(name, seed)
-        loss = make(name, **params).per_example(scores, target, embedding)
-        torch.testing.assert_close(loss, naive(name, params, scores, target, embedding), rtol=1e-6, atol=1e-6)
+        logits, target, embedding = problem(name, seed)
+        loss = make(name, **params).per_example(logits, target, embedding)
+        torch.testing.assert_close(loss, naive(name, params, logits, target, embedding), rtol=1e-6, atol=1e-6)
 
 
 @every
-def test_label_smoothing_acts_on_the_changed_scores(name):
+def test_label_smoothing_acts_on_the_changed_logits(name):
     if "label_smoothing" in losses.build(name).exempt:
         return  # that it is refused is tested with the other parameters
-    scores, target, embedding = problem(name)
+    logits, target, embedding = problem(name)
     for params in CASES[name].variants:
-        loss = make(name, **params | {"label_smoothing": 0.3}).per_example(scores, target, embedding)
-        expected = naive(name, params, scores, target, embedding, smoothing=0.3)
+        loss = make(name, **params | {"label_smoothing": 0.3}).per_example(logits, target, embedding)
+        expected = naive(name, params, logits, target, embedding, smoothing=0.3)
         torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
 
 
 @every_variant
 def test_first_and_second_derivatives(name, params):
-    scores, target, embedding = problem(name, seed=1)
+    logits, target, embedding = problem(name, seed=1)
     objective = make(name, **params, weight=[1.0, 2.0, 0.5, 1.5])
-    inputs = (scores.requires_grad_(), embedding.requires_grad_())
+    inputs = (logits.requires_grad_(), embedding.requires_grad_())
 
-    def loss(scores: Tensor, embedding: Tensor) -> Tensor:
-        return objective(scores, target, embedding)
+    def loss(logits: Tensor, embedding: Tensor) -> Tensor:
+        return objective(logits, target, embedding)
 
     assert torch.autograd.gradcheck(loss, inputs)
     assert torch.autograd.gradgradcheck(loss, inputs, fast_mode=True)  # along random directions
@@ -60,8 +60,8 @@ def test_first_and_second_derivatives(name, params):
 
 @every
 def test_derivative_of_the_matched_attack(name):
-    scores, target, embedding = problem(name, seed=1)
-    assert torch.autograd.gradcheck(lambda z: make(name).matched(z, target, embedding), scores.requires_grad_())
+    logits, target, embedding = problem(name, seed=1)
+    assert torch.autograd.gradcheck(lambda z: make(name).matched(z, target, embedding), logits.requires_grad_())
 
 
 @pytest.mark.parametrize("maker", [pytest.param(m, id=n) for n, case in CASES.items() for m in case.minima])
@@ -99,15 +99,15 @@ def test_extreme_inputs_are_finite_and_right(name, params):
 
 
 def check_extreme(name, params, row):
-    scores = torch.tensor([row] * N)
+    logits = torch.tensor([row] * N)
     target = torch.tensor([0, 1, 2, 3, 0, 1])
-    embedding = scores[:, :D] * torch.tensor([1.0, 1.0, -1.0, 1.0, 1.0, -1.0]).reshape(N, 1)
-    inputs = (scores.requires_grad_(), embedding.detach().requires_grad_())
+    embedding = logits[:, :D] * torch.tensor([1.0, 1.0, -1.0, 1.0, 1.0, -1.0]).reshape(N, 1)
+    inputs = (logits.requires_grad_(), embedding.detach().requires_grad_())
     objective = make(name, **params)
     loss = objective.per_example(inputs[0], target, inputs[1])
-    expected = naive(name, params, scores, target, embedding)
+    expected = naive(name, params, logits, target, embedding)
     # A term added to a score of 1e4 is rounded to the spacing of float32 there, 1e-3.
-    spacing = torch.finfo(torch.float32).eps * float(scores.detach().abs().max())
+    spacing = torch.finfo(torch.float32).eps * float(logits.detach().abs().max())
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-5 + spacing)
     for function in (objective.per_example, objective.matched):
         value = function(inputs[0], target, inputs[1])
@@ -118,13 +118,13 @@ def check_extreme(name, params, row):
 
 @every_variant
 def test_precision(name, params):
-    scores, target, embedding = problem(name, dtype=torch.float32)
+    logits, target, embedding = problem(name, dtype=torch.float32)
     objective = make(name, **params)
-    full = objective.per_example(scores, target, embedding)
+    full = objective.per_example(logits, target, embedding)
     assert full.dtype == torch.float32
-    torch.testing.assert_close(full.double(), naive(name, params, scores, target, embedding), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(full.double(), naive(name, params, logits, target, embedding), rtol=1e-5, atol=1e-5)
     for half in (torch.bfloat16, torch.float16):
-        s, h = scores.to(half), embedding.to(half)
+        s, h = logits.to(half), embedding.to(half)
         expected = objective(s.float(), target, h.float())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss, matched = objective(s, target, h), objective.matched(s, target, h)
@@ -139,18 +139,18 @@ def test_score_map_in_half_precision(name):
     """Under autocast and as half modules: float32 where the map is the objective's own, of the weights as they are."""
     torch.manual_seed(0)
     objective = losses.build(name)
-    scores = objective.score_map(D, C)
+    logits = objective.score_map(D, C)
     embedding = torch.randn(N, D)
-    own = not isinstance(scores, nn.Linear)
+    own = not isinstance(logits, nn.Linear)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = scores(embedding.bfloat16())
+        rough = logits(embedding.bfloat16())
     assert rough.shape == (N, C)
     if own:
         assert rough.dtype == torch.float32
-        assert torch.equal(rough, scores(embedding.bfloat16().float()))
+        assert torch.equal(rough, logits(embedding.bfloat16().float()))
     for half in (torch.float16, torch.bfloat16):
         target = torch.tensor([0, 1, 2, 3, 0, 1])
-        narrow, h = copy.deepcopy(scores).to(half), embedding.to(half)
+        narrow, h = copy.deepcopy(logits).to(half), embedding.to(half)
         found = narrow(h)
         if own:
             torch.testing.assert_close(found, copy.deepcopy(narrow).float()(h.float()), rtol=1e-6, atol=1e-6)

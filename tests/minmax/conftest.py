@@ -32,7 +32,7 @@ def _linear_classifier(weight: Tensor, bias: Tensor) -> Classifier:
 
 @pytest.fixture(scope="session")
 def linear_classifier():
-    """Makes a classifier of images (1, 1, D) with the scores weight @ image + bias and the image as embedding."""
+    """Makes a classifier of images (1, 1, D) with the logits weight @ image + bias and the image as embedding."""
     return _linear_classifier
 
 

@@ -44,8 +44,8 @@ def test_constants_by_hand():
 def test_two_classes_exact(seed, norm, eps):
     """Robust logistic regression: the bound is the loss at the worst point of the ball, not only above it."""
     weight, bias, x, y = linear_problem(seed, 2)
-    scores = x.flatten(1) @ weight.T + bias
-    bound = input_bound(scores, y, linear_constants(weight, norm), eps)
+    logits = x.flatten(1) @ weight.T + bias
+    bound = input_bound(logits, y, linear_constants(weight, norm), eps)
     worst = torch.stack([eps * steepest(weight[1 - label] - weight[label], norm) for label in y])
     assert (torch.linalg.vector_norm(worst, ord=norm, dim=1) <= eps * (1 + 1e-9)).all()
     attained = F.cross_entropy((x.flatten(1) + worst) @ weight.T + bias, y, reduction="none")
@@ -56,10 +56,10 @@ def test_two_classes_exact(seed, norm, eps):
 @given(st.integers(0, 10**6), st.sampled_from(NORMS), st.integers(2, 5))
 def test_the_linear_radius_is_the_exact_distance(seed, norm, classes):
     weight, bias, x, _ = linear_problem(seed, classes)
-    scores = x.flatten(1) @ weight.T + bias
-    y = scores.argmax(1)
+    logits = x.flatten(1) @ weight.T + bias
+    y = logits.argmax(1)
     constants = linear_constants(weight, norm)
-    radius = certified_radius(scores, y, constants)
+    radius = certified_radius(logits, y, constants)
     for i, label in enumerate(y):
         for scale, survives in ((1 - 1e-6, True), (1 + 1e-6, False)):
             moves = [
@@ -67,7 +67,7 @@ def test_the_linear_radius_is_the_exact_distance(seed, norm, classes):
             ]
             moved = (x[i].flatten() + torch.stack(moves)) @ weight.T + bias
             assert bool((moved.argmax(1) == label).all()) is survives
-    assert (radius >= certified_radius(scores, y, constants.max().item())).all()
+    assert (radius >= certified_radius(logits, y, constants.max().item())).all()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -86,25 +86,25 @@ def test_no_attack_on_a_linear_model_beats_the_bound(norm, linear_classifier):
 
 
 def test_bound_without_a_ball_is_the_loss():
-    scores, y = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
-    torch.testing.assert_close(input_bound(scores, y, 5.0, 0.0), F.cross_entropy(scores, y, reduction="none"))
-    assert torch.autograd.gradcheck(lambda z: input_bound(z, y, torch.ones(3, 3), 0.5), scores.requires_grad_())
+    logits, y = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
+    torch.testing.assert_close(input_bound(logits, y, 5.0, 0.0), F.cross_entropy(logits, y, reduction="none"))
+    assert torch.autograd.gradcheck(lambda z: input_bound(z, y, torch.ones(3, 3), 0.5), logits.requires_grad_())
 
 
 def test_radius_by_hand():
-    scores = torch.tensor([[3.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
+    logits = torch.tensor([[3.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
     constants = torch.tensor([[9.0, 1.0, 4.0], [1.0, 9.0, 2.0], [4.0, 2.0, 9.0]])
-    assert certified_radius(scores, torch.tensor([0, 0, 0]), constants).tolist() == [0.75, 0.0, 0.0]
-    assert certified_radius(scores, torch.tensor([0, 0, 1]), 2.0).tolist() == [1.0, 0.0, 0.5]
-    assert certified_radius(scores[:1], torch.tensor([0]), 0.0).tolist() == [math.inf]
+    assert certified_radius(logits, torch.tensor([0, 0, 0]), constants).tolist() == [0.75, 0.0, 0.0]
+    assert certified_radius(logits, torch.tensor([0, 0, 1]), 2.0).tolist() == [1.0, 0.0, 0.5]
+    assert certified_radius(logits[:1], torch.tensor([0]), 0.0).tolist() == [math.inf]
 
 
 def test_bad_input():
-    scores, y = torch.zeros(2, 3), torch.tensor([0, 2])
+    logits, y = torch.zeros(2, 3), torch.tensor([0, 2])
     with pytest.raises(ValueError, match="eps must be finite and not negative"):
-        input_bound(scores, y, 1.0, -0.5)
+        input_bound(logits, y, 1.0, -0.5)
     with pytest.raises(ValueError, match=r"constants must be a number or \(3, 3\), got \(3,\)"):
-        input_bound(scores, y, torch.ones(3), 0.1)
+        input_bound(logits, y, torch.ones(3), 0.1)
     for bad in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="constants must be finite and not negative"):
-            certified_radius(scores, y, bad)
+            certified_radius(logits, y, bad)

@@ -42,19 +42,19 @@ def test_gradients_flow():
 
 def test_covering_inference_makes_the_loss_meet_the_move():
     generator = torch.Generator().manual_seed(0)
-    scores, moved = torch.randn(2, 20, 6, generator=generator, dtype=torch.float64) * 3
+    logits, moved = torch.randn(2, 20, 6, generator=generator, dtype=torch.float64) * 3
     target = torch.randint(6, (20,), generator=generator)
-    m = covering_inference(scores, moved, target)
+    m = covering_inference(logits, moved, target)
     wanted = F.cross_entropy(moved, target, reduction="none")
-    met = [F.cross_entropy(s[None] - v * F.one_hot(t, 6), t[None]) for s, v, t in zip(scores, m, target, strict=True)]
+    met = [F.cross_entropy(s[None] - v * F.one_hot(t, 6), t[None]) for s, v, t in zip(logits, m, target, strict=True)]
     torch.testing.assert_close(torch.stack(met), wanted)
 
 
 def test_wrong_evidence_keeps_a_gradient_where_cross_entropy_has_lost_it():
-    scores = torch.tensor([[200.0, 1.0, 0.0]], requires_grad=True)
+    logits = torch.tensor([[200.0, 1.0, 0.0]], requires_grad=True)
     target = torch.tensor([0])
-    (lost,) = torch.autograd.grad(F.cross_entropy(scores, target), scores)
-    (kept,) = torch.autograd.grad(wrong_evidence(scores, target).sum(), scores)
+    (lost,) = torch.autograd.grad(F.cross_entropy(logits, target), logits)
+    (kept,) = torch.autograd.grad(wrong_evidence(logits, target).sum(), logits)
     assert not lost.any()
     torch.testing.assert_close(kept, torch.tensor([[-1.0, math.e / (1 + math.e), 1 / (1 + math.e)]]))
 
@@ -69,14 +69,14 @@ def test_bad_input(function):
         function(logits, torch.tensor([0, 3]), 1.0)
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\), got -100"):
         function(logits, torch.tensor([0, -100]), 1.0)
-    with pytest.raises(ValueError, match="scores must be finite"):
+    with pytest.raises(ValueError, match="logits must be finite"):
         function(torch.full((2, 3), math.nan), target, 1.0)
-    with pytest.raises(ValueError, match=r"scores must have shape \(N, C\)"):
+    with pytest.raises(ValueError, match=r"logits must have shape \(N, C\)"):
         function(torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.int64), 1.0)
     with pytest.raises(TypeError, match="labels must be int64"):
         function(logits, torch.tensor([0.0, 1.0]), 1.0)
 
 
 def test_covering_inference_refuses_another_shape():
-    with pytest.raises(ValueError, match="moved must have the shape of scores"):
+    with pytest.raises(ValueError, match="moved must have the shape of logits"):
         covering_inference(torch.zeros(2, 3), torch.zeros(2, 4), torch.tensor([0, 1]))

@@ -11,7 +11,7 @@ from isce.minmax import analyse, covering_inference, inner_gap, projected_ascent
 from isce.parameters.analysis import MinmaxParameters
 
 
-def scores(classifier, *images):
+def logits(classifier, *images):
     with torch.no_grad():
         return [classifier(x).double() for x in images]
 
@@ -24,7 +24,7 @@ def test_the_exact_m_covers_and_no_smaller_one_does(linear_classifier, norm, p):
     classifier = linear_classifier(weight, torch.tensor([1.0, 0.0], dtype=torch.float64))
     y = torch.tensor([0, 1] * 4)
     exact = linear_constants(weight, p)[0, 1].item() * 0.1
-    clean, attacked = scores(classifier, x, projected_ascent(classifier, x, y, eps=0.1, norm=norm))
+    clean, attacked = logits(classifier, x, projected_ascent(classifier, x, y, eps=0.1, norm=norm))
     frame = inner_gap(clean, attacked, y, [0.0, 0.99 * exact, exact + 1e-9, 2 * exact])
     assert frame["m"].tolist() == [0.0, 0.99 * exact, exact + 1e-9, 2 * exact]
     assert frame["covered"].tolist() == [0.0, 0.0, 1.0, 1.0]
@@ -37,7 +37,7 @@ def test_the_exact_m_covers_and_no_smaller_one_does(linear_classifier, norm, p):
 
 def test_shares_follow_from_the_m_each_example_needs(digits):
     classifier, x, y = digits
-    clean, attacked = scores(classifier, x, projected_ascent(classifier, x, y, eps=0.05, steps=10, restarts=1))
+    clean, attacked = logits(classifier, x, projected_ascent(classifier, x, y, eps=0.05, steps=10, restarts=1))
     needed = covering_inference(clean, attacked, y)
     ms = needed.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     frame = inner_gap(clean, attacked, y, ms)

@@ -75,8 +75,8 @@ def test_no_gradient_is_longer_than_the_constant(kind, norm):
         for y in range(3):
             for k in range(3):
                 x = x.detach().requires_grad_()
-                scores = classifier(x)
-                (slope,) = torch.autograd.grad((scores[:, k] - scores[:, y]).sum(), x)
+                logits = classifier(x)
+                (slope,) = torch.autograd.grad((logits[:, k] - logits[:, y]).sum(), x)
                 length = torch.linalg.vector_norm(slope.flatten(1), ord=1 if norm == "linf" else 2, dim=1)
                 assert (length <= constants[y, k]).all()
 
@@ -86,12 +86,12 @@ def test_no_gradient_is_longer_than_the_constant(kind, norm):
 def test_no_attack_beats_bound_and_certificate(kind, norm):
     classifier, x, _ = network(kind, 5)
     with torch.no_grad():
-        scores = classifier(x)
-    y = scores.argmax(1)
+        logits = classifier(x)
+    y = logits.argmax(1)
     constants = network_constants(classifier, norm)
-    radius = certified_radius(scores, y, constants)
+    radius = certified_radius(logits, y, constants)
     for eps in (0.02, 0.3):
-        bound = input_bound(scores, y, constants, eps)
+        bound = input_bound(logits, y, constants, eps)
         for k in range(3):
 
             def difference(z, target, k=k):
@@ -101,7 +101,7 @@ def test_no_attack_beats_bound_and_certificate(kind, norm):
             with torch.no_grad():
                 attacked = classifier(moved)
             assert (F.cross_entropy(attacked, y, reduction="none") <= bound).all()
-            assert (difference(attacked, y) <= difference(scores, y) + constants[y, k] * eps).all()
+            assert (difference(attacked, y) <= difference(logits, y) + constants[y, k] * eps).all()
             shift = (moved - x).flatten(1)
             distance = shift.abs().amax(1) if norm == "linf" else shift.norm(dim=1)
             broken = attacked.argmax(1) != y
@@ -120,8 +120,8 @@ def test_difference_weight_is_the_slope_of_score_differences(score_map):
     h = torch.randn(6, dtype=torch.float64, requires_grad=True)
     weight = difference_weight(score_map)
     for k in range(4):
-        scores = score_map.double()(h[None])[0]
-        (slope,) = torch.autograd.grad(scores[k] - scores[0], h)
+        logits = score_map.double()(h[None])[0]
+        (slope,) = torch.autograd.grad(logits[k] - logits[0], h)
         torch.testing.assert_close(slope, weight[k] - weight[0])
 
 

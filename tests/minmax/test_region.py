@@ -20,7 +20,7 @@ def region_of(classifier, x, moved, y):
 
 @pytest.fixture(scope="module")
 def by_hand():
-    """Scores are ten times the two features; the attack moves 0.1 from the first feature to the second."""
+    """Logits are ten times the two features; the attack moves 0.1 from the first feature to the second."""
     features = torch.tensor([[0.9, 0.1], [0.6, 0.5], [0.2, 0.7]], dtype=torch.float64)
     moved = features + torch.tensor([-0.1, 0.1], dtype=torch.float64)
     return inference_region((10 * features, features), (10 * moved, moved), torch.tensor([0, 0, 1]))
@@ -116,8 +116,8 @@ def test_frechet_distance_with_fewer_examples_than_dimensions(examples):
 
 
 def test_bad_input():
-    scores, features = torch.zeros(2, 3), torch.zeros(2, 5)
-    with pytest.raises(ValueError, match="scores must be finite"):
-        inference_region((scores, features), (scores * math.nan, features), torch.tensor([0, 1]))
+    logits, features = torch.zeros(2, 3), torch.zeros(2, 5)
+    with pytest.raises(ValueError, match="logits must be finite"):
+        inference_region((logits, features), (logits * math.nan, features), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\), got 3"):
-        inference_region((scores, features), (scores, features), torch.tensor([0, 3]))
+        inference_region((logits, features), (logits, features), torch.tensor([0, 3]))

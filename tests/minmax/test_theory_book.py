@@ -54,12 +54,12 @@ def test_thm_coverage_factor_two_is_needed_and_enough(z, y, r):
 @pytest.mark.parametrize("m", [-5.0, 0.0, 2.0, 20.0])
 def test_thm_sce_scale_and_thm_vacuous_any_fixed_m_is_met_by_scaling(m):
     generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(50, 4, dtype=torch.float64, generator=generator)
-    y = scores.argmax(1)
-    losses = [float(inference_softmax_cross_entropy(c * scores, y, m)) for c in (1.0, 10.0, 1e3, 1e6)]
+    logits = torch.randn(50, 4, dtype=torch.float64, generator=generator)
+    y = logits.argmax(1)
+    losses = [float(inference_softmax_cross_entropy(c * logits, y, m)) for c in (1.0, 10.0, 1e3, 1e6)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 1e-6
-    assert torch.equal((1e6 * scores).argmax(1), y)
+    assert torch.equal((1e6 * logits).argmax(1), y)
 
 
 @pytest.mark.parametrize("m", [0.05, 0.1, 0.29, 0.5, 0.9])

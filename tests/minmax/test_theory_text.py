@@ -30,7 +30,7 @@ def loss(z, y, m):
     return inference_softmax_cross_entropy(z, y, m, reduction="none")
 
 
-def scores(seed=0, rows=40, classes=6, spread=3.0):
+def logits(seed=0, rows=40, classes=6, spread=3.0):
     generator = torch.Generator().manual_seed(seed)
     z = spread * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
     return z, torch.randint(classes, (rows,), generator=generator), generator
@@ -43,7 +43,7 @@ def slope(z, y, m):
 
 @pytest.mark.parametrize("r", [0.1, 1.0, 4.0])
 def test_2_1_exact_counterpart(r):
-    z, y, generator = scores()
+    z, y, generator = logits()
     worst = r * (1 - 2 * F.one_hot(y, 6))
     torch.testing.assert_close(F.cross_entropy(z + worst, y, reduction="none"), loss(z, y, 2 * r))
     torch.testing.assert_close(F.cross_entropy(z - worst, y, reduction="none"), loss(z, y, -2 * r))
@@ -57,7 +57,7 @@ def test_2_1_exact_counterpart(r):
 
 def test_2_1_training_with_m_above_0_is_the_min_max_problem_in_logit_space():
     """The gradient of L_2r is that of SCE at the worst shift (Danskin)."""
-    z, y, _ = scores()
+    z, y, _ = logits()
     worst = 0.5 * (1 - 2 * F.one_hot(y, 6))
     torch.testing.assert_close(slope(z, y, 1.0), slope(z + worst, y, 0.0))
     torch.testing.assert_close(slope(z, y, -1.0), slope(z - worst, y, 0.0))

@@ -9,7 +9,7 @@ from isce import compat
 from isce.attacks.base import Found, Problem
 from isce.attacks.spec import AttackSpec
 
-#: How far beyond the boundary the hinge pulls, as a share of the spread of the image's scores: a point on the boundary
+#: How far beyond the boundary the hinge pulls, as a share of the spread of the image's logits: a point on the boundary
 #: would be judged by the rounding of the batch that it is judged in.
 OVERSHOOT = 1e-3
 
@@ -25,11 +25,11 @@ def spatial(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
     def one(part: Problem) -> Tensor:
         with torch.no_grad():
-            scores = part.classifier(part.x)  # alone, as the attack sees them
+            logits = part.classifier(part.x)  # alone, as the attack sees them
         attack = attacks.SpatialTransformAttack(
             part.classifier,
-            num_classes=part.scores.shape[1],
-            confidence=OVERSHOOT * float(scores.max() - scores.min()),
+            num_classes=part.logits.shape[1],
+            confidence=OVERSHOOT * float(logits.max() - logits.min()),
             initial_const=spec.params["smoothness"],
             max_iterations=spec.steps,
             targeted=part.target is not None,

@@ -31,7 +31,7 @@ def autoattack(spec: AttackSpec, problem: Problem, restart: int) -> Found:
             device=problem.x.device,
         )
         for part in (attack.apgd_targeted, attack.fab):
-            part.n_target_classes = min(part.n_target_classes, problem.scores.shape[1] - 1)
+            part.n_target_classes = min(part.n_target_classes, problem.logits.shape[1] - 1)
         try:
             points = attack.run_standard_evaluation(problem.x, problem.y, batch_size=len(problem.x))[0]
         finally:

@@ -3,7 +3,7 @@
 advertorch draws random starts from the global generator; here they are drawn for each image by its own key and
 handed over, so that order and batching don't change them. What advertorch returns is its last iterate; here every
 iterate that it evaluates is watched and the first misclassified one is kept (of a targeted attack, the first that hits
-the target, where one does). advertorch divides a gradient by its norm or by 1e-6, whichever is larger, so that scores
+the target, where one does). advertorch divides a gradient by its norm or by 1e-6, whichever is larger, so that logits
 of another scale would take other steps; here it gets each image's gradient with a largest entry of 1.
 """
 
@@ -37,9 +37,9 @@ class _Watch:
         """Outputs at ``x``, (N, ...); the call number is the number of steps taken so far."""
         if x.requires_grad:
             x.register_hook(lambda gradient: unit(gradient, math.inf))
-        scores, embedding = self.problem.outputs(x)
+        logits, embedding = self.problem.outputs(x)
         if not self.problem.batch_dependent:
-            predicted = scores.detach().argmax(1)
+            predicted = logits.detach().argmax(1)
             new = (predicted != self.problem.y) & (self.first < 0)
             self.first[new] = self.calls
             if self.problem.target is not None:
@@ -48,12 +48,12 @@ class _Watch:
                 new = new | hit
             self.points = torch.where(new.view(-1, 1, 1, 1), x.detach(), self.points)
         self.calls += 1
-        return scores, embedding
+        return logits, embedding
 
     def loss(self, outputs: tuple[Tensor, Tensor | None], y: Tensor) -> Tensor:
         """Sum over the batch, so that each image's gradient is its own; a targeted attack descends to its target."""
-        scores, embedding = outputs
-        value = self.ascended(scores, y, embedding).sum()
+        logits, embedding = outputs
+        value = self.ascended(logits, y, embedding).sum()
         return value if self.problem.target is None else -value
 
     def found(self, last: Tensor) -> Found:

@@ -1,4 +1,4 @@
-"""A classifier as a package gets it: its errors stay known, images and scores are cast for it, and its points back."""
+"""A classifier as a package gets it: its errors stay known, images and logits are cast for it, and its points back."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Lent(nn.Module):
             raise
 
     def _look(self, _: nn.Module, given: tuple[Tensor, ...], found: Any) -> None:
-        """Check scores of any call, and the gradient that comes back: ``sign`` makes 0 of NaN without a word."""
-        x, scores = given[0], found[0] if isinstance(found, tuple) else found
-        if scores.ndim != 2 or len(scores) != len(x):
-            self.error = ValueError(f"scores must have shape ({len(x)}, classes), got {tuple(scores.shape)}")
+        """Check logits of any call, and the gradient that comes back: ``sign`` makes 0 of NaN without a word."""
+        x, logits = given[0], found[0] if isinstance(found, tuple) else found
+        if logits.ndim != 2 or len(logits) != len(x):
+            self.error = ValueError(f"logits must have shape ({len(x)}, classes), got {tuple(logits.shape)}")
             raise self.error
-        self._note(scores.detach().isfinite())
-        if x.requires_grad and scores.requires_grad:
+        self._note(logits.detach().isfinite())
+        if x.requires_grad and logits.requires_grad:
             x.register_hook(lambda gradient: self._note(~gradient.isnan()))
 
     def _note(self, sound: Tensor) -> None:
@@ -68,7 +68,7 @@ class Cast(nn.Module):
     Args:
         classifier: the classifier.
         inside: type of the images that it takes.
-        outside: type of the scores, and of an embedding, that are handed out.
+        outside: type of the logits, and of an embedding, that are handed out.
     """
 
     def __init__(self, classifier: nn.Module, inside: torch.dtype, outside: torch.dtype) -> None:
@@ -78,7 +78,7 @@ class Cast(nn.Module):
         self.training = False  # foolbox asks
 
     def forward(self, x: Tensor, **options: Any) -> Any:
-        """Scores (N, K), or scores and embedding, cast.
+        """Logits (N, K), or logits and embedding, cast.
 
         Raises:
             OverflowError: they are finite and don't fit the type outside.
@@ -89,19 +89,19 @@ class Cast(nn.Module):
     def _cast(self, values: Tensor) -> Tensor:
         cast = values.to(self.outside)
         if bool((values.isfinite() & ~cast.isfinite()).any()):
-            raise OverflowError(f"scores of up to {float(values.abs().max()):.2g} don't fit {self.outside}")
+            raise OverflowError(f"logits of up to {float(values.abs().max()):.2g} don't fit {self.outside}")
         return cast
 
 
 def cast(attack: Run, *, double: bool) -> Run:
-    """Give a package's attack images and scores of one precision, whatever the network's own.
+    """Give a package's attack images and logits of one precision, whatever the network's own.
 
-    Scores in half precision come as float32: packages write them into buffers of float32, and subtract them from each
+    Logits in half precision come as float32: packages write them into buffers of float32, and subtract them from each
     other.
 
     Args:
         attack: runs one restart.
-        double: it also computes in float64; otherwise images and scores in float64 come as float32.
+        double: it also computes in float64; otherwise images and logits in float64 come as float32.
     """
 
     def run(spec: AttackSpec, problem: Problem, restart: int) -> Found:
@@ -118,8 +118,8 @@ def cast(attack: Run, *, double: bool) -> Run:
 
 def _cast(problem: Problem, dtype: torch.dtype) -> Problem:
     source = None if problem.source is None else _cast(problem.source, dtype)
-    if problem.x.dtype == problem.scores.dtype == dtype:
+    if problem.x.dtype == problem.logits.dtype == dtype:
         return replace(problem, source=source)
     classifier = Cast(problem.classifier, problem.x.dtype, dtype)
-    tensors = {name: getattr(problem, name).to(dtype) for name in ("x", "best", "scores")}
+    tensors = {name: getattr(problem, name).to(dtype) for name in ("x", "best", "logits")}
     return replace(problem, classifier=classifier, source=source, **tensors)

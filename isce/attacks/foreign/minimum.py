@@ -20,7 +20,7 @@ def cw(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     del restart
     attack = compat.import_advertorch().attacks.CarliniWagnerL2Attack(
         problem.classifier,
-        num_classes=problem.scores.shape[1],
+        num_classes=problem.logits.shape[1],
         confidence=spec.params["confidence"],
         targeted=problem.target is not None,
         learning_rate=spec.params["lr"],
@@ -45,7 +45,7 @@ def lbfgs(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     def one(part: Problem) -> Tensor:
         attack = attacks.LBFGSAttack(
             part.classifier,
-            num_classes=part.scores.shape[1],
+            num_classes=part.logits.shape[1],
             batch_size=1,
             binary_search_steps=int(spec.params["search_steps"]),
             max_iterations=spec.steps,
@@ -72,7 +72,7 @@ def deepfool(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     del restart
     foolbox: Any = compat.import_foolbox()
     kind = foolbox.attacks.LinfDeepFoolAttack if problem.threat.norm == "linf" else foolbox.attacks.L2DeepFoolAttack
-    candidates = min(int(spec.params["candidates"]), problem.scores.shape[1])
+    candidates = min(int(spec.params["candidates"]), problem.logits.shape[1])
     attack = kind(steps=spec.steps, candidates=candidates, overshoot=spec.params["overshoot"])
     model = foolbox.PyTorchModel(problem.classifier, bounds=(0, 1), device=problem.x.device)
     with compat.quiet():

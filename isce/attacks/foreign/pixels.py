@@ -35,7 +35,7 @@ class _Cropped(nn.Module):
         self.classifier, self.height, self.width = classifier, height, width
 
     def forward(self, x: Tensor) -> Any:
-        """Scores of the corner."""
+        """Logits of the corner."""
         return self.classifier(x[:, :, : self.height, : self.width])
 
 
@@ -62,14 +62,14 @@ def jsma(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     del restart
     share = problem.threat.eps / problem.x[0].numel()
     attack = compat.import_advertorch().attacks.JacobianSaliencyMapAttack(
-        problem.classifier, num_classes=problem.scores.shape[1], theta=spec.params["theta"], gamma=min(1.0, share)
+        problem.classifier, num_classes=problem.logits.shape[1], theta=spec.params["theta"], gamma=min(1.0, share)
     )
     with compat.quiet():
         return Found.only(attack.perturb(problem.x, problem.target))
 
 
 def local_search(spec: AttackSpec, problem: Problem, restart: int) -> Found:
-    """Greedy local search (Narodytska and Kasiviswanathan 2017), by scores alone: perturbs the eps pixels that matter
+    """Greedy local search (Narodytska and Kasiviswanathan 2017), by logits alone: perturbs the eps pixels that matter
     most around those of the round before. It takes pixels to [-0.5, 0.5] and back: one that only this moved gets its
     value back, or it would count as changed.
     """  # noqa: D205

@@ -1,4 +1,4 @@
-"""SPSA through advertorch: an attack by scores alone, beside our own in isce.attacks.search."""
+"""SPSA through advertorch: an attack by logits alone, beside our own in isce.attacks.search."""
 
 from __future__ import annotations
 

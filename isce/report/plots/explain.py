@@ -45,7 +45,7 @@ def paths(found: Mapping[str, Arrays]) -> Figure:
     """Along both ascents, a row for each objective: training loss, cross-entropy, margin, and who still stands."""
     names = {
         "loss": "training loss",
-        "entropy": "cross-entropy of the raw scores",
+        "entropy": "cross-entropy of the raw logits",
         "margin": "margin",
         "standing": "still right (%)",
     }
@@ -86,7 +86,7 @@ def _band(ax: Axes, values: np.ndarray, style: Mapping[str, Any]) -> None:
 
 
 def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
-    """Trajectories of the scores on the unit sphere under both ascents: true entry against the largest other one.
+    """Trajectories of the logits on the unit sphere under both ascents: true entry against the largest other one.
 
     Args:
         found: of the objectives with a kink; two rows for each, the second a part of the first around the kink.
@@ -136,7 +136,7 @@ def gradients(found: Mapping[str, Arrays]) -> Figure:
         for ax, values in zip(axes, (size, arrays["gradients.kept"], arrays["gradients.aim"]), strict=True):
             ax.plot(arrays["gradients.margin"][right], values[right], label=label, **style)
     for ax, name in zip(axes, ("largest entry of the gradient", "kept by float32", "aim at the margin"), strict=True):
-        ax.set(xlabel="margin of the raw scores", title=name, xscale="log")
+        ax.set(xlabel="margin of the raw logits", title=name, xscale="log")
         ax.xaxis.set_minor_formatter(NullFormatter())  # within a decade or two its labels run into each other
         ax.axvline(ROUNDED, color="black", linewidth=1, linestyle=":")
     axes[0].set_yscale("log")

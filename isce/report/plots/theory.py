@@ -20,7 +20,7 @@ from isce.report.plots.runs import COLOURS, as_bytes, grid
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS[:7]
 CLASSES = 10
-# A 2-D, 3-class problem with linear scores, the same as the interactive figure's: rows are the classes' weights.
+# A 2-D, 3-class problem with linear logits, the same as the interactive figure's: rows are the classes' weights.
 WEIGHTS = torch.tensor([[np.cos(a), np.sin(a)] for a in np.deg2rad([90, 210, 330])], dtype=torch.float64)
 
 
@@ -46,7 +46,7 @@ def _margins(u: Tensor, rivals: int) -> Tensor:
 
 
 def softmax_margin() -> Figure:
-    """SCE against the margin, and what scaling the scores does to loss and boundary."""
+    """SCE against the margin, and what scaling the logits does to loss and boundary."""
     figure, (left, right) = _figure(2)
     u = torch.linspace(-3, 8, 300, dtype=torch.float64)
     low, high = (_text(_margins(u, rivals), 0.0) for rivals in (1, CLASSES - 1))
@@ -58,12 +58,12 @@ def softmax_margin() -> Figure:
     left.set(xlabel=r"margin $z_y - \max_{k \neq y} z_k$", ylabel="SCE", ylim=(0, 5.4))
     left.legend(frameon=False, loc="upper right", fontsize=9)
     point = torch.tensor([0.3, 1.0], dtype=torch.float64)
-    scores = WEIGHTS @ point
+    logits = WEIGHTS @ point
     scale = torch.linspace(0.25, 8, 200, dtype=torch.float64)
-    gap = (scores[0] - scores[1:].max()) / (WEIGHTS[0] - WEIGHTS[1 + int(scores[1:].argmax())]).norm()
-    right.plot(scale, _text(scale[:, None] * scores, 0.0), color=RED, label="SCE")
+    gap = (logits[0] - logits[1:].max()) / (WEIGHTS[0] - WEIGHTS[1 + int(logits[1:].argmax())]).norm()
+    right.plot(scale, _text(scale[:, None] * logits, 0.0), color=RED, label="SCE")
     right.plot(scale, gap.expand(len(scale)), color=GREEN, linestyle="-.", label="distance to the boundary")
-    right.set(xlabel="factor on all scores of a linear model", ylabel="value at one point", ylim=(0, None))
+    right.set(xlabel="factor on all logits of a linear model", ylabel="value at one point", ylim=(0, None))
     right.legend(frameon=False, fontsize=9)
     return figure
 
@@ -256,11 +256,11 @@ def explorer() -> Figure:
     figure, axes = _figure(3, 8.4, 3.1)
     grid = torch.linspace(-3, 3, 161, dtype=torch.float64)
     x, y = torch.meshgrid(grid, grid, indexing="xy")
-    scores = torch.stack([x.flatten(), y.flatten()], dim=1) @ WEIGHTS.T
+    logits = torch.stack([x.flatten(), y.flatten()], dim=1) @ WEIGHTS.T
     panels = (
-        ("SCE (m = 0)", _text(scores, 0.0)),
-        ("text reading, m = 2", _text(scores, 2.0)),
-        ("released reading, m = 0.1", _released(scores)),
+        ("SCE (m = 0)", _text(logits, 0.0)),
+        ("text reading, m = 2", _text(logits, 2.0)),
+        ("released reading, m = 0.1", _released(logits)),
     )
     for ax, (title, loss) in zip(axes, panels, strict=True):
         ax.grid(visible=False)
