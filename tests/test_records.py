@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from isce.files import RecordError, canonical, sha256, write_atomic
 from isce.parameters.semantics import versions
-from isce.runs.records import Provenance, Record, load, provenance, read, read_all
+from isce.runs.frame import load
+from isce.runs.records import Provenance, Record, provenance, read, read_all
 
 
 def make(**changes):

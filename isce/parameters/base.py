@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from isce.strict import Strict
+import re
+
+from isce.strict import ConfigError, Strict
 
 
 class RunParameters(Strict):
@@ -32,3 +34,14 @@ def check_eps(norm: str, eps: list[float]) -> None:
         raise ValueError(f"eps must rise strictly, got {eps}")
     if len({f"{e:g}" for e in eps}) < len(eps):
         raise ValueError(f"records name an eps by six digits, which must tell them apart, got {eps}")
+
+
+def check_device(name: str) -> str:
+    """Return the name of a device if it is of a kind that is known, whether this machine has it or not.
+
+    Raises:
+        ConfigError: it is not; lists what is allowed.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N (the GPU with number N), got {name!r}")
+    return name

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from isce.files import RecordError, sha256, write_atomic
 from isce.report import write as report
-from isce.runs import executed, records
-from isce.runs import plan as workflow
+from isce.runs import executed, records, whole
 from isce.runs.experiment import load_experiment
 from isce.runs.run import Run, planned_runs
 from isce.strict import ConfigError
@@ -62,7 +61,7 @@ def adopt(name: str, source: Path, results: Path, partial: bool = False) -> tupl
 def _is_finished(run: Run, source: Path, partial: bool) -> bool:
     path = source / run.folder / "record.json"
     try:
-        problem = workflow.damage(path) or (None if records.read(path).key == run.key else "is stale")
+        problem = whole.damage(path) or (None if records.read(path).key == run.key else "is stale")
     except RecordError as error:
         problem = str(error)
     if problem and not partial:
@@ -92,4 +91,4 @@ def _copy_notebook(source: Path, target: Path, kind: str) -> None:
     """Copy an executed notebook without what belongs to the machine that ran it."""
     cleaned = executed.clean(source / records.NOTEBOOK, kind)
     write_atomic(target / records.NOTEBOOK, cleaned)
-    write_atomic(target / workflow.NOTEBOOK_HASH, sha256(cleaned))
+    write_atomic(target / whole.NOTEBOOK_HASH, sha256(cleaned))

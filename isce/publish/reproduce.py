@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from isce.files import ROOT
+from isce.parameters.base import check_device
 from isce.publish.build import Build
 from isce.runs import cost, locks
 from isce.runs import plan as workflow
-from isce.runs.devices import check_device, find_device
+from isce.runs.devices import find_device
 from isce.runs.experiment import TIERS, Experiment, load_experiment
 from isce.runs.key import Kind
-from isce.runs.plan import LOCK
 from isce.runs.run import planned_runs
+from isce.runs.whole import LOCK
 from isce.strict import ConfigError, read_yaml
 
 #: Above these sizes glibc would hand freed memory back to the system.

@@ -28,9 +28,9 @@ from isce.report.plots.runs import as_bytes
 from isce.report.source import Source
 from isce.runs import executed
 from isce.runs.experiment import load_experiment
-from isce.runs.plan import notebook_damage
 from isce.runs.records import NOTEBOOK
 from isce.runs.run import planned_runs
+from isce.runs.whole import notebook_damage
 
 #: Table that is written as text, too: ``make reproduce`` prints it at its end.
 PRINTED = "results"

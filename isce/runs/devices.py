@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 
+from isce.parameters.base import check_device
 from isce.strict import ConfigError
-
-
-def check_device(name: str) -> str:
-    """Return the name of a device if it is of a kind that is known, whether this machine has it or not.
-
-    Raises:
-        ConfigError: it is not; lists what is allowed.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N (the GPU with number N), got {name!r}")
-    return name
 
 
 def find_device(name: str) -> torch.device:

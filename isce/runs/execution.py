@@ -14,13 +14,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from isce.evaluation.outcome import in_percent
 from isce.files import ROOT, RecordError, sha256, write_atomic
+from isce.parameters.base import check_device
 from isce.runs import locks, records
-from isce.runs.devices import find_device
-from isce.runs.key import Kind
-from isce.runs.plan import LOCK, NOTEBOOK, NOTEBOOK_HASH, damage, notebook_damage, read_params
-from isce.runs.run import CHECKPOINT
+from isce.runs.records import NOTEBOOK, Kind
+from isce.runs.whole import CHECKPOINT, LOCK, NOTEBOOK_HASH, damage, notebook_damage, read_params
 
 #: Longest path of a Unix socket on any system that is supported (macOS), its end mark included.
 LONGEST_SOCKET = 104
@@ -40,9 +38,9 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     Raises:
         RuntimeError: the notebook failed or its kernel was killed; the message holds the error and names the executed
             notebook.
-        ConfigError: ``params`` can't be read, or there is no such device.
+        ConfigError: ``params`` can't be read, or the device's name is not allowed.
     """
-    find_device(device)
+    check_device(device)
     values = read_params(params)
     folder = params.parent
     experiment, run = folder.resolve().parts[-3], folder.resolve().name
@@ -182,7 +180,9 @@ def _headline(record: records.Record) -> str:
         standing = results["standing"]
         own, best = (standing[f"adaptive-{name}"]["accuracy"] for name in ("training", "margin"))
         return f"clean {standing['clean']['accuracy']:.1%}, attack on own loss {own:.1%}, on margin {best:.1%}{flags}"
-    worst = ", ".join(f"{threat} {in_percent(outcome['worst'])}" for threat, outcome in results["threats"].items())
+    cells = {threat: outcome["worst"] for threat, outcome in results["threats"].items()}
+    known = {threat: None if cell["accuracy"] is None else f"{cell['accuracy']:.1%}" for threat, cell in cells.items()}
+    worst = ", ".join(f"{threat} {known[threat] or 'not evaluated: ' + cell['why']}" for threat, cell in cells.items())
     return f"clean {results['clean']['accuracy']:.1%}, worst case {worst}{flags}"
 
 

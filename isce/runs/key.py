@@ -8,15 +8,14 @@ the key: source code, names of modules, paths and titles.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
 from isce.files import canonical, sha256
 from isce.parameters.base import RunParameters
 from isce.parameters.semantics import numbers, versions
-
-Kind = Literal["train", "attack", "minmax", "explain"]
+from isce.runs.records import Kind
 
 
 def key(kind: Kind, parameters: RunParameters, data: str, needs: Mapping[str, str]) -> str:

@@ -12,19 +12,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from isce.files import ROOT, RecordError, canonical, sha256, write_atomic
 from isce.runs import cost, records
 from isce.runs.experiment import load_experiment
-from isce.runs.records import NOTEBOOK
-from isce.runs.run import CHECKPOINT, Run, planned_runs
-from isce.strict import ConfigError, read_yaml
+from isce.runs.run import Run, planned_runs
+from isce.runs.whole import CHECKPOINT, LOCK, NOTEBOOK_HASH, damage, notebook_damage
+from isce.strict import ConfigError
 
-LOCK = ".lock"  #: in a run's folder: whoever holds this lock writes there, and nobody else
-NOTEBOOK_HASH = "notebook.sha256"
 MISSING = "there is no record"
 STALE = "its record is of other parameters, semantics, data or packages"
 
@@ -161,38 +158,3 @@ def _outdated(folder: Path, run: Run) -> str | None:
         return problem or (None if records.read(path).key == run.key else STALE)
     except RecordError as error:
         return str(error)
-
-
-def damage(path: Path) -> str | None:
-    """What is wrong with the side files of a record: one missing or changed; or None.
-
-    Raises:
-        isce.files.RecordError: the record itself is damaged.
-    """
-    for name, digest in records.read(path).files.items():
-        side = path.parent / name
-        if not side.is_file():
-            return f"{side} is missing"
-        if sha256(side) != digest:
-            return f"{side} is damaged (its hash differs from the record's)"
-    return None
-
-
-def notebook_damage(folder: Path) -> str | None:
-    """What is wrong with the executed notebook, or None. No record can hold its hash: it holds the record's making."""
-    notebook, digest = folder / NOTEBOOK, folder / NOTEBOOK_HASH
-    if not digest.is_file():
-        return None
-    if not notebook.is_file():
-        return f"{notebook} is missing"
-    if sha256(notebook) != digest.read_text(encoding="utf-8"):
-        return f"{notebook} is damaged (its hash differs from {NOTEBOOK_HASH})"
-    return None
-
-
-def read_params(params: Path) -> dict[str, Any]:
-    """A run's ``params.yaml``; raises ConfigError where it can't be read or holds no key."""
-    values = read_yaml(params)
-    if "key" not in values:
-        raise ConfigError(f"{params} has no key: it was not written by this workflow")
-    return values

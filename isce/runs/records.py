@@ -11,16 +11,16 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isce.files import RecordError, canonical, sha256, write_atomic
 from isce.parameters.semantics import versions
+
+Kind = Literal["train", "attack", "minmax", "explain"]
 
 SCHEMA_VERSION = 2
 
@@ -67,7 +67,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")  # so that a NaN is refused, not nulled
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    kind: Literal["train", "attack", "minmax", "explain"]
+    kind: Kind
     experiment: str
     run: str
     key: str
@@ -163,39 +163,3 @@ def read(path: Path) -> Record:
 def read_all(folder: Path) -> dict[Path, Record]:
     """All records below a folder, by path, in the order of their paths."""
     return {path: read(path) for path in sorted(folder.rglob("record.json"))}
-
-
-def load(folder: Path | str, kind: str | None = None) -> pd.DataFrame:
-    """Records below a folder as one data frame.
-
-    Args:
-        folder: e.g. ``results`` or ``build/runs/digits``.
-        kind: only records of this kind.
-
-    Returns:
-        One row for each record: ``path``, ``kind``, ``experiment``, ``run``, ``key``, every parameter and figure that
-        is a plain value as ``parameters.<name>`` and ``results.<name>`` (nested names joined by dots), ``flags``
-        (their names), ``commit``, ``seconds``.
-
-    Raises:
-        RecordError: a record is damaged or of another schema version.
-    """
-    rows: list[dict[str, Any]] = []
-    for path, record in read_all(Path(folder)).items():
-        if kind is not None and record.kind != kind:
-            continue
-        row: dict[str, Any] = {"path": str(path), "kind": record.kind, "experiment": record.experiment}
-        row |= {"run": record.run, "key": record.key, "flags": ", ".join(sorted(record.flags))}
-        row |= {"commit": record.provenance.commit, "seconds": record.provenance.seconds}
-        rows.append(row | _flat(record.parameters, "parameters") | _flat(record.results, "results"))
-    return pd.DataFrame(rows)
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}.{name}")
-        elif not isinstance(value, list):
-            flat[f"{prefix}.{name}"] = value
-    return flat

@@ -14,10 +14,10 @@ from isce.parameters.attack import Suite, load_suite
 from isce.parameters.base import RunParameters
 from isce.parameters.training import TrainParameters
 from isce.runs.experiment import Experiment
-from isce.runs.key import Kind, key
+from isce.runs.key import key
+from isce.runs.records import Kind
+from isce.runs.whole import CHECKPOINT
 from isce.strict import ConfigError
-
-CHECKPOINT = "last.safetensors"
 
 
 @dataclass(frozen=True)

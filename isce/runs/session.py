@@ -23,11 +23,12 @@ from isce.files import ROOT, sha256, write_atomic
 from isce.minmax import Analysis
 from isce.parameters.analysis import ExplainParameters, MinmaxParameters
 from isce.parameters.attack import AttackParameters, Suite
+from isce.parameters.base import check_device
 from isce.parameters.training import TrainParameters
-from isce.runs.devices import check_device, find_device
+from isce.runs.devices import find_device
 from isce.runs.key import Kind
 from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, POINTS, Record, provenance
-from isce.runs.run import CHECKPOINT
+from isce.runs.whole import CHECKPOINT
 from isce.strict import Strict, from_notebook, validate
 from isce.training.loop import TrainResult, train
 
