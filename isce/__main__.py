@@ -34,6 +34,10 @@ def _reproduce(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from isce.runs.execution import execute
 
+    if options.device.startswith("cuda"):  # to see a GPU takes torch, and that seconds
+        from isce.runs.devices import find_device
+
+        find_device(options.device)
     # jsonschema, which papermill imports, would compile a grammar of addresses for seconds; notebooks hold none.
     sys.modules["rfc3987_syntax"] = None  # pyright: ignore[reportArgumentType]
     execute(options.kind, options.params, options.device)

@@ -11,7 +11,15 @@ import runpy
 import sys
 import warnings
 
-PACKAGES = ("matplotlib.pyplot", "pandas", "papermill", "scipy.stats", "sklearn.datasets", "torch")
+PACKAGES = (
+    "matplotlib.pyplot",
+    "pandas",
+    "papermill",
+    "safetensors.torch",
+    "scipy.stats",
+    "statsmodels.stats.weightstats",
+    "torch",
+)
 
 
 def main() -> None:

@@ -106,10 +106,10 @@ class Project:
         assert old in text
         path.write_text(text.replace(old, new, 1) if old else text + new)
 
-    def contents(self):
-        """What every record says, by kind and run, less its provenance; a missing one is an error."""
-        runs = planned_runs(load_experiment("tiny", self.root), self.root)
-        return {(run.kind, run.name): records.read(self.record(run.kind, run.name)).content() for run in runs}
+    def contents(self, of=None):
+        """What every record says, or those of some runs, by kind and run, less its provenance; one must not miss."""
+        of = of or [(run.kind, run.name) for run in planned_runs(load_experiment("tiny", self.root), self.root)]
+        return {run: records.read(self.record(*run)).content() for run in of}
 
     def record(self, kind, run):
         return self.runs / kind / run / "record.json"

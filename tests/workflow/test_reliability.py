@@ -23,7 +23,7 @@ from isce.runs import plan as workflow
 from isce.runs import records
 
 RUNS = ["sce-s0", "isce-released-s0"]
-TWO_KILLS, TWENTY_KILLS = 2, 20
+TWENTY_KILLS = 20
 WITH_BOOK = ("reproduce", "--experiment", "tiny", "--jobs", "2")
 WITHOUT_BOOK = (*WITH_BOOK, "--no-book")
 DISK = 16 * 2**20
@@ -32,25 +32,33 @@ DISK = 16 * 2**20
 # --- kill -9
 
 
-@pytest.mark.parametrize("kills", [TWO_KILLS, pytest.param(TWENTY_KILLS, marks=pytest.mark.full)])
-def test_killed_at_random_moments_it_ends_in_the_same_records(request, kills):
-    project = request.getfixturevalue("project" if kills == TWO_KILLS else "real")
-    most = 60 if kills == TWO_KILLS else 150
-    before = project.contents()
+def test_killed_at_random_moments_it_ends_in_the_same_records(project):
+    _kill_and_go_on(project, 2, most=20, until="train")
+
+
+@pytest.mark.full
+def test_killed_at_many_random_moments_it_ends_in_the_same_records(real):
+    _kill_and_go_on(real, TWENTY_KILLS, most=150)
+    assert real.planned() == set()
+
+
+def _kill_and_go_on(project, kills, most, until=None):
+    """Kill `make reproduce` at moments up to its ``most``-th change of a file; it then ends in the same records."""
+    command = (*WITHOUT_BOOK, *(["--until", until] if until else []))
+    before = {run: content for run, content in project.contents().items() if until in (None, run[0])}
     moments = random.Random(kills)
     whole = 0
     shutil.rmtree(project.root / "build")
     for _ in range(kills):
-        if _killed(project, changes=moments.randint(1, most), pause=moments.uniform(0, 0.2)):
+        if _killed(project, changes=moments.randint(1, most), pause=moments.uniform(0, 0.2), command=command):
             whole += 1  # it was done before its time had come: everything once more
-            assert project.contents() == before
+            assert project.contents(before) == before
             shutil.rmtree(project.root / "build")
         for path in project.runs.rglob("record.json"):
             records.read(path)  # absent or whole, never a part
-    code, out, err = project.reproduce()
+    code, out, err = project.isce(*command)
     assert code == 0, out + err
-    assert project.contents() == before
-    assert project.planned() == set()
+    assert project.contents(before) == before
     assert whole < kills
 
 
