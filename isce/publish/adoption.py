@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 from isce.files import RecordError, sha256, write_atomic
-from isce.report import write as report
+from isce.report.write import draw
 from isce.runs import executed, records, whole
 from isce.runs.experiment import load_experiment
 from isce.runs.run import Run, planned_runs
 from isce.strict import ConfigError
 
 #: What the README shows of an experiment.
-PICTURE = "robust.svg"
+PICTURE = "robust"
 
 
 def adopt(name: str, source: Path, results: Path, partial: bool = False) -> tuple[int, int]:
@@ -72,11 +71,8 @@ def _is_finished(run: Run, source: Path, partial: bool) -> bool:
 
 def _draw(name: str, folder: Path) -> None:
     """Draw the experiment's picture from the records that are going to be the committed ones."""
-    with tempfile.TemporaryDirectory(prefix="isce-") as out:
-        report.write(name, folder, Path(out))
-        picture = Path(out) / name / "plots" / PICTURE
-        if picture.is_file():
-            write_atomic(folder / name / PICTURE, picture.read_bytes())
+    if picture := draw(name, folder, PICTURE):
+        write_atomic(folder / name / f"{PICTURE}.svg", picture)
 
 
 def _copy_record(source: Path, target: Path) -> None:

@@ -38,9 +38,28 @@ PRINTED = "results"
 
 def write(name: str, folder: Path, out: Path) -> bool:
     """Write the report of one experiment below ``out``; see :meth:`Report.write`."""
+    return Report(_source(name, folder), out / name).write()
+
+
+def _source(name: str, folder: Path) -> Source:
     experiment = load_experiment(name)
-    keys = {(run.kind, run.name): run.key for run in planned_runs(experiment)}
-    return Report(Source(experiment, folder, keys), out / name).write()
+    return Source(experiment, folder, {(run.kind, run.name): run.key for run in planned_runs(experiment)})
+
+
+def draw(name: str, folder: Path, plot: str) -> bytes | None:
+    """Return one plot of an experiment's report as SVG; None where the records don't give the plot.
+
+    Args:
+        name: of the experiment.
+        folder: of the records.
+        plot: its name, such as ``robust``.
+    """
+    source = _source(name, folder)
+    if source.cells.all:
+        for found, make in Report(source, folder).exhibits():
+            if found == plot and isinstance(exhibit := make(), Plot):
+                return as_bytes(exhibit.figure, "svg")
+    return None
 
 
 def write_each(folder: Path, out: Path) -> None:
@@ -101,7 +120,7 @@ class Report:
             shutil.rmtree(self.target)
         if not self.source.cells.all:
             return False
-        for name, make in self._exhibits():
+        for name, make in self.exhibits():
             exhibit = make()
             if isinstance(exhibit, Table):
                 self._write_table(name, exhibit)
@@ -116,8 +135,8 @@ class Report:
         self._write_json(self.target / "numbers.json", self.source.numbers(), sort_keys=True)
         return True
 
-    def _exhibits(self) -> Iterator[tuple[str, Callable[[], Exhibit | None]]]:
-        """Name of every table and plot that the records allow, and what makes it; None: nothing to show after all."""
+    def exhibits(self) -> Iterator[tuple[str, Callable[[], Exhibit | None]]]:
+        """Yield the name of every table and plot that the records allow, with its maker, which may still return None."""
         source, experiment, found = self.source, self.source.experiment, self.source.cells
         evidence, bare = source.evidence(), source.evidence(intervals=False)
         records = list(source.records.values())
