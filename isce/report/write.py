@@ -136,7 +136,7 @@ class Report:
         return True
 
     def exhibits(self) -> Iterator[tuple[str, Callable[[], Exhibit | None]]]:
-        """Yield the name of every table and plot that the records allow, with its maker, which may still return None."""
+        """Yield the name of every table and plot that the records allow, with its maker (which may return None)."""
         source, experiment, found = self.source, self.source.experiment, self.source.cells
         evidence, bare = source.evidence(), source.evidence(intervals=False)
         records = list(source.records.values())
