@@ -17,6 +17,7 @@ def digits_target():
     return test.unit(), test.labels, trained("sce")[0].requires_grad_(requires_grad=False)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Under `pytest -n` one process takes the tests of a file; those of tests/workflow share what one run has made."""
     for item in items:

@@ -61,7 +61,10 @@ def curves(
     plan = parameters.curves
     if plan is None:
         return {}
-    some = stratified(labels, min(plan.images, len(labels)))
+    few = min(plan.images, len(labels))
+    some = stratified(labels, few)
+    if len(some) != few:
+        raise RuntimeError(f"curves are over {few} images, got {len(some)}")
     given = (classifier, objective, images[some], labels[some])
 
     def one(name: str, steps: int, eps: float) -> tuple[AttackParameters, dict[str, Any]]:
