@@ -43,8 +43,8 @@ reproduce: $(READY) ## train, attack, tabulate and build the book for EXPERIMENT
 	@$(BIN)/python -m isce reproduce --experiment $(EXPERIMENT) --device $(DEVICE) --profile $(PROFILE) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(UNTIL),--until $(UNTIL)) $(if $(DRY),--dry-run)
 
-# Side by side in two processes.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Side by side in two processes, each file in one of them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Tests that compute are run as on other processors, too: the libraries' ways of looking like them.
 PROCESSORS := DNNL_MAX_CPU_ISA=SSE41 DNNL_MAX_CPU_ISA=AVX2 DNNL_MAX_CPU_ISA=AVX512_CORE DNNL_MAX_CPU_ISA=AVX512_CORE_VNNI
 PROCESSORS += ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2

@@ -17,13 +17,6 @@ def digits_target():
     return test.unit(), test.labels, trained("sce")[0].requires_grad_(requires_grad=False)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Under `pytest -n` one process takes the tests of a file; those of tests/workflow share what one run has made.
-
-    These come first, since they take longest: the other process does the rest meanwhile.
-    """
+    """Put tests/workflow first: these files take longest, and under ``pytest -n`` the other process does the rest."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")
-    for item in items:
-        name = "workflow" if item.path.parent.name == "workflow" else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))

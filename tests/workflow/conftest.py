@@ -19,8 +19,8 @@ import pytest
 import yaml
 
 from isce.files import ROOT
+from isce.runs import locks, records
 from isce.runs import plan as workflow
-from isce.runs import records
 from isce.runs.experiment import load_experiment
 from isce.runs.run import planned_runs
 
@@ -137,8 +137,17 @@ record.save(out / "record.json")
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """The project after a run of its notebooks, and what that run printed."""
-    root = tmp_path_factory.mktemp("whole") / "project"
+    """The project after a run of its notebooks, and what that run printed; made once for all processes of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "whole"
+    root, printed = shared / "project", shared / "printed.txt"
+    with locks.hold(shared / ".lock", lambda owners: None):
+        if not printed.exists():
+            printed.write_text(_make_whole(root))
+    return Project(root), printed.read_text()
+
+
+def _make_whole(root):
     for name in ("isce", "notebooks", "workflow"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "experiments" / "suites").mkdir(parents=True)
@@ -148,7 +157,7 @@ def whole(tmp_path_factory):
     project = Project(root)
     code, out, err = project.reproduce()
     assert code == 0, out + err
-    return project, out
+    return out
 
 
 @pytest.fixture(scope="session")
