@@ -29,7 +29,7 @@ def facts(files: Files, name: str) -> Table:
     grid = {"linf", "l2"}.intersection(known.norms)
     budget = "the experiment's, or the row's own with its norm" if grid else "the row's own, with its norm"
     rows = {
-        "module": f"isce.attacks.{known.family}",
+        "module": known.module,
         "its loop is run by": known.package or "isce",
         "needs": needs(name),
         "threat models": ", ".join(known.norms),

@@ -19,6 +19,7 @@ from typing import Any
 
 from statsmodels.stats.proportion import confint_proportions_2indep
 
+from isce.data.sets import SETS
 from isce.evaluation import paired_seeds, percent, wilson
 from isce.files import ROOT
 from isce.parameters.training import ObjectiveSpec, TrainParameters
@@ -39,7 +40,6 @@ COSTS = ROOT / "benchmarks" / "results" / "losses-eager.json"
 MISSED = 0.05
 SEPARATING = ("contrastive", "triplet", "center", "lgm", "mmc")
 
-DATA = {"digits": "scikit-learn's digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
 READINGS = {"isce": "text reading", "isce-released": "released reading"}
 COLUMNS = ["claim", "experiment (data)", "of (reading)", "reported by the paper", "ours", "verdict", "deviation"]
 
@@ -293,7 +293,11 @@ def rules() -> Table:
 def _row(judge: Judge, verdict: Verdict) -> list[str]:
     """Cells of one verdict, in the order of ``COLUMNS``."""
     name, label = verdict.claim, verdict.label
-    where = f"{judge.experiment.name} ({DATA[judge.data]})" if name != "C7" else "benchmarks/losses.py (random images)"
+    where = (
+        f"{judge.experiment.name} ({SETS[judge.data].title})"
+        if name != "C7"
+        else "benchmarks/losses.py (random images)"
+    )
     reading = READINGS.get(judge.objectives[label].name if label in judge.objectives else label)
     of = f"{label} ({reading})" if reading else label
     reported, claim = REPORTS.get(name, "no figure at hand"), CLAIMS[name]

@@ -15,13 +15,13 @@ from typing import Any
 import yaml
 
 from isce import models
+from isce.data.sets import SETS
 from isce.parameters.training import TrainParameters
 from isce.report.exhibits import Table
 from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment, load_experiment
 
 NOT_RUN = "not run yet"
-SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}  # channels, height, width
 EXTRAS = {
     "": "losses and networks alone",
     "attacks": "attacks",
@@ -168,7 +168,7 @@ def networks(files: Files) -> Table:
         seen.setdefault((run.model, run.dataset), []).append(experiment.name)
     rows: list[list[str]] = []
     for (model, dataset), used in seen.items():
-        shape = SHAPES[dataset]
+        shape = SETS[dataset].shape
         backbone = models.build(model, input_shape=shape, mean=(0.0,) * shape[0], std=(1.0,) * shape[0])
         count = sum(weight.numel() for weight in backbone.parameters())
         about = (type(backbone).__doc__ or "").strip().splitlines()[0]
