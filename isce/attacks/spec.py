@@ -94,6 +94,7 @@ _ATTACKS = {
     "deepfool": _minimal("linf", "l2", package="foolbox", double=True, candidates=10, overshoot=0.02),
     "fab": _minimal("linf", "l2"),
     "fgsm": _gradient("linf", "l2", steps=False),
+    "fmn": Attack("fmn", minimal=True),
     "jsma": Attack("pixels", norms=("l0",), targeted="must", steps=False, package="advertorch", params={"theta": 1}),
     "lbfgs": _minimal("l2", targeted="must", search_steps=5, initial_const=0.01),
     "local-search": Attack("pixels", norms=("l0",), package="advertorch", gradients=False, params={"seeds": 128}),
@@ -120,6 +121,7 @@ _ATTACKS = {
         gradients=False,
         params={"samples": 128, "delta": 0.01, "lr": 0.01},
     ),
+    "staged": Attack("staged", random=True),
     "transfer": Attack(
         "gradient", ("training", "matched"), ("linf",), package="advertorch", gradients=False, source=True
     ),
@@ -159,6 +161,11 @@ class AttackSpec(Strict):
     source: str | None = Field(default=None, description="checkpoint, or training run, that `transfer` starts from")
     survivors: bool | None = Field(
         default=None, description="attack only what the rows before left unbroken; None: as the suite says"
+    )
+    main_only: bool = Field(
+        default=False,
+        description="run at the evaluation's main eps alone",
+        json_schema_extra={"neutral": False},
     )
     images: int | None = Field(default=None, ge=1, description="attack a stratified subset of so many images")
     seconds: float | None = Field(
@@ -216,6 +223,8 @@ class AttackSpec(Strict):
             raise ValueError(f"{self.attack} doesn't work in {self.norm!r}; known: {', '.join(norms)}")
         if (self.norm is None) != (self.eps is None):
             raise ValueError("norm and eps make a threat model of a row's own: give both, or neither")
+        if self.main_only and self.norm is not None:
+            raise ValueError("main_only is about the evaluation's grid: leave out norm and eps, or main_only")
         if self.norm is None and not {"linf", "l2"}.intersection(norms):
             raise ValueError(f"{self.attack} works in {norms[0]} alone: give the row norm and eps")
         _ = self.threat

@@ -1,7 +1,7 @@
-"""Robust accuracy as eps grows, and as the attack is given more steps.
+"""Robust accuracy as eps grows, looked up in an evaluation, and as an attack is given more steps.
 
-Both are evaluations with a suite of their own, so batches, batch-dependent classifiers, running out of memory and going
-on after a kill are those of :func:`isce.evaluation.evaluate`.
+The second is an evaluation of its own, so batches, batch-dependent classifiers, running out of memory and going on
+after a kill are those of :func:`isce.evaluation.evaluate`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from isce.attacks.checks import check_call
-from isce.attacks.spec import AttackSpec
+from isce.attacks.spec import AttackSpec, about
 from isce.data.sets import stratified
+from isce.evaluation.outcome import Evaluation
 from isce.evaluation.run import evaluate
 from isce.losses import Objective
 from isce.parameters.attack import AttackParameters, Suite
@@ -23,7 +24,7 @@ from isce.strict import validate
 
 #: An eps of a sweep from this share of the box's width on is the box: a last step of a per cent would say nothing.
 NEAR = 0.99
-STEPS = (10, 50, 200, 1000)
+STEPS = (10, 50, 250)
 
 
 def curves(
@@ -32,22 +33,24 @@ def curves(
     images: Tensor,
     labels: Tensor,
     parameters: AttackParameters,
+    evaluation: Evaluation,
     *,
     index: Tensor,
-    batch_size: int,
     folder: Path | str,
     progress: bool = True,
 ) -> dict[str, list[dict[str, Any]]]:
     """Both curves of an attack run, as its parameters ask for them (``parameters.curves``; without it none).
 
+    The first is looked up in the evaluation: see :meth:`Evaluation.curve`. The second attacks anew.
+
     Args:
         classifier: maps images to raw logits (N, K); left as it was.
         objective: the objective it was trained with.
-        images: (N, C, H, W), floating point in [0, 1]; a stratified subset of them is attacked.
+        images: (N, C, H, W), floating point in [0, 1]; a stratified subset of them is attacked anew.
         labels: (N,), int64 in [0, K).
         parameters: of the attack run.
+        evaluation: what ``evaluate`` returned for these.
         index: place of each image in its data set (N,), int64.
-        batch_size: images attacked at once.
         folder: for the files that keep finished rows.
         progress: show progress bars.
 
@@ -65,58 +68,35 @@ def curves(
     some = stratified(labels, few)
     if len(some) != few:
         raise RuntimeError(f"curves are over {few} images, got {len(some)}")
-    given = (classifier, objective, images[some], labels[some])
-
-    def one(name: str, steps: int, eps: float) -> tuple[AttackParameters, dict[str, Any]]:
-        row = AttackSpec(attack="matched", objective="margin", steps=steps)
-        values = {"checkpoint": "", "suite": Suite(name=name, rows=[row]), "norm": parameters.norm, "eps": [eps]}
-        values |= {"seed": parameters.seed, "batch_size": batch_size}
-        more = {"index": index[some], "progress": progress, "state": Path(folder) / f"{name}.npz"}
-        return validate(AttackParameters, values, name), more
-
-    growing, to_sweep = one("sweep", plan.sweep_steps, parameters.eps[0])
-    fixed, to_converge = one("convergence", 1, plan.convergence_eps)
-    return {
-        "sweep": sweep(*given, growing, **to_sweep),
-        "convergence": convergence(*given, fixed, plan.convergence_steps, **to_converge),
-    }
+    row = AttackSpec(attack="matched", objective="margin")
+    values = {"checkpoint": "", "suite": Suite(name="convergence", rows=[row]), "norm": parameters.norm}
+    values |= {"eps": [plan.convergence_eps], "seed": parameters.seed, "batch_size": evaluation.batch_size}
+    fixed = validate(AttackParameters, values, "convergence")
+    more = {"index": index[some], "progress": progress, "state": Path(folder) / "convergence.npz"}
+    given = (classifier, objective, images[some], labels[some], fixed, plan.convergence_steps)
+    return {"sweep": sweep(parameters, evaluation, images[0].numel()), "convergence": convergence(*given, **more)}
 
 
-def sweep(
-    classifier: nn.Module,
-    objective: Objective,
-    images: Tensor,
-    labels: Tensor,
-    parameters: AttackParameters,
-    **more: Any,
-) -> list[dict[str, Any]]:
-    """Robust accuracy under one attack at growing eps, until nothing is left or eps is as wide as the box.
+def sweep(parameters: AttackParameters, evaluation: Evaluation, pixels: int) -> list[dict[str, Any]]:
+    """Look up robust accuracy at growing eps, until nothing is left or eps is as wide as the box.
 
-    An image that is broken at one eps stays broken at every larger one and isn't attacked again, so accuracy never
-    rises along the sweep. A sweep that ends above 0 at the last eps, where any image may be shown, is a red flag.
+    Without an attack in the suite that looks for the smallest change nothing is known beyond the largest eps that was
+    attacked: the curve then ends there.
 
     Args:
-        classifier: maps images to raw logits (N, K); left as it was.
-        objective: the objective it was trained with.
-        images: (N, C, H, W), floating point in [0, 1].
-        labels: (N,), int64 in [0, K).
-        parameters: the attack is the first row of their suite; the sweep begins at their first eps, in units of pixel
-            values in [0, 1], and every second eps is twice as large.
-        more: ``index``, ``progress`` and ``state`` of :func:`evaluate`.
+        parameters: of the evaluation; the curve begins at half of their first eps and grows by the fourth root of 2.
+        evaluation: what it found.
+        pixels: values of an image.
 
     Returns:
         One row for each eps: ``eps``, ``accuracy`` in [0, 1], ``correct`` of ``n`` images, Wilson 95% bounds ``low``
         and ``high``.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: as :func:`evaluate`; the first eps is wider than the box.
     """
-    check_call(classifier, objective, images, labels)
-    eps = _grid(parameters.norm, parameters.eps[0], images[0].numel())
-    row = parameters.suite.rows[0].model_copy(update={"survivors": True})
-    grid = _changed(parameters, [row], eps)
-    found = evaluate(classifier, objective, images, labels, grid, **more).results()["threats"]
-    rows = [{"eps": e, **t["worst"]} for e, t in zip(eps, found.values(), strict=True)]
+    norm, start = parameters.norm, parameters.eps[0] / 2
+    minimal = any(about(row.attack).minimal and row.threat is None and not row.images for row in parameters.suite.rows)
+    cap = (1.0 if norm == "linf" else math.sqrt(pixels)) if minimal else parameters.eps[-1]
+    count = max(0, math.ceil(4 * math.log2(NEAR * cap / start)))
+    rows = evaluation.curve(norm, sorted({*(start * 2 ** (k / 4) for k in range(count)), *parameters.eps, cap}))
     end = next((place for place, row in enumerate(rows) if row["correct"] == 0), len(rows))
     return rows[: end + 1]
 
@@ -166,12 +146,3 @@ def convergence(
 def _changed(parameters: AttackParameters, rows: list[AttackSpec], eps: list[float]) -> AttackParameters:
     suite = Suite(name="curve", rows=rows)
     return validate(AttackParameters, parameters.model_dump() | {"suite": suite, "eps": eps}, "curve")
-
-
-def _grid(norm: str, start: float, pixels: int) -> list[float]:
-    """``start`` and its multiples by powers of sqrt(2), up to the eps that is as wide as the box."""
-    cap = 1.0 if norm == "linf" else math.sqrt(pixels)
-    if not 0 < start <= cap:
-        raise ValueError(f"start must lie in (0, {cap:g}], the width of the box in {norm}, got {start}")
-    count = max(0, math.ceil(2 * math.log2(NEAR * cap / start)))
-    return [start * 2 ** (k / 2) for k in range(count)] + [cap]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -96,32 +98,35 @@ class Job:
                 check_logits(parts[-1], self.labels[batch].to(self.device))
         return torch.cat(parts)
 
-    def attack(self, spec: AttackSpec, threat: Threat, standing: Mask, bar: tqdm[Any]) -> Outcome:
-        """One row of the suite on those of its images that stand.
+    def attack(self, spec: AttackSpec, threat: Threat, standing: Mask, spared: Mask, bar: tqdm[Any]) -> Outcome:
+        """One row of the suite on those of its images that stand and are not spared.
 
         Raises:
             RuntimeError: out of memory, with the remedy; or our own code or the network failed, with the row and the
                 error. Only a failure of the package that runs the attack is a matter of its row.
         """
         try:
-            return self._attack(spec, threat, standing, bar)
+            return self._attack(spec, threat, standing, spared, bar)
         except Exception as error:
             self._stop_if_out_of_memory(error)
             raise RuntimeError(f"{spec.label} {threat.label}: {type(error).__name__}: {error}") from error
 
-    def _attack(self, spec: AttackSpec, threat: Threat, standing: Mask, bar: tqdm[Any]) -> Outcome:
+    def _attack(self, spec: AttackSpec, threat: Threat, standing: Mask, spared: Mask, bar: tqdm[Any]) -> Outcome:
         asked = np.ones(len(self.labels), dtype=bool)
         if spec.images is not None and spec.images < len(asked):
             asked[:] = False
             asked[stratified(self.labels.cpu(), spec.images).numpy()] = True
             if int(asked.sum()) != spec.images:
                 raise RuntimeError(f"the subset must have {spec.images} images, got {int(asked.sum())}")
-        todo, tally = standing & asked, _Tally(asked, self.images, keep_points=self.parameters.keep_points)
+        todo = standing & asked & ~spared
+        tally = _Tally(asked, spared & asked, threat, self.images, keep_points=self.parameters.keep_points)
         raw = self.raw.get(spec.label) if spec.threat is None else None
         deadline = None if spec.seconds is None else time.monotonic() + spec.seconds
         for batch in self.batches(todo, limited=deadline is not None):
             try:
-                result = self._run(spec, threat, batch, None if raw is None else raw[batch], deadline)
+                with _counted(self.classifier, tally):
+                    result = self._run(spec, threat, batch, None if raw is None else raw[batch], deadline)
+                    nearest = self._nearest(threat, batch, result.raw) if attacks.about(spec.attack).minimal else None
             except TimeLimitError:
                 tally.errors[f"stopped after {spec.seconds:g} s"] = None
                 break
@@ -130,12 +135,21 @@ class Job:
                     raise
                 tally.errors[str(error)] = None
                 continue
-            tally.add(batch, todo[batch.numpy()], result)
+            tally.add(batch, todo[batch.numpy()], result, nearest)
             done, broken = (int(tally.masks[name].sum()) for name in ("attacked", "broken"))
             bar.set_postfix_str(f"{done}/{int(todo.sum())} images, {broken} broken")
         if raw is None and spec.threat is None and attacks.about(spec.attack).minimal and not tally.errors:
             self.raw[spec.label] = tally.raw
         return tally.outcome(spec)
+
+    def _nearest(self, threat: Threat, batch: Tensor, points: Tensor) -> Tensor:
+        """Distance of what an attack for the smallest change found in the box, whatever eps is; inf where nothing."""
+        x, y = self.images[batch].to(points), self.labels[batch].to(self.device)
+        held = points.nan_to_num().clamp(0, 1)
+        with untouched(self.classifier), torch.no_grad():
+            logits = self.classifier(held)
+        found = torch.isfinite(logits).all(1) & torch.isfinite(points).flatten(1).all(1) & (logits.argmax(1) != y)
+        return threat.distance(held, x).masked_fill(~found, math.inf)
 
     def _stop_if_out_of_memory(self, error: Exception) -> None:
         if _out_of_memory(error):
@@ -165,16 +179,17 @@ class Job:
 class _Tally:
     """What a row has done so far, batch by batch."""
 
-    def __init__(self, asked: Mask, images: Tensor, *, keep_points: bool) -> None:
-        self.asked, self.keep_points = asked, keep_points
+    def __init__(self, asked: Mask, spared: Mask, threat: Threat, images: Tensor, *, keep_points: bool) -> None:
+        self.asked, self.spared, self.threat, self.images, self.keep_points = asked, spared, threat, images, keep_points
         self.masks = {name: np.zeros_like(asked) for name in ("attacked", "broken", "rejected", "last_broken", "hit")}
-        self.first = np.full(len(asked), -1)
+        self.first, self.distance = np.full(len(asked), -1), np.full(len(asked), math.inf)
+        self.forwards = self.gradients = 0
         self.raw = images.clone()
         self.points: dict[int, Any] = {}
         self.errors: dict[str, None] = {}  # an ordered set
 
-    def add(self, batch: Tensor, chosen: Mask, result: attacks.AttackResult) -> None:
-        """Count one batch, of which only the chosen images are to be.
+    def add(self, batch: Tensor, chosen: Mask, result: attacks.AttackResult, nearest: Tensor | None) -> None:
+        """Count one batch, of which only the chosen images are to be; ``nearest``: distances beyond eps, if known.
 
         Raises:
             RuntimeError: the result is not one of this batch.
@@ -189,6 +204,9 @@ class _Tally:
         for name, mask in found.items():
             self.masks[name][rows] = mask.cpu().numpy() & chosen
         self.first[rows] = np.where(chosen, result.first_success.cpu().numpy(), -1)
+        distance = self.threat.distance(result.adversarial, self.images[batch].to(result.adversarial))
+        distance = np.where(broken, distance.cpu().numpy(), math.inf)
+        self.distance[rows] = distance if nearest is None else np.minimum(distance, nearest.cpu().numpy())
         self.raw[batch] = result.raw.to(self.raw)
         if self.keep_points:
             points = result.adversarial.float().cpu().numpy()[broken]
@@ -203,9 +221,28 @@ class _Tally:
             first_success=self.first,
             survivors=bool(spec.survivors),
             targeted=spec.targeted,
+            spared=self.spared,
+            distance=self.distance,
+            forwards=self.forwards,
+            gradients=self.gradients,
             error="; ".join(self.errors),
             **kept,
         )
+
+
+@contextmanager
+def _counted(classifier: nn.Module, tally: _Tally) -> Generator[None]:
+    """Count what a row asks of the network."""
+
+    def count(_: nn.Module, given: tuple[Any, ...]) -> None:
+        tally.forwards += len(given[0])
+        tally.gradients += len(given[0]) * (torch.is_grad_enabled() and given[0].requires_grad)
+
+    hook = classifier.register_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _out_of_memory(error: BaseException) -> bool:

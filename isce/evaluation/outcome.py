@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from isce.attacks.threat import TOLERANCE
 from isce.evaluation.intervals import percent, wilson
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -23,8 +25,8 @@ class Outcome:
 
     Attributes:
         asked: bool, the row is about this image (all of them, unless the row names a subset).
-        attacked: bool, the attack was run on this image (not: misclassified anyway, broken by an earlier row, or left
-            when the attack failed).
+        attacked: bool, the attack was run on this image (not: misclassified anyway, broken by an earlier row, spared,
+            or left when the attack failed).
         broken: bool, classified right but misclassified at the verified point.
         rejected: bool, the attack returned a point outside ball or box, or not finite, or met logits or gradients that
             are not finite; it says nothing of the image unless it broke it all the same.
@@ -33,6 +35,11 @@ class Outcome:
         first_success: int64, steps to the first misclassified point, -1 where none.
         survivors: the row attacked only what the rows before it, and smaller eps, had not broken.
         targeted: the attack was after one wrong class.
+        spared: bool, not attacked, since this row, among others, left the image standing at a larger eps.
+        distance: float64, of the verified point from its image, in the norm of the threat; inf where it is not broken.
+            Of an attack for the smallest change also where that point lies beyond eps.
+        forwards: images that the network classified for the row, those on the way to a gradient too.
+        gradients: images for which it was differentiated.
         error: why the attack failed on some images, or empty.
         points: (k, C, H, W) float32, the adversarial points of the k broken images, where they are kept; else none.
     """
@@ -46,6 +53,10 @@ class Outcome:
     first_success: np.ndarray[Any, np.dtype[np.int64]]
     survivors: bool = False
     targeted: bool = False
+    spared: Mask = field(default_factory=lambda: np.zeros((), dtype=bool))
+    distance: np.ndarray[Any, np.dtype[np.float64]] = field(default_factory=lambda: np.full((), math.inf))
+    forwards: int = 0
+    gradients: int = 0
     error: str = ""
     points: np.ndarray[Any, np.dtype[np.float32]] = field(default_factory=_no_points)
 
@@ -63,7 +74,8 @@ class _Step:
     def unknown(self) -> Mask:
         """Images that the row should have attacked, and says nothing of."""
         outcome = self.outcome
-        return self.before & outcome.asked & ~outcome.broken & ~(outcome.attacked & ~outcome.rejected)
+        known = (outcome.attacked & ~outcome.rejected) | outcome.spared
+        return self.before & outcome.asked & ~outcome.broken & ~known
 
     @property
     def error(self) -> str:
@@ -79,6 +91,7 @@ class Evaluation:
         clean: bool (N,), classified right.
         outcomes: by threat (``linf@0.1``; eps rising within a norm), then by row of the suite (``pgd50-training``).
         batch_size: images that were attacked at once.
+        seconds: that each row took, by threat and row.
 
     Raises:
         ValueError: masks of different shapes.
@@ -87,6 +100,7 @@ class Evaluation:
     clean: Mask
     outcomes: dict[str, dict[str, Outcome]]
     batch_size: int
+    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.clean)
@@ -121,9 +135,21 @@ class Evaluation:
         steps = self._steps(threat)
         return np.logical_or.reduce([step.unknown for step in steps]) & steps[-1].left
 
+    def distance(self, norm: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Distance of the nearest verified adversarial point of each image, over all rows and eps of a norm, (N,).
+
+        0 where the image is misclassified as it stands; inf where nothing broke it.
+        """
+        nearest = np.where(self.clean, math.inf, 0.0)
+        for threat, outcomes in self.outcomes.items():
+            if threat.partition("@")[0] == norm:
+                for outcome in outcomes.values():
+                    nearest = np.minimum(nearest, outcome.distance)
+        return nearest
+
     def _steps(self, threat: str) -> list[_Step]:
         """The rows of a threat, each with the images that were left for it and by it."""
-        left, steps = self.clean, list[_Step]()
+        left, steps = self.clean & ~self._near(threat), list[_Step]()
         for at, row, outcome in self._up_to(threat):
             before = left if outcome.survivors else self.clean
             left = left & ~outcome.broken
@@ -138,11 +164,31 @@ class Evaluation:
             Positions among the images (k,), int64, rising; points (k, C, H, W), float32.
         """
         found: dict[int, np.ndarray[Any, Any]] = {}
-        for _, _, outcome in self._up_to(threat):
+        radius = _reach(threat)
+        for outcome in [*(outcome for _, _, outcome in self._up_to(threat)), *self._beyond(threat)]:
+            near = np.broadcast_to(outcome.distance <= radius, self.clean.shape)
             for position, point in zip(np.flatnonzero(outcome.broken), outcome.points, strict=False):
-                found.setdefault(int(position), point)
+                if near[position]:
+                    found.setdefault(int(position), point)
         index = np.array(sorted(found), dtype=np.int64)
         return index, np.stack([found[i] for i in index.tolist()]) if found else _no_points()
+
+    def standing(self, threat: str) -> Mask:
+        """Which images no row has broken within this eps, bool (N,)."""
+        left = self.clean & ~self._near(threat)
+        return np.logical_and.reduce([left, *(~outcome.broken for _, _, outcome in self._up_to(threat))])
+
+    def spared(self, threat: str, row: str) -> Mask:
+        """Which images the row need not attack in this threat: known to be robust at the next larger eps that it has.
+
+        Bool (N,); none where a row of that eps is wanting.
+        """
+        norm = threat.partition("@")[0]
+        labels = [label for label in self.outcomes if label.partition("@")[0] == norm]
+        for label in labels[labels.index(threat) + 1 :]:
+            if row in self.outcomes[label]:
+                return self.robust(label) & self.outcomes[label][row].asked
+        return np.zeros_like(self.clean)
 
     def asked(self, threat: str) -> Mask:
         """Which images at least one row of this threat is about, bool (N,): of the others nothing is known."""
@@ -158,6 +204,38 @@ class Evaluation:
             if label == threat:
                 return
 
+    def _beyond(self, threat: str) -> Iterator[Outcome]:
+        """Outcomes of larger eps in the same norm: some of their points lie within this eps."""
+        alike = [label for label in self.outcomes if label.partition("@")[0] == threat.partition("@")[0]]
+        for label in alike[alike.index(threat) + 1 :]:
+            yield from self.outcomes[label].values()
+
+    def _near(self, threat: str) -> Mask:
+        """Which images a row of a larger eps broke within this one, bool (N,)."""
+        near = np.zeros_like(self.clean)
+        for outcome in self._beyond(threat):
+            near = near | (outcome.distance <= _reach(threat))
+        return near
+
+    def curve(self, norm: str, grid: Sequence[float]) -> list[dict[str, Any]]:
+        """Robust accuracy at any eps, looked up: an image counts up to its nearest adversarial point.
+
+        At an eps that was attacked this is the worst case; between two of them an attack might leave less.
+
+        Args:
+            norm: ``linf`` or ``l2``.
+            grid: values of eps.
+
+        Returns:
+            For each eps a row with ``eps`` and a share as in :meth:`results`; no accuracy where an image has no outcome
+            in this norm.
+        """
+        labels = [label for label in self.outcomes if label.partition("@")[0] == norm]
+        steps = [step for label in labels for step in self._steps(label)]
+        distance = self.distance(norm)
+        why = _why(steps, distance == math.inf)
+        return [{"eps": eps, **_share(distance > eps + TOLERANCE * (1 + eps), why)} for eps in grid]
+
     def results(self) -> dict[str, Any]:
         """All accuracies as plain JSON values.
 
@@ -170,11 +248,11 @@ class Evaluation:
             ``{"clean": share, "threats": {"linf@0.1": {"attacks": {"pgd50-training": row}, "worst": share}}}`` with
             share = ``accuracy`` in [0, 1], ``correct`` of ``n`` images, Wilson 95% bounds ``low`` and ``high``; or
             these but ``n`` None, and ``why``. row = share with counts ``attacked`` and ``rejected``, ``last_accuracy``
-            (under the attack's last points alone), ``survivors``, ``error`` where the attack failed, and for a targeted
-            row ``target_success``: the share of its images that it brought to the target. Clean mistakes count as not
-            robust. A row's accuracy is over the images it is about, the worst case over those that at least one row is
-            about; a row on survivors alone gives what is left, after it and everything before it, of the images that
-            they were about.
+            (under the attack's last points alone), ``survivors``, ``spared`` where the row spared images, ``error``
+            where the attack failed, and for a targeted row ``target_success``: the share of its images that it brought
+            to the target. Clean mistakes count as not robust. A row's accuracy is over the images it is about, the
+            worst case over those that at least one row is about; a row on survivors alone gives what is left, after it
+            and everything before it, of the images that they were about.
         """
         threats: dict[str, Any] = {}
         for threat in self.outcomes:
@@ -186,6 +264,13 @@ class Evaluation:
             worst = _share(steps[-1].left[self.asked(threat)], _why(steps, steps[-1].left))
             threats[threat] = {"attacks": rows, "worst": worst}
         return {"clean": _share(self.clean), "threats": threats}
+
+
+def _reach(threat: str) -> float:
+    """The largest distance that counts as inside: see ``Threat.inside``; inf where there is no eps."""
+    norm, _, eps = threat.partition("@")
+    slack = 0 if norm == "l0" else TOLERANCE * (1 + float(eps or 0))
+    return float(eps) + slack if eps else math.inf
 
 
 def _why(steps: list[_Step], standing: Mask) -> str:
@@ -204,6 +289,8 @@ def _row(step: _Step, asked: Mask, why: str) -> dict[str, Any]:
         "last_accuracy": None if doubtful else float((step.before & ~outcome.last_broken)[asked].mean()),
         "survivors": outcome.survivors,
     }
+    if outcome.spared.any():
+        row["spared"] = int((outcome.spared & step.before).sum())
     if outcome.targeted:
         row["target_success"] = None if why else float(outcome.hit[asked].mean())
     return row | ({"error": step.error} if step.error else {})

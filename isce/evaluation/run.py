@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from isce.attacks import Threat
 from isce.attacks.checks import check_call, check_index
-from isce.attacks.spec import AttackSpec
+from isce.attacks.spec import AttackSpec, about
 from isce.evaluation.job import Job
-from isce.evaluation.outcome import Evaluation, Mask, Outcome
+from isce.evaluation.outcome import Evaluation, Outcome
 from isce.evaluation.state import RowKeys, State
 from isce.losses import Objective
 from isce.parameters.attack import AttackParameters
@@ -43,6 +44,9 @@ def evaluate(
             the images that it attacks and the code are the same, and it did not fail: so an interrupted evaluation goes
             on, one that ran out of memory too, and a suite that gained a row runs that row alone.
 
+    Rows on survivors begin with the largest eps: an image that they leave standing there is spared at smaller ones.
+    What stood in the larger ball stands in the smaller.
+
     A row fails where the package that runs it does, or runs out of time: what it broke until then stays broken, and it
     has no accuracy, see :meth:`Evaluation.results`. Any other failure, in this package or in the network, ends the
     evaluation.
@@ -63,34 +67,61 @@ def evaluate(
     job = Job(classifier, objective, images, labels, check_index(index, labels), parameters)
     keys = RowKeys(job) if kept.path else None
     clean = job.clean()
-    standing, outcomes = dict[str, Mask](), dict[str, dict[str, Outcome]]()
-    plan = _plan(parameters)
-    with tqdm(total=sum(len(rows) for _, rows in plan), disable=not progress, unit="attack") as bar:
-        for threat, rows in plan:
-            left = standing.setdefault(threat.norm, clean.copy())
-            found = outcomes.setdefault(threat.label, {})
-            for spec in rows:
-                bar.set_description(f"{spec.label} {threat.label}")
-                name, stands = f"{threat.label}/{spec.label}", left if spec.survivors else clean
-                key = keys.key(spec, threat, stands) if keys else ""
-                outcome = kept.get(name, key)
-                if outcome is None:
-                    started = time.monotonic()
-                    outcome = job.attack(spec, threat, stands, bar)
-                    kept.add(name, key, outcome, time.monotonic() - started)
-                found[spec.label] = outcome
-                left &= ~found[spec.label].broken
-                bar.update()
+    suites = _suites(parameters)
+    found: dict[str, dict[str, Outcome]] = {threat.label: {} for threat in suites}
+    seconds: dict[str, dict[str, float]] = {threat.label: {} for threat in suites}
+    order = _order(suites)
+    with tqdm(total=len(order), disable=not progress, unit="attack") as bar:
+        for threat, spec in order:
+            bar.set_description(f"{spec.label} {threat.label}")
+            so_far = Evaluation(clean, found, job.batch_size)
+            stands = so_far.standing(threat.label) if spec.survivors else clean
+            spared = so_far.spared(threat.label, spec.label) if _can_spare(spec) else np.zeros_like(clean)
+            name = f"{threat.label}/{spec.label}"
+            key = keys.key(spec, threat, stands, spared) if keys else ""
+            row = kept.get(name, key)
+            if row is None:
+                started = time.monotonic()
+                outcome = job.attack(spec, threat, stands, spared, bar)
+                row = kept.add(name, key, outcome, time.monotonic() - started)
+            found[threat.label][spec.label], seconds[threat.label][spec.label] = row.outcome, row.seconds
+            bar.update()
     kept.close()
-    return Evaluation(clean, outcomes, job.batch_size)
+    in_order = {t.label: {row.label: found[t.label][row.label] for row in rows} for t, rows in suites.items()}
+    return Evaluation(clean, in_order, job.batch_size, seconds)
 
 
-def _plan(parameters: AttackParameters) -> list[tuple[Threat, list[AttackSpec]]]:
-    """Every threat model with its rows: the grid of eps, then the rows that have one of their own, eps rising."""
-    common = [row for row in parameters.suite.rows if row.threat is None]
-    own: dict[Threat, list[AttackSpec]] = {}
-    for row in parameters.suite.rows:
-        if row.threat is not None:
-            own.setdefault(row.threat, []).append(row)
-    grid = [(Threat(parameters.norm, eps), common) for eps in parameters.eps] if common else []
-    return grid + [(threat, own[threat]) for threat in sorted(own, key=lambda threat: (threat.norm, threat.eps))]
+def _suites(parameters: AttackParameters) -> dict[Threat, list[AttackSpec]]:
+    """Every threat model with its rows, those on all images first: the grid of eps, then the rows that have their own.
+
+    eps rises within a norm. Rows on all images come first since what they break is broken for those on survivors.
+    """
+    rows = sorted(parameters.suite.rows, key=lambda row: bool(row.survivors))
+    main = parameters.eps[-1] if parameters.main_eps is None else parameters.main_eps
+    grid = {
+        Threat(parameters.norm, eps): [row for row in rows if row.threat is None and (eps == main or not row.main_only)]
+        for eps in parameters.eps
+    }
+    own = sorted({row.threat for row in rows if row.threat is not None}, key=lambda threat: (threat.norm, threat.eps))
+    suites = grid | {threat: [row for row in rows if row.threat == threat] for threat in own}
+    return {threat: rows for threat, rows in suites.items() if rows}
+
+
+def _order(suites: dict[Threat, list[AttackSpec]]) -> list[tuple[Threat, AttackSpec]]:
+    """The order of work: rows on all images; then attacks that look for the smallest change; then eps falling.
+
+    What stands in a large ball stands in a small one, so the rows on survivors begin with the largest eps of each norm.
+    """
+    every = [(threat, row) for threat, rows in suites.items() for row in rows]
+    first = [one for one in every if not one[1].survivors]
+    smallest = [one for one in every if one[1].survivors and not _can_spare(one[1])]
+    rest = [one for one in every if _can_spare(one[1])]
+    return first + smallest + sorted(rest, key=lambda one: (one[0].norm, -one[0].eps))
+
+
+def _can_spare(spec: AttackSpec) -> bool:
+    """Whether a row need not attack what it left standing at a larger eps.
+
+    An attack that looks for the smallest change is run once anyway; what it found is judged again at every eps.
+    """
+    return bool(spec.survivors) and not about(spec.attack).minimal

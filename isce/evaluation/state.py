@@ -49,13 +49,14 @@ class RowKeys:
         self._nets = [_described(job.classifier), _described(job.objective)]
         self._common = sha256(canonical([self._nets, data, chosen]))
 
-    def key(self, spec: AttackSpec, threat: Threat, standing: Mask) -> str:
+    def key(self, spec: AttackSpec, threat: Threat, standing: Mask, spared: Mask) -> str:
         """Key of one row.
 
         Args:
             spec: the row.
             threat: norm and eps.
-            standing: the images that it attacks, bool (N,).
+            standing: the images that it attacks, bool (N,), but for those that are spared.
+            spared: bool (N,).
         """
         job, attack = self.job, about(spec.attack)
         source: list[Any] = []
@@ -64,7 +65,7 @@ class RowKeys:
             source = [_described(network.classifier), _described(network.objective)]
         batch = job.batch_size if job.whole or attack.draws_by_batch else None
         row = spec.model_dump(mode="json", exclude={"source"})
-        stands = [len(standing), sha256(np.packbits(standing).tobytes())]
+        stands = [len(standing), *(sha256(np.packbits(mask).tobytes()) for mask in (standing, spared))]
         semantics = numbers(["attack", f"attack.{spec.attack}", *NETWORKS])
         packages = versions({"numpy", "torch", *attack.packages})
         parts = [self._common, semantics, packages, row, source, threat.norm, threat.eps, stands, batch]
@@ -126,17 +127,19 @@ class State:
         self._rows = _read(self.path) if self.path is not None else {}
         self._used: set[str] = set()
 
-    def get(self, name: str, key: str) -> Outcome | None:
-        """A row's outcome, if it is there under this key. One that failed, or was cut short, is tried again."""
+    def get(self, name: str, key: str) -> Row | None:
+        """A row, if it is there under this key. One that failed, or was cut short, is tried again."""
         self._used.add(name)
         row = self._rows.get(name)
-        return row.outcome if row is not None and row.key == key and not row.outcome.error else None
+        return row if row is not None and row.key == key and not row.outcome.error else None
 
-    def add(self, name: str, key: str, outcome: Outcome, seconds: float) -> None:
+    def add(self, name: str, key: str, outcome: Outcome, seconds: float) -> Row:
         """Keep a finished row, and how long it took."""
+        row = Row(key, seconds, time.time(), outcome)
         if self.path is not None:
-            self._rows[name] = _Row(key, seconds, time.time(), outcome)
+            self._rows[name] = row
             self._write(self.path)
+        return row
 
     def close(self) -> None:
         """Forget rows that the evaluation no longer has."""
@@ -165,22 +168,24 @@ def _check_place(path: Path) -> None:
         raise OSError(error.errno, f"can't write there ({error.strerror})", str(path)) from None
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A finished row: its key, how long it took, when it was finished, and its outcome."""
+
     key: str
     seconds: float
     made: float
     outcome: Outcome
 
 
-def _read(path: Path) -> dict[str, _Row]:
-    rows: dict[str, _Row] = {}
+def _read(path: Path) -> dict[str, Row]:
+    rows: dict[str, Row] = {}
     unreadable = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
     with contextlib.suppress(*unreadable), np.load(io.BytesIO(path.read_bytes())) as arrays:
         for name in sorted({stored.rpartition("/")[0] for stored in arrays.files}):
             values = {f.name: arrays[f"{name}/{f.name}"] for f in fields(Outcome)}
             plain = {n: value if value.ndim else value.item() for n, value in values.items()}
             seconds, made = (float(arrays[f"{name}/{what}"]) for what in ("seconds", "made"))
-            rows[name] = _Row(str(arrays[f"{name}/key"]), seconds, made, Outcome(**plain))
+            rows[name] = Row(str(arrays[f"{name}/key"]), seconds, made, Outcome(**plain))
     return rows
 
 

@@ -48,12 +48,11 @@ class Suite(Strict):
 
 
 class CurvePlan(Strict):
-    """Two curves of the matched attack on the margin: accuracy by eps until it is 0, and by number of steps."""
+    """Two curves: accuracy by eps until it is 0, and that of the matched attack on the margin by number of steps."""
 
-    images: int = Field(default=200, ge=1, description="stratified subset of the evaluation's images")
-    sweep_steps: int = Field(default=50, ge=1)
+    images: int = Field(default=200, ge=1, description="of the second: stratified subset of the evaluation's images")
     convergence_eps: float = Field(gt=0)
-    convergence_steps: list[int] = Field(default=[10, 50, 200, 1000], min_length=1)
+    convergence_steps: list[int] = Field(default=[10, 50, 250], min_length=1)
 
     @model_validator(mode="after")
     def _steps_rise(self) -> Self:
@@ -86,6 +85,7 @@ class AttackParameters(AttackSettings, RunParameters):
 
     checkpoint: str
     suite: Suite = Field(description="a suite, or the name of a file of experiments/suites")
+    main_eps: float | None = Field(default=None, description="one of eps, for rows that are main_only; None: the last")
 
     @field_validator("suite", mode="before")
     @classmethod
@@ -93,8 +93,9 @@ class AttackParameters(AttackSettings, RunParameters):
         return load_suite(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _rows_fit_norm(self) -> Self:
+    def _suite_and_main_eps_fit(self) -> Self:
         check_rows(self.suite, self.norm)
+        check_main_eps(self.main_eps, self.eps)
         return self
 
     def parts(self) -> list[str]:
@@ -110,6 +111,12 @@ def _with_survivors(rows: list[Any], default: Any) -> list[Any]:
     """Rows that don't say whom they attack say so now."""
     plain = [row.model_dump(exclude_none=True) if isinstance(row, AttackSpec) else row for row in rows]
     return [{"survivors": default, **row} if isinstance(row, Mapping) else row for row in plain]
+
+
+def check_main_eps(main: float | None, eps: list[float]) -> None:
+    """Refuse a main eps that is none of the grid (:class:`ValueError`)."""
+    if main is not None and main not in eps:
+        raise ValueError(f"main_eps must be one of eps {eps}, got {main}")
 
 
 def check_rows(suite: Suite, norm: str) -> None:

@@ -15,7 +15,10 @@ from importlib import metadata
 #: (``train``, ``attack``, ``minmax``, ``explain``) and, with their names, ``objective.<name>``, ``network.<name>``,
 #: ``adversarial.<kind>`` and ``attack.<name>``.
 CHANGES: dict[str, list[str]] = {
-    "attack": ["flags and examples draw as their evaluation does; a row that failed has no accuracy"],
+    "attack": [
+        "flags and examples draw as their evaluation does; a row that failed has no accuracy",
+        "one pass from the largest eps down; distances of the nearest points; the curve by eps is looked up in them",
+    ],
     "attack.autoattack": ["its seed is drawn for a purpose of its own"],
     "attack.bim": ["l_2 steps don't depend on the scale of the logits"],
     "attack.cw": ["random targets are drawn for a purpose of their own"],

@@ -77,7 +77,7 @@ def _draw(name: str, folder: Path) -> None:
 
 def _copy_record(source: Path, target: Path) -> None:
     """Copy a record and its small side files: no checkpoints, nor every adversarial point."""
-    small = (records.EXAMPLES, records.MASKS, records.EXPLAIN)
+    small = (records.EXAMPLES, records.MASKS, records.DISTANCES, records.EXPLAIN)
     side = [name for name in records.read(source / "record.json").files if name in small]
     for name in [*side, "record.json"]:
         write_atomic(target / name, (source / name).read_bytes())

@@ -87,10 +87,10 @@ def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str])
         order: labels of the objectives in the order of their colours.
     """
     rows = {"sweep": list[dict[str, Any]](), "convergence": list[dict[str, Any]]()}
-    n, plan = 0, next((p.curves for p in experiment.plans if p.curves), None)
+    n, plan = {"sweep": 0, "convergence": 0}, next((p.curves for p in experiment.plans if p.curves), None)
     for record in attacked:
         for name, points in record.results.get("curves", {}).items():
-            n = max([n, *(row["n"] for row in points)])
+            n[name] = max([n[name], *(row["n"] for row in points)])
             rows[name] += [{"label": label_of(record), "run": record.run} | row for row in points]
     if not rows["sweep"] or plan is None:
         return {}
@@ -98,17 +98,18 @@ def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str])
     gaps = [f"{row['run']} not evaluated: {row['why']}" for row in every if row["accuracy"] is None]
     frames = [pd.DataFrame(points).astype({"accuracy": float}) for points in rows.values()]  # NaN for None: a gap
     by_eps, by_steps = (frame.assign(percent=lambda f: 100 * f["accuracy"]) for frame in frames)
-    text = f"{n} test images, {over_seeds({split_run(row['run'])[1] for row in rows['sweep']})}.{_gaps(gaps)}"
+    seeds = f"{over_seeds({split_run(row['run'])[1] for row in rows['sweep']})}.{_gaps(gaps)}"
+    text = {name: f"{count:,} test images, {seeds}" for name, count in n.items()}
     norm, steps = experiment.plans[0].norm, ", ".join(f"{s:,}" for s in sorted(set(by_steps["steps"])))
     labels = ", ".join(label for label in order if label in set(by_eps["label"]))
     ends = ", ".join(_end(part["percent"].iloc[-1]) for _, part in by_eps.groupby("label", sort=False))
     swept = (
-        f"Accuracy under the matched attack on the margin ({plan.sweep_steps} steps) at growing {norm} eps, until "
-        f"none is left: if a curve does not reach 0, attacks fail rather than the network holds. {text}"
+        f"Share of images without a known adversarial example within {norm} eps. A curve that does not reach 0 means "
+        f"failing attacks, not a robust network. {text['sweep']}"
     )
     converged = (
         f"Accuracy under the matched attack on the margin at {norm} eps {eps_text(plan.convergence_eps)} with more and "
-        f"more steps ({steps}), each budget alone: a curve that still falls has not converged. {text}"
+        f"more steps ({steps}), each budget alone: a curve that still falls has not converged. {text['convergence']}"
     )
     return {
         "sweep": Plot(

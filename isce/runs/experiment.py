@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from isce.files import ROOT
 from isce.parameters.analysis import ExplainParameters, ExplainSettings, MinmaxParameters, MinmaxSettings
-from isce.parameters.attack import AttackParameters, AttackSettings, Suite
+from isce.parameters.attack import AttackParameters, AttackSettings, Suite, check_main_eps
 from isce.parameters.training import ObjectiveSpec, TrainParameters
 from isce.strict import Strict, load_named, validate
 
@@ -52,13 +52,13 @@ class AttackPlan(AttackSettings, Plan):
 
     @model_validator(mode="after")
     def _main_eps_is_attacked(self) -> Self:
-        if self.main_eps not in self.eps:
-            raise ValueError(f"main_eps {self.main_eps} is not among eps {self.eps}")
+        check_main_eps(self.main_eps, self.eps)
         return self
 
     def parameters(self, checkpoint: str, suite: Suite) -> AttackParameters:
         """Parameters of the attack run against one checkpoint."""
-        return AttackParameters(checkpoint=checkpoint, suite=suite, **_only(AttackSettings, self))
+        own = _only(AttackSettings, self)
+        return AttackParameters(checkpoint=checkpoint, suite=suite, main_eps=self.main_eps, **own)
 
 
 class MinmaxPlan(MinmaxSettings, Plan):

@@ -15,7 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from isce.files import RecordError, canonical, sha256, write_atomic
 from isce.parameters.semantics import versions
@@ -24,11 +31,24 @@ Kind = Literal["train", "attack", "minmax", "explain"]
 
 SCHEMA_VERSION = 2
 
+DISTANCES = (
+    "distances.safetensors"  # side file of an attack record: by norm, of each image to its nearest adversarial one
+)
 MASKS = "robust.safetensors"  # side file of an attack record: for each threat which images are robust; clean ones
 POINTS = "adversarial.safetensors"  # side file of an attack record: all adversarial points of the worst case
 EXPLAIN = "explain.safetensors"  # side file of an explain record: paths, gradients, embeddings, gallery
 NOTEBOOK = "notebook.ipynb"  # beside a record: the notebook as it ran; no record can hold its hash
 EXAMPLES = "examples.safetensors"  # side file of an attack record: clean, adversarial, labels, predictions
+
+
+class Cost(BaseModel):
+    """What one row of a suite cost in one threat model; the counts are images, summed over all calls."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: float = Field(ge=0)
+    gradients: int = Field(ge=0, description="images for which the network was differentiated")
+    forwards: int = Field(ge=0, description="images that it classified, those on the way to a gradient too")
 
 
 class Provenance(BaseModel):
@@ -44,6 +64,13 @@ class Provenance(BaseModel):
     device: str
     seconds: float = Field(ge=0)
     created: str = Field(description="UTC, ISO 8601")
+    rows: dict[str, dict[str, Cost]] | None = Field(default=None, description="what each row of an attack run cost")
+
+    @model_serializer(mode="wrap")
+    def _older_ones_as_they_were(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a record made before this field does not have: its checksum must stay."""
+        values = plain(self)
+        return values if self.rows is not None else {name: value for name, value in values.items() if name != "rows"}
 
 
 class Record(BaseModel):
@@ -98,13 +125,16 @@ class Record(BaseModel):
         write_atomic(path, text + "\n")
 
 
-def provenance(device: str, seconds: float, root: Path | None = None) -> Provenance:
+def provenance(
+    device: str, seconds: float, root: Path | None = None, rows: dict[str, dict[str, Cost]] | None = None
+) -> Provenance:
     """The provenance of a run that ends now.
 
     Args:
         device: device the tensors lived on, e.g. ``cpu`` or the GPU's name.
         seconds: wall time of the run, with that of rows of attacks that an earlier execution had finished.
         root: folder whose git commit is noted; default: the current folder.
+        rows: what each row of an attack run cost, by threat and row.
     """
     commit = _git(["rev-parse", "HEAD"], root)
     changes = _git(["status", "--porcelain", "--untracked-files=no"], root)
@@ -117,6 +147,7 @@ def provenance(device: str, seconds: float, root: Path | None = None) -> Provena
         device=device,
         seconds=round(seconds, 3),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        rows=rows,
     )
 
 

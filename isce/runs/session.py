@@ -27,7 +27,7 @@ from isce.parameters.base import check_device
 from isce.parameters.training import TrainParameters
 from isce.runs.devices import find_device
 from isce.runs.key import Kind
-from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, POINTS, Record, provenance
+from isce.runs.records import DISTANCES, EXAMPLES, EXPLAIN, MASKS, POINTS, Cost, Record, provenance
 from isce.runs.whole import CHECKPOINT
 from isce.strict import Strict, from_notebook, validate
 from isce.training.loop import TrainResult, train
@@ -160,15 +160,20 @@ def write_attack_record(
 ) -> Path:
     """Write the record of an attack run and its side files, the record last; returns its path.
 
-    Side files: a few examples; which images are robust, for each threat in which all have an outcome; all adversarial
-    points, if they were kept.
+    Side files: a few examples; which images are robust, for each threat in which all have an outcome; how far each is
+    from its nearest adversarial point (float32; infinite where none is known), for each norm in which all have an
+    outcome; all adversarial points, if they were kept.
     """
     arrays = {name: getattr(examples, name).contiguous() for name in ("clean", "adversarial", "labels", "predictions")}
     write_atomic(context.path / EXAMPLES, save(arrays))
     whole = [t for t in outcome.outcomes if outcome.asked(t).all() and not outcome.unknown(t).any()]
     masks = {"clean": outcome.clean} | {threat: outcome.robust(threat) for threat in whole}
     write_atomic(context.path / MASKS, save({name: torch.from_numpy(mask) for name, mask in masks.items()}))
-    files = [EXAMPLES, MASKS]
+    norms = {norm: [t for t in outcome.outcomes if t.partition("@")[0] == norm] for norm in ("linf", "l2")}
+    known = [norm for norm, threats in norms.items() if threats and set(threats) <= set(whole)]
+    distances = {norm: torch.from_numpy(outcome.distance(norm)).float() for norm in known}
+    write_atomic(context.path / DISTANCES, save(distances))
+    files = [EXAMPLES, MASKS, DISTANCES]
     if parameters.keep_points:
         points = {threat: outcome.worst_points(threat) for threat in outcome.outcomes}
         save_points(
@@ -178,7 +183,14 @@ def write_attack_record(
     results = outcome.results() | {"batch_size": outcome.batch_size, "examples": example_row(parameters.suite).label}
     if curves:
         results["curves"] = curves
-    return _write("attack", parameters, context, results, data, flags, tuple(files))
+    costs = {
+        threat: {
+            row: Cost(seconds=round(seconds, 3), gradients=found[row].gradients, forwards=found[row].forwards)
+            for row, seconds in outcome.seconds.get(threat, {}).items()
+        }
+        for threat, found in outcome.outcomes.items()
+    }
+    return _write("attack", parameters, context, results, data, flags, tuple(files), costs)
 
 
 def write_minmax_record(parameters: MinmaxParameters, context: Context, analysis: Analysis, data: Data) -> Path:
@@ -204,6 +216,7 @@ def _write(
     data: Data,
     flags: dict[str, str],
     files: tuple[str, ...],
+    costs: dict[str, dict[str, Cost]] | None = None,
 ) -> Path:
     device = context.torch_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -217,7 +230,7 @@ def _write(
         flags=flags,
         files={file: sha256(context.path / file) for file in files},
         data_sha256=data.sha256,
-        provenance=provenance(name, time.monotonic() - _STARTED + spent_before(context.path, _BEGAN), ROOT),
+        provenance=provenance(name, time.monotonic() - _STARTED + spent_before(context.path, _BEGAN), ROOT, costs),
     )
     path = context.path / "record.json"
     record.save(path)

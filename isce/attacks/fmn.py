@@ -1,0 +1,76 @@
+"""Minimum-norm attack: each image has a ball of its own, which shrinks where the point is adversarial, else grows.
+
+The idea is that of FMN (Pintor et al. 2021): the radius follows the distance to the boundary, estimated from margin and
+gradient until a first adversarial point is known, and the point follows the margin's gradient inside it. Ours are the
+steps, which are shares of the image's own radius, and their momentum, which takes a tenth off the median l_2 distance.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from isce.attacks.ascent import ascended, pull, unit
+from isce.attacks.base import Found, Problem, margin
+from isce.attacks.climb import CLEAR
+from isce.attacks.spec import AttackSpec
+
+STEP = (1.0, 0.01)  # share of the radius: first and last
+GROWTH = (0.05, 0.001)  # of the radius, up or down: first and last
+MOMENTUM = 0.5
+
+
+def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """Return the nearest adversarial point that ``spec.steps`` gradient steps met; the image where they met none."""
+    del restart
+    x, y, n = problem.x, problem.y, len(problem.y)
+    linf = problem.threat.norm == "linf"
+    function, none = ascended("margin", problem.objective, problem.logits, y, 0)
+    widest = 1.0 if linf else x[0].numel() ** 0.5
+    point, before, best = x.clone(), x.clone(), x.clone()
+    nearest, radius = x.new_full((n,), math.inf), x.new_full((n,), widest)
+    lost = torch.zeros_like(y, dtype=torch.bool)
+    for step in range(spec.steps + 1):
+        leaf = point.detach().requires_grad_()
+        logits, embedding = problem.outputs(leaf)
+        _, back, _ = pull(function, logits, y, embedding, none)
+        (gradient,) = torch.autograd.grad(logits, leaf, back)
+        away, distance = margin(logits.detach(), y), _length(point - x, linf=linf)
+        lost |= gradient.isnan().flatten(1).any(1) | away.isnan()
+        gradient = gradient.nan_to_num(0.0)
+        over = away < -CLEAR * logits.detach().abs().amax(1)
+        better = over & (distance < nearest)
+        nearest, best = torch.where(better, distance, nearest), torch.where(_wide(better), point, best)
+        if step == spec.steps:
+            break
+        cosine = (1 + math.cos(math.pi * step / spec.steps)) / 2
+        share, growth = (last + (first - last) * cosine for first, last in (STEP, GROWTH))
+        slope = _length(gradient, linf=linf, dual=True).clamp(min=torch.finfo(x.dtype).tiny)
+        grown = torch.where(nearest < math.inf, radius * (1 + growth), distance + away.clamp(min=0) / slope)
+        radius = torch.where(over, torch.minimum(nearest, radius) * (1 - growth), grown).clamp(max=widest)
+        # The largest entry first: squares may underflow.
+        uphill = gradient.sign() if linf else unit(unit(gradient, math.inf), 2)
+        moved = point + _wide(share * radius) * uphill + MOMENTUM * (point - before)
+        before, point = point, _inside(moved, x, radius, linf=linf)
+    return Found(torch.where(_wide(lost & (nearest == math.inf)), math.nan, best), torch.full_like(y, -1))
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _length(change: Tensor, *, linf: bool, dual: bool = False) -> Tensor:
+    """Length of each image's change (N,), or of its gradient in the dual norm."""
+    order = (1 if dual else math.inf) if linf else 2
+    return torch.linalg.vector_norm(change.flatten(1), order, dim=1)
+
+
+def _inside(point: Tensor, x: Tensor, radius: Tensor, *, linf: bool) -> Tensor:
+    """Pull points into ball and box; here each image has a radius of its own, and any point inside will do."""
+    if linf:
+        return torch.minimum(torch.maximum(point, x - _wide(radius)), x + _wide(radius)).clamp(0, 1)
+    change = point - x
+    scale = radius / _length(change, linf=False).clamp(min=torch.finfo(x.dtype).tiny)
+    return (x + change * _wide(scale.clamp(max=1))).clamp(0, 1)
