@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from typing import Any
 
 from isce.files import ROOT, RecordError, sha256, write_atomic
 from isce.parameters.base import check_device
-from isce.runs import locks, records
+from isce.runs import forked, locks, records
 from isce.runs.records import NOTEBOOK, Kind
 from isce.runs.whole import CHECKPOINT, LOCK, NOTEBOOK_HASH, damage, notebook_damage, read_params
 
@@ -71,7 +70,7 @@ def _execute(kind: Kind, folder: Path, values: dict[str, Any], root: Path, lock:
     from papermill.exceptions import PapermillExecutionError
 
     out = folder / NOTEBOOK
-    kernels: list[subprocess.Popen[bytes]] = []
+    kernels: list[forked.Process] = []
     (folder / NOTEBOOK_HASH).unlink(missing_ok=True)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs is in the error too
     try:
@@ -112,7 +111,7 @@ def _ended(code: int) -> str:
     return f"was ended by signal {name}"
 
 
-def _manager(lock: locks.Lock, kernels: list[subprocess.Popen[bytes]]) -> type:
+def _manager(lock: locks.Lock, kernels: list[forked.Process]) -> type:
     """Class of a kernel manager whose kernel holds the lock too; each kernel that it starts is added to ``kernels``."""
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -124,6 +123,15 @@ def _manager(lock: locks.Lock, kernels: list[subprocess.Popen[bytes]]) -> type:
             assert self.provisioner.process is not None
             kernels.append(self.provisioner.process)
             lock.name(os.getpid(), f" (its kernel: {kernels[-1].pid})")
+
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+            process = forked.fork(kernel_cmd, options["env"], options.get("cwd") or str(Path.cwd()), lock.file)
+            if process is None:
+                return await super()._async_launch_kernel(kernel_cmd, **options)
+            assert isinstance(self.provisioner, LocalProvisioner)
+            self.provisioner.process = process  # pyright: ignore[reportAttributeAccessIssue]
+            self.provisioner.pid = self.provisioner.pgid = process.pid
+            return self._reconcile_connection_info(self.provisioner.connection_info)
 
     return Manager
 
