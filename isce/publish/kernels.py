@@ -17,7 +17,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from isce import compat
+from isce.files import ROOT
 from isce.runs.forked import SOCKET
 
 #: What notebooks import, and what that imports when it is used.
@@ -52,6 +56,7 @@ def kept(given: tuple[dict[str, str], list[int]]) -> Generator[tuple[dict[str, s
             [sys.executable, "-m", "isce.publish.kernels", str(listener.fileno()), str(held)],
             env={"OMP_NUM_THREADS": "1"} | environment,  # as the kernels will have it
             pass_fds=[listener.fileno(), held],
+            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -59,8 +64,10 @@ def kept(given: tuple[dict[str, str], list[int]]) -> Generator[tuple[dict[str, s
         )
         listener.close()
         yield environment | {SOCKET: path}, [*files, alive]
-    with contextlib.suppress(subprocess.TimeoutExpired):  # a Snakemake that was killed leaves runs, which go on
+    try:
         process.wait(5)
+    except subprocess.TimeoutExpired:  # a Snakemake that was killed leaves runs, which go on
+        process.returncode = 0  # let go of it without a warning
 
 
 def main() -> None:
@@ -94,19 +101,21 @@ def _serve(listener: socket.socket, held: int) -> list[str] | None:
             listener.close()
         elif key.fileobj is listener:
             connection, _ = listener.accept()
-            with contextlib.suppress(OSError, ValueError):  # of a run that ended before it had asked
-                files = socket.recv_fds(connection, 1, 3)[1]
-                request = json.loads(connection.makefile().readline())
-                if (pid := os.fork()) == 0:
-                    for other in selector.get_map().values():
-                        other.fileobj.close() if isinstance(other.fileobj, socket.socket) else os.close(other.fd)
-                    connection.close()
-                    selector.close()
-                    return _become(request, files)
-                for file in files:
-                    os.close(file)
-                selector.register(connection, selectors.EVENT_READ, pid)
-                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+            asked = _read(connection)
+            if asked is None:
+                connection.close()
+                continue
+            if (pid := os.fork()) == 0:
+                for other in selector.get_map().values():
+                    other.fileobj.close() if isinstance(other.fileobj, socket.socket) else os.close(other.fd)
+                connection.close()
+                selector.close()
+                return _become(*asked)
+            for file in asked[1]:
+                os.close(file)
+            selector.register(connection, selectors.EVENT_READ, pid)
+            selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+            with contextlib.suppress(OSError):
                 connection.sendall(f"{pid}\n".encode())
         elif isinstance(key.fileobj, int):  # a kernel has ended
             pid, connection = key.data
@@ -124,6 +133,16 @@ def _serve(listener: socket.socket, held: int) -> list[str] | None:
     return None
 
 
+def _read(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """What a run asks for, and its open files; None where it ended before it had asked."""
+    try:
+        _, files, _, _ = socket.recv_fds(connection, 1, 3)
+        with connection.makefile() as lines:
+            return json.loads(lines.readline()), files
+    except (OSError, ValueError):
+        return None
+
+
 def _become(request: dict[str, Any], files: list[int]) -> list[str]:
     """Turn this fork into what the kernel would be that the run had started; returns its command's arguments."""
     os.setsid()
@@ -131,8 +150,11 @@ def _become(request: dict[str, Any], files: list[int]) -> list[str]:
         os.dup2(file, stream)
         os.close(file)
     os.environ.clear()
-    os.environ.update(request["environment"], JPY_PARENT_PID=str(os.getppid()))
+    os.environ.update(request["environment"])
     os.chdir(request["folder"])
+    sys.path[0] = request["folder"]
+    torch.seed()  # no two processes begin with the same random numbers
+    np.random.seed()  # noqa: NPY002
     return list(request["arguments"])
 
 
