@@ -16,6 +16,7 @@ from typing import Any
 from isce.files import ROOT, RecordError, sha256, write_atomic
 from isce.parameters.base import check_device
 from isce.runs import forked, locks, records
+from isce.runs.line import Line
 from isce.runs.records import NOTEBOOK, Kind
 from isce.runs.whole import CHECKPOINT, LOCK, NOTEBOOK_HASH, damage, notebook_damage, read_params
 
@@ -46,6 +47,7 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     what = f"{kind} {experiment} {run}"
     started = time.monotonic()
     waited: list[str] = []
+    line = Line(what)
 
     def wait(owners: str) -> None:
         waited.append(owners)
@@ -55,16 +57,18 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
         with locks.hold(folder / LOCK, wait) as lock:
             if not (waited and _is_done(kind, folder, values["key"])):
                 context = {"experiment": experiment, "run": run, "folder": str(folder.resolve()), "device": device}
-                _execute(kind, folder, values | context, root, lock)
+                _execute(kind, folder, values | context, root, lock, line)
     except (OSError, RuntimeError) as error:
         raise RuntimeError(f"{what}: {error}") from None
+    finally:
+        line.clear()
     record = records.read(folder / "record.json")
     done, total = _progress(folder)
     took = time.monotonic() - started
     print(f"[{done:>3}/{total}] {kind:<7} {experiment} {run:<20} {_headline(record)} ({took:.0f} s)", flush=True)  # noqa: T201
 
 
-def _execute(kind: Kind, folder: Path, values: dict[str, Any], root: Path, lock: locks.Lock) -> None:
+def _execute(kind: Kind, folder: Path, values: dict[str, Any], root: Path, lock: locks.Lock, line: Line) -> None:
     """Run the notebook into the run's folder, whose lock the kernel holds too: it may outlive this process a little."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -81,6 +85,7 @@ def _execute(kind: Kind, folder: Path, values: dict[str, Any], root: Path, lock:
                 parameters=values,
                 cwd=str(root),
                 progress_bar=False,
+                stderr_file=line,
                 kernel_name="python3",
                 kernel_manager_class=_manager(lock, kernels),
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
