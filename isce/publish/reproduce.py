@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from isce.files import ROOT
 from isce.parameters.base import check_device
+from isce.publish import kernels
 from isce.publish.build import Build
 from isce.runs import cost, locks
 from isce.runs import plan as workflow
@@ -27,6 +30,8 @@ from isce.strict import ConfigError, read_yaml
 
 #: Above these sizes glibc would hand freed memory back to the system.
 KEPT_MEMORY = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+#: Due runs from which on it pays to load the packages once for all kernels.
+MANY = 8
 #: Runs Snakemake with what it says written to an open file; what its jobs say goes where it always goes.
 QUIET_SNAKEMAKE = (
     "import sys; sys.stderr = open(int(sys.argv.pop(1)), 'w', buffering=1); from snakemake.cli import main; main()"
@@ -79,9 +84,14 @@ def reproduce(
     with locks.hold(build / ".lock", lambda owners: _refuse(owners, build)) as lock:
         for path in sorted((build / "runs" / name).glob(f"*/*/{LOCK}")):
             locks.await_free(path, lambda owners, run=path.parent: _on_orphan(owners, run))
-        workflow.plan(name, build, device=device)
+        planned = workflow.plan(name, build, device=device)
         Build(ROOT / "book", build / "report", build / "runs", build / "book").drop_cut_off()
-        code = _snakemake(command, lock, quiet=settings.get("quiet") == "all")
+        due = workflow.due(planned, build)
+        runs = sum(run.folder in due and until in (None, run.kind) for run in planned)
+        here = "executor" not in settings and find_device(device).type == "cpu"
+        keep = kernels.kept if here and runs >= MANY else contextlib.nullcontext
+        with keep((_environment(), [])) as (environment, files):
+            code = _snakemake(command, environment, [lock.file, *files], lock, quiet=settings.get("quiet") == "all")
     if code:
         print(f"make reproduce: {name} is not complete; finished runs are kept, run again to go on")
         return 1
@@ -126,20 +136,24 @@ def _on_orphan(owners: str, run: Path) -> None:
     )
 
 
-def _snakemake(command: list[str], lock: locks.Lock, quiet: bool) -> int:
+def _snakemake(
+    command: list[str], environment: Mapping[str, str], files: list[int], lock: locks.Lock, quiet: bool
+) -> int:
     """Run Snakemake; returns its exit code. It holds the lock as well: it goes on if this process alone is killed.
 
     Args:
         command: its options.
+        environment: for it and its jobs.
+        files: that it is to hold open, the lock's among them.
         lock: of the build folder.
         quiet: show what it says only if it fails and no run has said why.
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-        program, passed = ["-m", "snakemake"], [lock.file]
+        program, passed = ["-m", "snakemake"], files
         if quiet:
-            program, passed = ["-c", QUIET_SNAKEMAKE, str(said.fileno())], [lock.file, said.fileno()]
+            program, passed = ["-c", QUIET_SNAKEMAKE, str(said.fileno())], [*files, said.fileno()]
             command = ["--quiet", "progress", "rules", "host", "reason", *command]
-        with subprocess.Popen([sys.executable, *program, *command], env=_environment(), pass_fds=passed) as process:  # noqa: S603
+        with subprocess.Popen([sys.executable, *program, *command], env=environment, pass_fds=passed) as process:  # noqa: S603
             lock.name(process.pid)
             code = process.wait()
         said.seek(0)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,8 @@ from typing import Any
 
 from isce.files import ROOT, RecordError, sha256, write_atomic
 from isce.parameters.base import check_device
-from isce.runs import locks, records
+from isce.runs import forked, locks, records
+from isce.runs.line import Line
 from isce.runs.records import NOTEBOOK, Kind
 from isce.runs.whole import CHECKPOINT, LOCK, NOTEBOOK_HASH, damage, notebook_damage, read_params
 
@@ -47,6 +47,7 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     what = f"{kind} {experiment} {run}"
     started = time.monotonic()
     waited: list[str] = []
+    line = Line(what)
 
     def wait(owners: str) -> None:
         waited.append(owners)
@@ -56,22 +57,24 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
         with locks.hold(folder / LOCK, wait) as lock:
             if not (waited and _is_done(kind, folder, values["key"])):
                 context = {"experiment": experiment, "run": run, "folder": str(folder.resolve()), "device": device}
-                _execute(kind, folder, values | context, root, lock)
+                _execute(kind, folder, values | context, root, lock, line)
     except (OSError, RuntimeError) as error:
         raise RuntimeError(f"{what}: {error}") from None
+    finally:
+        line.clear()
     record = records.read(folder / "record.json")
     done, total = _progress(folder)
     took = time.monotonic() - started
     print(f"[{done:>3}/{total}] {kind:<7} {experiment} {run:<20} {_headline(record)} ({took:.0f} s)", flush=True)  # noqa: T201
 
 
-def _execute(kind: Kind, folder: Path, values: dict[str, Any], root: Path, lock: locks.Lock) -> None:
+def _execute(kind: Kind, folder: Path, values: dict[str, Any], root: Path, lock: locks.Lock, line: Line) -> None:
     """Run the notebook into the run's folder, whose lock the kernel holds too: it may outlive this process a little."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     out = folder / NOTEBOOK
-    kernels: list[subprocess.Popen[bytes]] = []
+    kernels: list[forked.Process] = []
     (folder / NOTEBOOK_HASH).unlink(missing_ok=True)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs is in the error too
     try:
@@ -82,6 +85,7 @@ def _execute(kind: Kind, folder: Path, values: dict[str, Any], root: Path, lock:
                 parameters=values,
                 cwd=str(root),
                 progress_bar=False,
+                stderr_file=line,
                 kernel_name="python3",
                 kernel_manager_class=_manager(lock, kernels),
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
@@ -112,7 +116,7 @@ def _ended(code: int) -> str:
     return f"was ended by signal {name}"
 
 
-def _manager(lock: locks.Lock, kernels: list[subprocess.Popen[bytes]]) -> type:
+def _manager(lock: locks.Lock, kernels: list[forked.Process]) -> type:
     """Class of a kernel manager whose kernel holds the lock too; each kernel that it starts is added to ``kernels``."""
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -124,6 +128,15 @@ def _manager(lock: locks.Lock, kernels: list[subprocess.Popen[bytes]]) -> type:
             assert self.provisioner.process is not None
             kernels.append(self.provisioner.process)
             lock.name(os.getpid(), f" (its kernel: {kernels[-1].pid})")
+
+        async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+            process = forked.fork(kernel_cmd, options["env"], options.get("cwd") or str(Path.cwd()), lock.file)
+            if process is None:
+                return await super()._async_launch_kernel(kernel_cmd, **options)
+            assert isinstance(self.provisioner, LocalProvisioner)
+            self.provisioner.process = process  # pyright: ignore[reportAttributeAccessIssue]
+            self.provisioner.pid = self.provisioner.pgid = process.pid
+            return self._reconcile_connection_info(self.provisioner.connection_info)
 
     return Manager
 

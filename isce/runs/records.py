@@ -31,7 +31,7 @@ Kind = Literal["train", "attack", "minmax", "explain"]
 
 SCHEMA_VERSION = 2
 
-DISTANCES = (
+DISTANCES = "distances.safetensors"  # side file of an attack record: of each image to its nearest adversarial one
     "distances.safetensors"  # side file of an attack record: by norm, of each image to its nearest adversarial one
 )
 MASKS = "robust.safetensors"  # side file of an attack record: for each threat which images are robust; clean ones

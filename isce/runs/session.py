@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from safetensors.torch import save
 
 from isce.attacks.spec import AttackSpec
@@ -34,8 +34,6 @@ from isce.training.loop import TrainResult, train
 
 Parameters = TypeVar("Parameters", TrainParameters, AttackParameters, MinmaxParameters, ExplainParameters)
 
-_STARTED, _BEGAN = time.monotonic(), time.time()
-
 
 class Context(Strict):
     """Where a notebook runs and where its files go; decides no figure."""
@@ -45,6 +43,13 @@ class Context(Strict):
     experiment: str = "adhoc"
     run: str = "adhoc"
     key: str = "adhoc"
+    _started: float = PrivateAttr(default_factory=time.monotonic)
+    _began: float = PrivateAttr(default_factory=time.time)
+
+    @property
+    def seconds(self) -> float:
+        """What the run took: since the notebook began, and in the rows that an interrupted start had finished."""
+        return time.monotonic() - self._started + spent_before(self.path, self._began)
 
     @property
     def path(self) -> Path:
@@ -230,7 +235,7 @@ def _write(
         flags=flags,
         files={file: sha256(context.path / file) for file in files},
         data_sha256=data.sha256,
-        provenance=provenance(name, time.monotonic() - _STARTED + spent_before(context.path, _BEGAN), ROOT, costs),
+        provenance=provenance(name, context.seconds, ROOT, costs),
     )
     path = context.path / "record.json"
     record.save(path)
