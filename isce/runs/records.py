@@ -32,8 +32,6 @@ Kind = Literal["train", "attack", "minmax", "explain"]
 SCHEMA_VERSION = 2
 
 DISTANCES = "distances.safetensors"  # side file of an attack record: of each image to its nearest adversarial one
-    "distances.safetensors"  # side file of an attack record: by norm, of each image to its nearest adversarial one
-)
 MASKS = "robust.safetensors"  # side file of an attack record: for each threat which images are robust; clean ones
 POINTS = "adversarial.safetensors"  # side file of an attack record: all adversarial points of the worst case
 EXPLAIN = "explain.safetensors"  # side file of an explain record: paths, gradients, embeddings, gallery
