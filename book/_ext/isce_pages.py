@@ -27,7 +27,7 @@ from isce.losses.base import LossOptions, Objective
 from isce.report.attacks import TARGETED
 
 #: Chapter of the book on a family of attacks, where its name is another.
-CHAPTERS = {"search": "queries"}
+CHAPTERS = {"search": "queries", "staged": "matched", "fmn": "minimum"}
 
 
 def attack_page(name: str, words: Mapping[str, Any]) -> dict[str, Any]:
