@@ -126,7 +126,9 @@ class TrainParameters(RunParameters):
     augment: Literal["none", "shift-flip"] = "none"
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32", description="auto: bfloat16 where the processor computes in it, else float32"
+    )
     threads: int = Field(default=1, ge=1, description="CPU threads; a recorded parameter, since it can change bits")
     adversarial: AdversarialSpec | None = Field(default=None, description="None: standard training")
     normalisation: Literal["channel", "released"] = Field(

@@ -188,6 +188,8 @@ def _dry_run(experiment: Experiment, device: str, until: str | None, with_book: 
     if runs:
         expected = cost.estimates(planned, device)
         print(f"time: {cost.summary(runs, expected, 'GPU' if cost.on_gpu(device) else 'core')}")
+        if note := cost.precision_note(runs, device):
+            print(note)
     if experiment.minutes:
         print(f"the whole experiment took {experiment.minutes:g} minutes ({experiment.measured_on})")
     return 0

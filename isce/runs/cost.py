@@ -16,6 +16,7 @@ from isce.files import ROOT, RecordError
 from isce.runs import records
 from isce.runs.records import Record
 from isce.runs.run import Run
+from isce.training.precision import resolve, slow
 
 #: Parameters that change a run's time little, or not at all.
 FREE = {"checkpoint", "objective", "seed", "optimizer", "schedule", "embedding_dim", "keep_points"}
@@ -58,7 +59,8 @@ def estimates(planned: Sequence[Run], device: str = "cpu", root: Path = ROOT) ->
 
     def of(run: Run) -> Estimate:
         same = [r for r in known if (r.experiment, r.kind) == (run.experiment, run.kind)]
-        same = [r for r in same if _work(r.parameters) == _work(run.parameters)]
+        work = _work(run.parameters, _precision(run.parameters, device))
+        same = [r for r in same if _work(r.parameters, r.results.get("precision")) == work]
         made = [r.provenance for r in [r for r in same if r.run == run.name] or same]
         machines = sorted({each.machine if each.device == "cpu" else each.device for each in made})
         return Estimate(median(each.seconds for each in made), ", ".join(machines)) if made else Estimate()
@@ -70,10 +72,30 @@ def _records(root: Path, experiment: str) -> list[Path]:
     return list((root / "results" / experiment).glob("*/*/record.json"))
 
 
-def _work(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that decide how long a run takes; a suite or gallery by its name."""
-    suites = {name: parameters[name]["name"] for name in ("suite", "gallery") if name in parameters}
-    return {name: value for name, value in parameters.items() if name not in FREE} | suites
+def _work(parameters: Mapping[str, Any], precision: str | None) -> dict[str, Any]:
+    """The parameters that decide how long a run takes; a suite or gallery by its name, ``auto`` as what it meant."""
+    named = {name: parameters[name]["name"] for name in ("suite", "gallery") if name in parameters}
+    named |= {"precision": precision} if precision else {}
+    return {name: value for name, value in parameters.items() if name not in FREE} | named
+
+
+def _precision(parameters: Mapping[str, Any], device: str) -> str | None:
+    """The precision that ``auto`` means here; None for other runs."""
+    if parameters.get("precision") != "auto":
+        return None
+    return resolve("auto", torch.device("cuda" if on_gpu(device) else "cpu"))
+
+
+def precision_note(due: Sequence[Run], device: str) -> str:
+    """Say what ``precision: auto`` means for due trainings here, or that bfloat16 is slow here; else empty."""
+    place = torch.device("cuda" if on_gpu(device) else "cpu")
+    asked = {str(run.parameters.get("precision", "")) for run in due}
+    notes: list[str] = []
+    if "auto" in asked:
+        notes.append(f"precision: auto is {resolve('auto', place)} on this {place.type}")
+    if any(slow(precision, place) for precision in asked):
+        notes.append(f"precision: bfloat16 is slow on this {place.type}, which has no instructions for it; try auto")
+    return "; ".join(notes)
 
 
 def minutes(estimate: Estimate) -> int:

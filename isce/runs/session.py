@@ -143,6 +143,8 @@ def write_train_record(parameters: TrainParameters, context: Context, result: Tr
         "validation_images": len(data.validation),
         "passes": parameters.passes,
     }
+    if parameters.precision == "auto":
+        results["precision"] = result.precision
     found = {"diverged": result.diverged, "collapsed": result.collapsed}
     flags = {name: reason for name, reason in found.items() if reason}
     files = tuple(sorted(path.name for path in context.path.glob("*.safetensors") if not path.name.startswith(".")))

@@ -40,6 +40,7 @@ class TrainResult:
         diverged: why training stopped early, or None.
         collapsed: what shows that the network at the end decides hardly better than by chance, or None.
         resumed: epochs taken over from an interrupted run.
+        precision: in which it computed, float32 or bfloat16.
     """
 
     history: list[Row]
@@ -48,6 +49,7 @@ class TrainResult:
     diverged: str | None
     collapsed: str | None
     resumed: int
+    precision: str = "float32"
 
 
 def train(
@@ -102,7 +104,7 @@ def train(
             bar.set_postfix(loss=f"{row['train_loss']:.3f}", validation=f"{row['validation_accuracy']:.1%}")
         state.finish()
     seconds = time.monotonic() - started
-    return TrainResult(state.history, state.best_epoch, seconds, diverged, state.collapsed(), resumed)
+    return TrainResult(state.history, state.best_epoch, seconds, diverged, state.collapsed(), resumed, state.precision)
 
 
 @contextmanager
@@ -212,6 +214,6 @@ def validate(state: State, split: DeviceSet) -> Row:
 
 def outputs(state: State, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits and embedding in float32, computed in the precision of the run."""
-    with torch.autocast(state.device.type, torch.bfloat16, enabled=state.parameters.precision == "bfloat16"):
+    with torch.autocast(state.device.type, torch.bfloat16, enabled=state.precision == "bfloat16"):
         logits, embedding = state.classifier(x, return_embedding=True)
     return logits.float(), embedding.float()

@@ -16,6 +16,7 @@ from isce.models.assembly import assemble
 from isce.parameters.semantics import numbers, versions
 from isce.parameters.training import TrainParameters
 from isce.training.checkpoint import CheckpointError, below, placed, prefixed, read_tensors, write_tensors
+from isce.training.precision import resolve, slow
 
 _log = logging.getLogger(__name__)
 
@@ -38,12 +39,18 @@ class State:
         optimizer: its learning rate is set anew for each batch.
         history: one row for each finished epoch, see :class:`isce.training.TrainResult`.
         best: weights after the epoch ``best_epoch``; the initial weights while that is None.
+        precision: float32 or bfloat16; of the weights it is float32 always.
         perturbation: what free adversarial training carries on from batch to batch; empty otherwise.
     """
 
     def __init__(self, parameters: TrainParameters, data: Data, device: torch.device, folder: Path) -> None:
         self.parameters, self.data, self.device, self.folder = parameters, data, device, folder
         self.path = folder / "state.safetensors"
+        self.precision = resolve(parameters.precision, device)
+        if slow(parameters.precision, device):
+            _log.warning(
+                "bfloat16 is slow here: this processor has no instructions for it; precision: auto avoids that"
+            )
         shape = {name: getattr(data, name) for name in ("input_shape", "mean", "std", "num_classes")}
         classifier, objective = assemble(parameters, shape)
         if classifier.backbone.mean_image is not None:
@@ -70,6 +77,7 @@ class State:
             "semantics": numbers(["train", *parameters.parts()]),
             "packages": versions(parameters.packages()),
             "device": device.type,
+            "precision": self.precision,
         }
 
     def weights(self) -> dict[str, Tensor]:
