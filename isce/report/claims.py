@@ -300,7 +300,7 @@ def _row(judge: Judge, verdict: Verdict) -> list[str]:
     )
     reading = READINGS.get(judge.objectives[label].name if label in judge.objectives else label)
     of = f"{label} ({reading})" if reading else label
-    reported, claim = REPORTS.get(name, "no figure at hand"), CLAIMS[name]
+    reported, claim = REPORTS.get(name, "no number known"), CLAIMS[name]
     return [f"{name} {claim.text}", where, of, reported, verdict.ours, verdict.verdict, claim.differs]
 
 

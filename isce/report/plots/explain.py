@@ -124,6 +124,39 @@ def _trajectories(ax: Axes, ways: np.ndarray, kink: float, colour: str) -> None:
     ax.set(xlabel="$t_y$, the true class's entry", ylabel="largest other entry")
 
 
+def walk(found: Mapping[str, Arrays], styles: Mapping[str, int], rows: Mapping[str, int], image: int) -> Figure:
+    """Left, one image before and after an attack on each network; right, the median margin along the ascent.
+
+    Args:
+        found: by name.
+        styles: number of each name's colour and marker.
+        rows: by name, the attack's row in the gallery.
+        image: its place in the gallery.
+    """
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained", facecolor="white")
+    pictures, line = figure.subfigures(1, 2, width_ratios=(len(found) + 0.4, 4))
+    axes = pictures.subplots(2, len(found), squeeze=False)
+    ax = line.subplots()
+    for column, (name, arrays) in zip(axes.T, found.items(), strict=True):
+        points = (arrays["gallery.clean"][image], arrays["gallery.adversarial"][rows[name], image])
+        for place, point, row in zip(column, points, (0, rows[name] + 1), strict=True):
+            draw_image(place, point / 255)
+            predicted, sure = arrays["gallery.predictions"][row, image]
+            place.set(xticks=[], yticks=[])
+            place.set_xlabel(f"{int(predicted)} ({sure:.0%})", fontsize=10)
+        column[0].set_title(name.replace(" (", "\n("), fontsize=10)
+        margins, number = arrays["training.margin"][1], styles[name] % 9
+        ax.plot(margins, color=COLOURS[number], marker=MARKERS[number], markevery=10, label=name)
+    axes[0][0].set_ylabel("image")
+    axes[1][0].set_ylabel("attacked")
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.grid(color="0.92")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set(xlabel="step of PGD", ylabel="median margin")
+    ax.legend(frameon=False, fontsize=10)
+    return figure
+
+
 def gradients(found: Mapping[str, Arrays]) -> Figure:
     """Of each image against its margin: size of the training loss's gradient, and what float32 and the loss keep."""
     figure, (axes,) = grid(1, 3, 9.4, 3.9)
