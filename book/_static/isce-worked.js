@@ -48,15 +48,15 @@
     const ticks = [-2, 0, 2, 4, 6].map((lead) =>
       `<text x="${x(lead)}" y="${CURVE.bottom + 18}" text-anchor="middle">${fixed(lead, 0)}</text>`);
     return line(0, "isce-worked-ghost") + line(m, "isce-worked-ours") + ticks.join("") +
-      `<text x="${(CURVE.left + CURVE.right) / 2}" y="${CURVE.bottom + 38}" text-anchor="middle">lead of cat over dog</text>` +
+      `<text x="${(CURVE.left + CURVE.right) / 2}" y="${CURVE.bottom + 46}" text-anchor="middle">lead of cat over dog</text>` +
       `<text x="${CURVE.left + 6}" y="${CURVE.bottom - 8}">loss</text>`;
   }
 
   const axes = (box) => `<path class="isce-worked-axis" d="M${box.left} ${box.top}V${box.bottom}H${box.right}"/>`;
 
   function picture(m) {
-    return `<svg viewBox="0 0 640 238" role="img" aria-label="${describe(m)}">${axes(BARS)}${axes(CURVE)}` +
-      `<text x="${(BARS.left + BARS.right) / 2}" y="${BARS.bottom + 38}" text-anchor="middle">probability in the loss</text>` +
+    return `<svg viewBox="0 0 640 250" role="img" aria-label="${describe(m)}">${axes(BARS)}${axes(CURVE)}` +
+      `<text x="${(BARS.left + BARS.right) / 2}" y="${BARS.bottom + 46}" text-anchor="middle">probability in the loss</text>` +
       `<text x="${BARS.left - 6}" y="${BARS.top + 5}" text-anchor="end">1</text>` +
       `<text x="${BARS.left - 6}" y="${BARS.bottom}" text-anchor="end">0</text>${bars(m)}${curves(m)}</svg>`;
   }

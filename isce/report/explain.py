@@ -172,17 +172,14 @@ class Explained:
         before, after = (self.arrays["sce"]["gallery.predictions"][row, :, 0] for row in (0, walked["sce"] + 1))
         fell = [k for k, label in enumerate(labels) if before[k] == label != after[k]]
         image = fell[0] if fell else 0
-        found = {reader_name(label): self.arrays[label] for label in walked}
-        styles = {reader_name(label): number for number, label in enumerate(self.first) if label in walked}
-        drawn = plots.walk(found, styles, {reader_name(label): row for label, row in walked.items()}, image)
+        styles = {label: number for number, label in enumerate(self.first)}
+        drawn = plots.walk({label: self.arrays[label] for label in walked}, styles, walked, image)
         caption = (
             f"Left: the first test image of class {labels[image]} and what PGD on the training loss makes of it, with "
             f"the predicted class. Right: the median margin along {self.steps} steps. {self.evidence}"
         )
-        ends = "; ".join(
-            f"{name}: {a['training.margin'][1][0]:.1f} to {a['training.margin'][1][-1]:.1f}"
-            for name, a in found.items()
-        )
+        medians = {reader_name(label): self.arrays[label]["training.margin"][1] for label in walked}
+        ends = "; ".join(f"{name}: {median[0]:.1f} to {median[-1]:.1f}" for name, median in medians.items())
         alt = f"An image before and after the attack for each network, and falling lines of the margin. {ends}."
         return self._plot(drawn, caption, alt, *walked)
 

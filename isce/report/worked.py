@@ -69,10 +69,10 @@ def example(files: Files) -> Table:
     corner, _ = worst()
     every = (work(0.0), work(INFERENCE), work(0.0, corner))
     rows = [["logits seen", *(_row(made.seen, 1) for made in every)]]
-    rows.append(["probabilities", *(_row(made.probabilities, 3) for made in every)])
+    rows.append(["probabilities", *(_row(made.probabilities, 2) for made in every)])
     rows.append(["loss", *(f"{made.loss:.3f}" for made in every)])
-    rows.append(["gradient", *(_row(made.gradient, 3) for made in every)])
-    columns = [", ".join(CLASSES), "SCE", f"I-SCE (text, m = {INFERENCE:g})", f"SCE, worst case of r = {RADIUS:g}"]
+    rows.append(["gradient", *(_row(made.gradient, 2) for made in every)])
+    columns = [", ".join(CLASSES), "SCE", f"I-SCE (text, m = {INFERENCE:g})", f"SCE at its worst, r = {RADIUS:g}"]
     return Table(columns=columns, rows=rows, caption=f"One image of a {CLASSES[0]}, worked by hand.")
 
 
@@ -81,4 +81,4 @@ def _loss(logits: Tensor, m: float) -> Tensor:
 
 
 def _row(values: list[float], digits: int) -> str:
-    return ", ".join(f"{value:.{digits}f}" for value in values)
+    return f"({', '.join(f'{value:.{digits}f}' for value in values)})"
