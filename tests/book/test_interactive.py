@@ -153,6 +153,21 @@ def test_the_slider_of_the_first_page_shows_the_worked_example_and_sce_at_zero(b
     assert violations(page) == []
 
 
+def test_a_figure_fits_a_phone_and_is_large_once_tapped(book: Path, page: Page):
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto((book / "intro.html").as_uri())
+    picture = page.locator(".isce-record figure img").first
+    fitting = picture.bounding_box()
+    picture.click()
+    large = picture.bounding_box()
+    assert fitting["x"] + fitting["width"] <= 390
+    assert large["width"] > 2 * fitting["width"]
+    assert page.locator("figure.isce-large").evaluate("figure => figure.tabIndex") == 0, "the keyboard scrolls it"
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    picture.click()
+    assert picture.bounding_box() == fitting
+
+
 def test_m_moves_the_explorer(book: Path, page: Page):
     page.goto((book / "theory" / "explorer.html").as_uri())
     box = page.locator(".isce-explorer")
