@@ -299,15 +299,7 @@ def _row(judge: Judge, verdict: Verdict) -> list[str]:
         else "benchmarks/losses.py (random images)"
     )
     reported, claim = REPORTS.get(name, "no number known"), CLAIMS[name]
-    return [
-        f"{name} {claim.text}",
-        where,
-        reader_name(verdict.label),
-        reported,
-        verdict.ours,
-        verdict.verdict,
-        claim.differs,
-    ]
+    return [f"{name} {claim.text}", where, of, reported, verdict.ours, verdict.verdict, claim.differs]
 
 
 def _alone(*pairs: Difference) -> str:

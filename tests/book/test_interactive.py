@@ -165,7 +165,7 @@ def test_a_figure_fits_a_phone_and_is_large_once_tapped(book: Path, page: Page):
     assert page.locator("figure.isce-large").evaluate("figure => figure.tabIndex") == 0, "the keyboard scrolls it"
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     picture.click()
-    assert picture.bounding_box() == fitting
+    assert picture.bounding_box()["width"] == fitting["width"]
 
 
 def test_m_moves_the_explorer(book: Path, page: Page):
