@@ -42,6 +42,18 @@ def test_a_page_gets_a_copy_of_what_its_links_lead_to(book):
     assert (book / "a.html").read_text() == f"<html><body>{THEOREM}</body></html>"
 
 
+def test_a_link_to_a_word_of_the_glossary_gets_its_meaning(book):
+    words = '<dl><dt id="term-SCE">SCE</dt><dt id="term-loss">loss</dt><dd>A <a href="x.html">sum</a>.</dd></dl>'
+    (book / "glossary.html").write_text(f"<body>{words}<dl><dt id='term-last'>last</dt></dl></body>")
+    (book / "d.html").write_text(
+        '<body><a href="glossary.html#term-SCE">it</a><a href="glossary.html#term-last">x</a></body>'
+    )
+    build(book)
+    page = (book / "d.html").read_text()
+    assert 'data-href="glossary.html#term-SCE"><dt>SCE</dt><dd>A sum.</dd></template>' in page
+    assert 'data-href="glossary.html#term-last"><dt>last</dt></template>' in page
+
+
 def test_a_second_build_changes_nothing_and_follows_a_theorem_that_changed(book):
     first = build(book)
     assert build(book) == first

@@ -211,10 +211,10 @@ def test_the_table_says_where_a_verdict_is_from_what_it_is_about_and_what_was_re
     found = {row["claim"][:2]: row for row in rows}
     assert found["C4"]["experiment (data)"] == "mnist (MNIST)"
     assert found["C7"]["experiment (data)"].startswith("benchmarks/losses.py")
-    assert found["C4"]["of (reading)"] == "isce-m2 (text reading)"
-    assert found["C2"]["of (reading)"] == "center"
+    assert found["C4"]["of"] == "I-SCE (text, m = 2)"
+    assert found["C2"]["of"] == "center loss"
     assert {name: row["reported by the paper"].split(" (")[0] for name, row in found.items()} == {
-        name: "+63 points" if name == "C8" else "no figure at hand" for name in found
+        name: "+63 points" if name == "C8" else "no number known" for name in found
     }
     assert found["C4"]["deviation"] == claims.CLAIMS["C4"].differs
 

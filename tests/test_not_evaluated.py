@@ -111,8 +111,8 @@ def test_figures_have_a_gap_and_say_so(found):
     plot = curves.robust(experiment(), found, "")
     assert f"Gaps: worst case of sce at eps 0.1 {TEXT}; own loss of sce at eps 0.1 {TEXT}." in plot.caption
     lines = {line.get_label(): list(line.get_ydata()) for line in plot.figure.axes[0].lines}
-    assert [math.isnan(value) for value in lines["sce"]] == [False, True, False]
-    assert lines["center"] == [100.0, 50.0, 25.0]
+    assert [math.isnan(value) for value in lines["SCE"]] == [False, True, False]
+    assert lines["center loss"] == [100.0, 50.0, 25.0]
     assert plot.alt.endswith(
         "sce: 100% at eps 0, 25% at eps 0.3; isce-m2: 100% at eps 0, 25% at eps 0.3; "
         "center: 100% at eps 0, 25% at eps 0.3."
@@ -120,10 +120,10 @@ def test_figures_have_a_gap_and_say_so(found):
     plots = curves.curves(experiment(), RECORDS, list(LABELS))
     assert plots["convergence"].caption.endswith(f"Gaps: sce-s1 not evaluated: {WHY}; sce-s1 not evaluated: {WHY}.")
     lines = {line.get_label(): list(line.get_ydata()) for line in plots["sweep"].figure.axes[0].lines}
-    assert [math.isnan(value) for value in lines["sce"]] == [False, True, False], "nor is it filled from its neighbours"
-    assert lines["center"] == [50.0, 0.0]
+    assert [math.isnan(value) for value in lines["SCE"]] == [False, True, False], "nor is it filled from its neighbours"
+    assert lines["center loss"] == [50.0, 0.0]
     lines = {line.get_label(): list(line.get_ydata()) for line in plots["convergence"].figure.axes[0].lines}
-    assert [math.isnan(value) for value in lines["sce"]] == [False, True]
+    assert [math.isnan(value) for value in lines["SCE"]] == [False, True]
 
 
 def test_the_interactive_figure_has_a_text_in_the_numbers_place(found):

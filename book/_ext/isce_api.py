@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
         ("py:class", "isce.strict.Model"),
         ("py:mod", "isce.training.adversarial"),
     ],
-    # Links that don't lead into this package are text: other packages' pages are not at hand without a network.
+    # Links that don't lead into this package are text: other packages' pages can't be read without a network.
     "nitpick_ignore_regex": [(r"py:.*", r"(?!isce\.).*")],
 }
 WRAPPED = re.compile(r"mappingproxy\((\{.*?\})\)", re.DOTALL)

@@ -22,14 +22,17 @@ from sphinx import addnodes
 from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from isce.files import write_atomic
+from isce.report import worked
 from isce.report.attacks import records
 from isce.report.exhibits import Table
 from isce.report.plots import theory as theory_figures
 from isce.report.reference import Files
 
+logger = logging.getLogger(__name__)
 FIGURES = "figures"
 
 
@@ -112,6 +115,17 @@ class MadeTable(SphinxDirective):
         cell += addnodes.pending_xref("", nodes.literal(name, name), **about)
 
 
+class WorkedRole(SphinxRole):
+    """``{worked}`isce.loss` ``: one number of the example of the first page, computed by ``isce.report.worked``."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        known = worked.numbers()
+        if text := known.get(self.text):
+            return [nodes.inline(text, text)], []
+        logger.warning("worked %s: one of %s", self.text, ", ".join(known), location=self.get_location())
+        return [nodes.problematic(self.rawtext, self.text)], []
+
+
 class AttackLeft(RecordsTable):
     """``attack-left pgd``: what it left, one table for each experiment whose records have a row of it."""
 
@@ -122,7 +136,7 @@ class AttackLeft(RecordsTable):
         for experiment in have:
             self.arguments = [f"{experiment}/attack-{name}"]
             found += super().run()
-        texts = [] if have else ["Not run: no record at hand has a row of it."]
+        texts = [] if have else ["Not run: no record has a row of it."]
         texts += [f"Not run yet, though their suites ask for it: {', '.join(lack)}."] if lack else []
         return [*found, *(nodes.paragraph(text, text, classes=["isce-none"]) for text in texts)]
 
@@ -160,6 +174,7 @@ def show_evidence(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the steps."""
     app.add_directive("made-table", MadeTable)
+    app.add_role("worked", WorkedRole())
     app.add_directive("attack-left", AttackLeft)
     app.add_directive("experiment-files", ExperimentFiles)
     app.connect("builder-inited", draw_figures)

@@ -1,4 +1,4 @@
-"""Sphinx extension: pointing at a link to a theorem, a definition or an equation shows it, without leaving the page.
+"""Sphinx extension: pointing at a link to a theorem, an equation or a word of the glossary shows it.
 
 After the build each page gets, for every such link, a copy of what it leads to inside a ``<template>``, which costs
 nothing until ``isce-previews.js`` shows it. So it works from ``file://``, and without scripts the links are links.
@@ -14,7 +14,7 @@ from typing import Any
 from bs4 import BeautifulSoup, Tag
 from sphinx.application import Sphinx
 
-LINK = re.compile(r'href="(?P<page>[\w./-]*)#(?P<id>(?:thm|def|rem|cor|conj|equation)-[\w-]+)"')
+LINK = re.compile(r'href="(?P<page>[\w./-]*)#(?P<id>(?:thm|def|rem|cor|conj|equation|term)-[\w-]+)"')
 START, END = "<!-- previews -->", "<!-- end of previews -->"
 OLD = re.compile(f"{START}.*?{END}", re.DOTALL)
 
@@ -50,7 +50,8 @@ def _target(page: Path, link: str, out: Path, parsed: dict[Path, BeautifulSoup])
     element = parsed[path].find(id=name)
     if not isinstance(element, Tag):
         return ""
-    copy = BeautifulSoup(str(element), "html.parser")
+    meaning = element.find_next_sibling("dd") if element.name == "dt" else None  # a word of the glossary
+    copy = BeautifulSoup(f"{element}{meaning or ''}", "html.parser")
     for part in copy.find_all(True):
         part.attrs.pop("id", None)
     for anchor in copy.select("a.headerlink"):

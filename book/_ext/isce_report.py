@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"(?P<experiment>[a-z0-9][a-z0-9_-]*)/(?P<item>[A-Za-z0-9][A-Za-z0-9_.:@-]*)")
 STALE = "Parameters, a package or the results of an attack have changed since; the command below computes it afresh."
-NONE = "The records at hand hold nothing to show here."
+NONE = "The records hold nothing to show here."
 NOT_RUN = "not run yet"
 
 
@@ -116,7 +116,7 @@ class ReportDirective(SphinxDirective):
         command = command_for(experiment)
         box = nodes.admonition(classes=["isce-missing"])
         box += nodes.title("Not run yet", "Not run yet")
-        box += nodes.paragraph("", "No records of this experiment are at hand. This command makes them:")
+        box += nodes.paragraph("", "There are no records of this experiment. This command makes them:")
         box += nodes.literal_block(command, command, language="console")
         return [box]
 

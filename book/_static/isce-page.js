@@ -1,4 +1,5 @@
-// Where a box scrolls sideways the keyboard must reach it, and a formula in a sentence must not leave the screen.
+// Where a box scrolls sideways the keyboard must reach it, and a formula in a sentence must not leave the screen. On a
+// phone a figure that is tapped is shown large.
 "use strict";
 (() => {
   const BOXES = ".pst-scrollable-table-container, div.math, mjx-container[display], figure, pre";
@@ -16,8 +17,16 @@
     }
   }
 
+  function enlarge(event) {
+    if (!matchMedia("(max-width: 480px)").matches) return;
+    event.currentTarget.closest("figure").classList.toggle("isce-large");
+    mark();
+  }
+
   window.addEventListener("load", () => {
     mark();
+    document.documentElement.classList.add("isce-zooms");
+    for (const picture of document.querySelectorAll("article figure img")) picture.addEventListener("click", enlarge);
     window.MathJax?.startup?.promise.then(mark);
     new ResizeObserver(mark).observe(document.body);
   });

@@ -87,5 +87,5 @@ def attacks(files: Files) -> Table:
         row = [name, known.family, known.package or "isce", needs(name), ", ".join(known.norms)]
         rows.append([*row, TARGETED[known.targeted], ", ".join(have) or "none"])
     columns = ["attack", "family", "package", "needs", "threat models", "targeted", "records of"]
-    caption = "Every attack; the last column names the experiments whose records at hand have a row of it."
+    caption = "Every attack; the last column names the experiments whose records have a row of it."
     return Table(columns=columns, rows=rows, caption=caption)

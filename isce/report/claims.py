@@ -26,6 +26,7 @@ from isce.parameters.training import ObjectiveSpec, TrainParameters
 from isce.report.cells import Cells, NotEvaluatedError, accuracies, mean, wilson_of
 from isce.report.exhibits import Table
 from isce.report.key import Key
+from isce.report.names import reader_name
 from isce.report.paper import CLAIMS, COST, REPORTED, REPORTS
 from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment
@@ -40,8 +41,7 @@ COSTS = ROOT / "benchmarks" / "results" / "losses-eager.json"
 MISSED = 0.05
 SEPARATING = ("contrastive", "triplet", "center", "lgm", "mmc")
 
-READINGS = {"isce": "text reading", "isce-released": "released reading"}
-COLUMNS = ["claim", "experiment (data)", "of (reading)", "reported by the paper", "ours", "verdict", "deviation"]
+COLUMNS = ["claim", "experiment (data)", "of", "reported by the paper", "ours", "verdict", "deviation"]
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Judge:
 
     def _c5(self, label: str) -> Verdict | None:
         if self.objectives[label].name != "isce":
-            return Verdict("C5", label, "no theorem ties the loss of this reading to an inner maximum", CANT)
+            return Verdict("C5", label, "no theorem ties the loss of this version to an inner maximum", CANT)
         if label not in self.minmax:
             return None
         m = self.objectives[label].params.get("inference")
@@ -292,15 +292,13 @@ def rules() -> Table:
 
 def _row(judge: Judge, verdict: Verdict) -> list[str]:
     """Cells of one verdict, in the order of ``COLUMNS``."""
-    name, label = verdict.claim, verdict.label
+    name, of = verdict.claim, reader_name(verdict.label)
     where = (
         f"{judge.experiment.name} ({SETS[judge.data].title})"
         if name != "C7"
         else "benchmarks/losses.py (random images)"
     )
-    reading = READINGS.get(judge.objectives[label].name if label in judge.objectives else label)
-    of = f"{label} ({reading})" if reading else label
-    reported, claim = REPORTS.get(name, "no figure at hand"), CLAIMS[name]
+    reported, claim = REPORTS.get(name, "no number known"), CLAIMS[name]
     return [f"{name} {claim.text}", where, of, reported, verdict.ours, verdict.verdict, claim.differs]
 
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from isce.evaluation import percent
 from isce.report.exhibits import Plot, Table
 from isce.report.key import Key, split_run
+from isce.report.names import is_text_version, reader_name
 from isce.report.plots import explain as plots
 from isce.report.plots.runs import eps_text, three
 from isce.runs.records import EXPLAIN, Record
@@ -144,6 +145,8 @@ class Explained:
         """Return the name of every plot, and what draws it."""
         drawings = {"paths": self._paths, "gradients": self._gradient_plot, "promise": self._promise}
         drawings |= {"margins": self._margins, "features": self._feature_maps}
+        if self._walked():
+            drawings["walk"] = self._walk
         if self._kinks():
             drawings["sphere"] = self._trajectories
         yield from ((f"explain-{name}", draw) for name, draw in drawings.items())
@@ -153,6 +156,32 @@ class Explained:
         """Plot of the first records of some objectives, or of all."""
         sources = sorted(self.name[label] for label in labels or self.name)
         return Plot(figure=figure, caption=caption, alt=alt, kinds=KINDS, sources=sources)
+
+    def _walked(self) -> dict[str, int]:
+        """Return SCE and the text version by label, each with its gallery's first attack on the training loss."""
+        found: dict[str, int] = {}
+        for label, record in self.first.items():
+            rows = [name.endswith("-training") for name, _ in record.results["gallery"]["rows"]]
+            if any(rows) and (label == "sce" or is_text_version(label)):
+                found[label] = rows.index(True)
+        return found if len(found) > 1 and "sce" in found else {}
+
+    def _walk(self) -> Plot:
+        walked = self._walked()
+        labels = self.first["sce"].results["gallery"]["labels"]
+        before, after = (self.arrays["sce"]["gallery.predictions"][row, :, 0] for row in (0, walked["sce"] + 1))
+        fell = [k for k, label in enumerate(labels) if before[k] == label != after[k]]
+        image = fell[0] if fell else 0
+        styles = {label: number for number, label in enumerate(self.first)}
+        drawn = plots.walk({label: self.arrays[label] for label in walked}, styles, walked, image)
+        caption = (
+            f"Left: the first test image of class {labels[image]} and what PGD on the training loss makes of it, with "
+            f"the predicted class. Right: the median margin along {self.steps} steps. {self.evidence}"
+        )
+        medians = {reader_name(label): self.arrays[label]["training.margin"][1] for label in walked}
+        ends = "; ".join(f"{name}: {median[0]:.1f} to {median[-1]:.1f}" for name, median in medians.items())
+        alt = f"An image before and after the attack for each network, and falling lines of the margin. {ends}."
+        return self._plot(drawn, caption, alt, *walked)
 
     def _paths(self) -> Plot:
         caption = (
@@ -224,7 +253,8 @@ class Explained:
     def _margins(self) -> Plot:
         caption = (
             "Share of images whose margin lies below a value: clean, and at the last points of the plain ascent on the "
-            "margin. What the dashed curve has reached at 0 is misclassified there. The units are each network's own. "
+            "margin. The dashed curve's value at margin 0 is the share misclassified under attack. The units are each "
+            "network's own. "
             f"{self.evidence}"
         )
         alt = "Two rising curves for each objective; the adversarial one lies to the left of the clean one."

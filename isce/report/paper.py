@@ -29,7 +29,7 @@ CLAIMS = {
         "losses that only separate the classes are limited in robustness",
         "Each of the losses that separate classes loses at least half of its clean accuracy in the worst case at the "
         "largest eps.",
-        "the paper's versions of these losses were not at hand",
+        "we could not obtain the paper's versions of these losses",
     ),
     "C3": Claim(
         "inference information gives inter-class separability",
@@ -40,7 +40,7 @@ CLAIMS = {
         "I-SCE generalises better to adversarial examples",
         "Accuracy above SCE's under PGD-50 on the own training loss at the main eps, and in the worst case; under "
         "the first alone: only under the paper's attack.",
-        "the paper's network and budgets were not at hand",
+        "we could not obtain the paper's network and budgets",
     ),
     "C5": Claim(
         "I-SCE is robust in the min-max framework",

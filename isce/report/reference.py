@@ -72,7 +72,7 @@ def each(files: Files) -> Iterator[Experiment]:
 
 
 def experiments(files: Files) -> Table:
-    """Return every experiment file: its runs, those at hand, what they took."""
+    """Return every experiment file: its runs, those with a record, what they took."""
     rows: list[list[str]] = []
     for experiment in each(files):
         numbers = files.report / experiment.name / "numbers.json"
@@ -85,7 +85,7 @@ def experiments(files: Files) -> Table:
         counts = [networks, str(sum(runs_of(experiment).values())), hand.split(" ")[0] or NOT_RUN, hours]
         rows.append([experiment.name, experiment.title, tier, *counts, whole])
     caption = (
-        "Every experiment file; networks are objectives times seeds. Hours are the sum over the records at hand, by "
+        "Every experiment file; networks are objectives times seeds. Hours are the sum over the records, by "
         "the clock, with whatever else ran beside them; what the whole takes stands where it was measured in one go."
     )
     return Table(
@@ -96,7 +96,7 @@ def experiments(files: Files) -> Table:
 
 
 def effort(files: Files) -> Table:
-    """Return what the records at hand took: one row for every experiment file, whether run or not."""
+    """Return what the records took: one row for every experiment file, whether run or not."""
     rows: list[list[str]] = []
     for experiment in each(files):
         numbers = files.report / experiment.name / "numbers.json"
@@ -108,7 +108,7 @@ def effort(files: Files) -> Table:
             row = [f"0 of {sum(runs_of(experiment).values())}", NOT_RUN, ""]
         rows.append([experiment.name, experiment.title, *row])
     caption = (
-        "Effort, by experiment file: runs whose records are at hand, of those that it asks for; the sum of their "
+        "Effort, by experiment file: runs with a record, of those that it asks for; the sum of their "
         "hours; the processors that they ran on."
     )
     return Table(columns=["experiment", "what it is", "runs done", "hours", "on"], rows=rows, caption=caption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -22,9 +23,11 @@ KINDS = ("train", "attack", "minmax", "explain")
 
 
 def suites(experiment: Experiment) -> str:
-    """Return the names of the experiment's suites, as a caption says them."""
-    names = list(dict.fromkeys(f"'{plan.suite}'" for plan in experiment.plans))
-    return f"suite {names[0]}" if len(names) == 1 else f"suites {', '.join(names)} (by run)"
+    """Return the names of the experiment's suites, as a caption says them: how many networks met which of several."""
+    counts = Counter(experiment.plan(training).suite for _, training in experiment.runs())
+    (common, _), *others = counts.most_common()
+    named = (f"{count} of {counts.total()} networks: suite '{name}'" for name, count in others)
+    return f"suite '{common}'" + (f" ({'; '.join(named)})" if others else "")
 
 
 def eps_grid(experiment: Experiment) -> list[float]:
@@ -222,7 +225,7 @@ def status(
     Args:
         name: of the experiment.
         wanted: kind and name of every run that the experiment file asks for.
-        records: the records at hand.
+        records: those that there are.
         stale: kind and name of those whose key has changed since.
     """
     records = list(records)

@@ -178,7 +178,7 @@ class Report:
             yield from source.explained.plots()
 
     def write_notebooks(self) -> None:
-        """Write the executed notebooks of the run that the experiment shows, where they are at hand and current."""
+        """Write the executed notebooks of the run that the experiment shows, where they are there and current."""
         for name, record in self.source.records.items():
             path = (self.source.folder / name).with_name(NOTEBOOK)
             if record.run != self.source.experiment.shown or not path.is_file():

@@ -135,7 +135,7 @@ def _percent(share: float | None) -> float | None:
 def write_train_record(parameters: TrainParameters, context: Context, result: TrainResult, data: Data) -> Path:
     """Write the record of a training run, last and atomically; returns its path."""
     last = result.history[-1] if result.history else {}
-    results = {
+    results: dict[str, Any] = {
         "history": result.history,
         "best_epoch": result.best_epoch,
         "validation_accuracy": last.get("validation_accuracy"),

@@ -1,4 +1,4 @@
-"""In which precision a network is trained: bfloat16 halves a step where the processor computes in it, and only there."""
+"""The precision of a training: bfloat16 halves a step where the processor computes in it, and only there."""
 
 from __future__ import annotations
 

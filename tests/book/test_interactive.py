@@ -9,6 +9,8 @@ import pytest
 from page_checks import violations
 from playwright.sync_api import Locator, Page
 
+from isce.report import worked
+
 pytestmark = pytest.mark.full
 ATTACK, THREAT = "pgd50-training", "linf, eps 0.1"
 
@@ -133,7 +135,37 @@ def test_without_scripts_tables_and_pictures_stay(book: Path, context):
     assert page.locator("table", has_text=ATTACK).first.is_visible()
     page.goto((book / "theory" / "explorer.html").as_uri())
     assert page.locator(".isce-explorer img").is_visible()
+    page.goto((book / "intro.html").as_uri())
+    assert page.locator(".isce-worked img").is_visible()
     plain.close()
+
+
+def test_the_slider_of_the_first_page_shows_the_worked_example_and_sce_at_zero(book: Path, page: Page):
+    page.goto((book / "intro.html").as_uri())
+    box = page.locator(".isce-worked")
+    assert not box.locator("img").is_visible()
+    known, said = worked.numbers(), box.locator("[aria-live]")
+    for number in (known["isce.loss"], known["isce.p-cat"], known["sce.loss"], known["weight"]):
+        assert number in said.inner_text()
+    box.locator("input").fill("0")
+    assert said.inner_text().count(known["sce.loss"]) == 2
+    assert "pull 1.00 times" in said.inner_text()
+    assert violations(page) == []
+
+
+def test_a_figure_fits_a_phone_and_is_large_once_tapped(book: Path, page: Page):
+    page.set_viewport_size({"width": 390, "height": 900})
+    page.goto((book / "intro.html").as_uri())
+    picture = page.locator(".isce-record figure img").first
+    fitting = picture.bounding_box()
+    picture.click()
+    large = picture.bounding_box()
+    assert fitting["x"] + fitting["width"] <= 390
+    assert large["width"] > 2 * fitting["width"]
+    assert page.locator("figure.isce-large").evaluate("figure => figure.tabIndex") == 0, "the keyboard scrolls it"
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    picture.click()
+    assert picture.bounding_box()["width"] == fitting["width"]
 
 
 def test_m_moves_the_explorer(book: Path, page: Page):

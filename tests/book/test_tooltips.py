@@ -43,6 +43,13 @@ def test_a_number_with_the_focus_says_its_records(book: Path, watch: Watch, sche
     box.wait_for(state="detached")
 
 
+def test_a_link_to_a_word_shows_its_meaning(book: Path, watch: Watch):
+    watch.open((book / "intro.html").as_uri(), DESKTOP, "light")
+    watch.page.locator("article a.reference[href$='#term-worst-case']").first.focus()
+    assert "counts as robust only if" in opened(watch).inner_text()
+    assert watch.faults == []
+
+
 def test_a_number_that_is_tapped_says_its_records_within_the_screen(book: Path, watch: Watch):
     watch.open((book / "experiments" / "digits.html").as_uri(), PHONE, "light")
     for number in watch.page.locator("article abbr.isce-number", has_text="%").all()[:4]:
@@ -59,7 +66,7 @@ def test_a_number_that_is_tapped_says_its_records_within_the_screen(book: Path, 
 
 @pytest.mark.parametrize("kind", ["thm", "def", "conj"])
 def test_a_link_with_the_focus_shows_the_statement_that_it_leads_to(book: Path, watch: Watch, kind: str):
-    watch.open((book / "theory" / "notation.html").as_uri(), DESKTOP, "light")
+    watch.open((book / "glossary.html").as_uri(), DESKTOP, "light")
     link = watch.page.locator(f"article a.reference[href*='#{kind}-']").first
     where, name = str(link.get_attribute("href")).split("#")
     link.focus()
@@ -67,5 +74,5 @@ def test_a_link_with_the_focus_shows_the_statement_that_it_leads_to(book: Path, 
     box.locator("mjx-container").first.wait_for()
     shown = box.locator("p.admonition-title").inner_text()
     assert watch.faults == []
-    watch.open((book / "theory" / where).as_uri(), DESKTOP, "light")
+    watch.open((book / where).as_uri(), DESKTOP, "light")
     assert watch.page.locator(f"#{name} p.admonition-title").first.inner_text() == shown

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -92,10 +93,8 @@ def test_bad_parameters(changed, words):
         validate(ExplainParameters, {"checkpoint": "c", "eps": 0.1, "gallery": "basic"} | changed, "here")
 
 
-@pytest.fixture(scope="module")
-def explained(found, tmp_path_factory):
-    """The two explanations as records with their side files, read back."""
-    folder = tmp_path_factory.mktemp("records")
+def as_records(found, folder):
+    """Explanations as records with their side files, read back."""
     listed = []
     for label, explanation in found.items():
         name = f"e/explain/{label}-s0/record.json"
@@ -113,6 +112,11 @@ def explained(found, tmp_path_factory):
         )
         listed.append((name, label, record))
     return Explained(listed, folder)
+
+
+@pytest.fixture(scope="module")
+def explained(found, tmp_path_factory):
+    return as_records(found, tmp_path_factory.mktemp("records"))
 
 
 def test_every_table_has_a_row_for_each_objective_and_as_many_cells_as_columns(explained):
@@ -139,6 +143,17 @@ def test_every_figure_is_drawn_with_caption_text_and_its_records(explained):
         names.add(name)
     plots = {f"explain-{what}" for what in ("paths", "gradients", "promise", "margins", "features", "sphere")}
     assert names == plots | {"gallery-sce", "gallery-isce-released"}
+
+
+def test_the_walk_shows_cross_entropy_beside_the_text_version_alone(found, tmp_path):
+    both = as_records(dict.fromkeys(("sce", "isce-released", "isce-m2"), found["sce"]), tmp_path)
+    plot = dict(both.plots())["explain-walk"]()
+    lines = {line.get_label(): line for line in plot.figure.axes[-1].lines if str(line.get_label())[0] != "_"}
+    assert list(lines) == ["SCE", "I-SCE (text, m = 2)"]
+    margins = found["sce"].ascents["training"].margins(found["sce"].y)
+    assert np.asarray(lines["SCE"].get_ydata()).tolist() == pytest.approx(margins.quantile(0.5, 1).tolist(), abs=1e-5)
+    assert "4 steps" in plot.caption
+    assert plot.sources == [f"e/explain/{name}-s0/record.json" for name in ("isce-m2", "sce")]
 
 
 def test_numbers_say_what_the_record_says(explained, found):

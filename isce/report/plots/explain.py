@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import NullFormatter
 
+from isce.report.names import reader_name
 from isce.report.plots.runs import COLOURS, MARKERS, draw_image, eps_text, grid
 
 Arrays = Mapping[str, np.ndarray]
@@ -59,7 +60,7 @@ def paths(found: Mapping[str, Arrays]) -> Figure:
                 ax.set_ylim(bottom=max(ax.get_ylim()[0], FLOOR[what]))
         row[2].axhline(0, color="black", linewidth=0.8)
         row[3].set_ylim(-2, 102)
-        row[0].set_ylabel(label)
+        row[0].set_ylabel(reader_name(label))
     for ax, name in zip(axes[0], names.values(), strict=True):
         ax.set_title(name, fontsize=10)
     for ax in axes[-1]:
@@ -105,7 +106,7 @@ def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
                 _trajectories(ax, ways, kink, style["color"])
             whole.set(xlim=(low, 1.02), ylim=(low, 1.02))
             part.set(xlim=near[0], ylim=near[1])
-            whole.set_title(f"{label}, {style['label']}", fontsize=9)
+            whole.set_title(f"{reader_name(label)}, {style['label']}", fontsize=9)
             part.set_title("the same, around the kink", fontsize=9)
     axes[0][0].legend(loc="lower left", frameon=False, fontsize=8)
     return figure
@@ -124,6 +125,40 @@ def _trajectories(ax: Axes, ways: np.ndarray, kink: float, colour: str) -> None:
     ax.set(xlabel="$t_y$, the true class's entry", ylabel="largest other entry")
 
 
+def walk(found: Mapping[str, Arrays], styles: Mapping[str, int], rows: Mapping[str, int], image: int) -> Figure:
+    """Left, one image before and after an attack on each network; right, the median margin along the ascent.
+
+    Args:
+        found: by label.
+        styles: number of each label's colour and marker.
+        rows: by label, the attack's row in the gallery.
+        image: its place in the gallery.
+    """
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained", facecolor="white")
+    pictures, line = figure.subfigures(1, 2, squeeze=False, width_ratios=(len(found) + 0.4, 4))[0]
+    axes = pictures.subplots(2, len(found), squeeze=False)
+    ax = line.subplots()
+    for column, (label, arrays) in zip(axes.T, found.items(), strict=True):
+        name, row = reader_name(label), rows[label]
+        points = (arrays["gallery.clean"][image], arrays["gallery.adversarial"][row, image])
+        for place, point, seen in zip(column, points, (0, row + 1), strict=True):
+            draw_image(place, point / 255)
+            predicted, sure = arrays["gallery.predictions"][seen, image]
+            place.set(xticks=[], yticks=[])
+            place.set_xlabel(f"{int(predicted)} ({sure:.0%})", fontsize=10)
+        column[0].set_title(name.replace(" (", "\n("), fontsize=10)
+        margins, number = arrays["training.margin"][1], styles[label] % 9
+        ax.plot(margins, color=COLOURS[number], marker=MARKERS[number], markevery=10, label=name)
+    axes[0][0].set_ylabel("image")
+    axes[1][0].set_ylabel("attacked")
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.grid(color="0.92")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set(xlabel="step of PGD", ylabel="median margin")
+    ax.legend(frameon=False, fontsize=10)
+    return figure
+
+
 def gradients(found: Mapping[str, Arrays]) -> Figure:
     """Of each image against its margin: size of the training loss's gradient, and what float32 and the loss keep."""
     figure, (axes,) = grid(1, 3, 9.4, 3.9)
@@ -134,7 +169,7 @@ def gradients(found: Mapping[str, Arrays]) -> Figure:
         style |= {"markersize": 3, "alpha": 0.5}
         size = np.maximum(arrays["gradients.size"], smallest / 10)
         for ax, values in zip(axes, (size, arrays["gradients.kept"], arrays["gradients.aim"]), strict=True):
-            ax.plot(arrays["gradients.margin"][right], values[right], label=label, **style)
+            ax.plot(arrays["gradients.margin"][right], values[right], label=reader_name(label), **style)
     for ax, name in zip(axes, ("largest entry of the gradient", "kept by float32", "aim at the margin"), strict=True):
         ax.set(xlabel="margin of the raw logits", title=name, xscale="log")
         ax.xaxis.set_minor_formatter(NullFormatter())  # within a decade or two its labels run into each other
@@ -172,10 +207,17 @@ def promise(found: Mapping[str, Arrays], eps: float, standing: Mapping[str, tupl
         left.plot([middle], [number], color=colour, marker=marker, markersize=7)
         one, all_steps, half = standing[label]
         right.plot([middle], [one], color=colour, marker=marker, markersize=6, fillstyle="none")
-        right.errorbar([middle], [all_steps], [half], color=colour, marker=marker, markersize=7, label=label)
+        right.errorbar(
+            [middle], [all_steps], [half], color=colour, marker=marker, markersize=7, label=reader_name(label)
+        )
     left.axvline(eps, color="black", linewidth=1, linestyle=":")
     left.annotate(f" eps {eps_text(eps)}", (eps, -0.7), fontsize=9, va="center")
-    left.set(yticks=range(len(found)), yticklabels=list(found), ylim=(len(found) - 0.4, -1), xlim=(0, None))
+    left.set(
+        yticks=range(len(found)),
+        yticklabels=[reader_name(label) for label in found],
+        ylim=(len(found) - 0.4, -1),
+        xlim=(0, None),
+    )
     left.set(xlabel=r"promised distance ($\ell_\infty$)")
     right.set(xlabel="median promised distance", ylabel="still right (%)", ylim=(-2, 102))
     right.legend(frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -191,7 +233,7 @@ def margins(found: Mapping[str, Arrays]) -> Figure:
         ax.step(clean, share, color=COLOURS[0], label="clean")
         ax.step(moved, share, color=COLOURS[1], linestyle="--", label="adversarial")
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(title=label, ylim=(0, 102))
+        ax.set(title=reader_name(label), ylim=(0, 102))
         ax.set_xlabel("margin")
     axes[0].set_ylabel("images below (%)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
@@ -210,7 +252,7 @@ def feature_maps(found: Mapping[str, Arrays], each: int = 80) -> Figure:
                 ax.plot(*points[labels == k].T, linestyle="none", marker=f"${k}$", color=colour, markersize=6)
             ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
         _own_and_other(row[2], arrays["features.distances"].astype(float))
-        row[0].set_ylabel(label)
+        row[0].set_ylabel(reader_name(label))
     titles = ("clean embeddings", "adversarial embeddings", "distance to class means")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=10)

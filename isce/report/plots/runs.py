@@ -15,6 +15,8 @@ from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from isce.report.names import reader_name
+
 # Okabe and Ito's palette: told apart with every common kind of colour blindness. Marker and line differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00", "#6A3D9A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -110,7 +112,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
         frame = pd.DataFrame(list(rows)).groupby("epoch")
         for ax, name, factor in ((left, "train_loss", 1), (right, "validation_accuracy", 100)):
             mean, low, high = (factor * frame[name].agg(how) for how in ("mean", "min", "max"))
-            ax.plot(mean.index, mean, label=label, markevery=0.2, **_style(number))
+            ax.plot(mean.index, mean, label=reader_name(str(label)), markevery=0.2, **_style(number))
             ax.fill_between(mean.index, low, high, color=_style(number)["color"], alpha=0.2, linewidth=0)
     left.set(xlabel="epoch", ylabel="training loss (each objective's own)")
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
@@ -133,12 +135,12 @@ def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
     for number, (label, rows) in enumerate(frame.groupby("label", sort=False)):
         rows = rows.sort_values("eps")
         style = _style(number)
-        ax.plot(rows["eps"], rows["worst"], label=label, **style)
+        ax.plot(rows["eps"], rows["worst"], label=reader_name(str(label)), **style)
         ax.fill_between(rows["eps"], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
         ax.plot(rows["eps"], rows["own"], linestyle="--", alpha=0.7, **style)
     ax.set(xlabel=f"eps ({norm}, images in [0, 1])", ylabel="accuracy (%)", ylim=(-2, 102))
     ax.plot([], [], color="0.3", label="worst case over the suite")
-    ax.plot([], [], color="0.3", linestyle="--", label="strongest attack on the own loss")
+    ax.plot([], [], color="0.3", linestyle="--", label="strongest attack on the training loss")
     _legend(ax)
     return figure
 
@@ -163,7 +165,7 @@ def lines(frame: pd.DataFrame, x: str, xlabel: str, order: Sequence[str], *, log
         table = table.mask(table.ffill() == 0, 0)
         style = _style(number)
         middle, low, high = (getattr(table, name)(axis=1, skipna=False) for name in ("mean", "min", "max"))
-        ax.plot(table.index, middle, label=label, **style)
+        ax.plot(table.index, middle, label=reader_name(label), **style)
         ax.fill_between(table.index, low, high, color=style["color"], alpha=0.2, linewidth=0)
     ax.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 102), xscale="log" if log else "linear")
     _legend(ax)
@@ -218,7 +220,7 @@ def coverage(rows: pd.DataFrame, norm: str) -> Figure:
     for ax, eps in zip(axes, every, strict=True):
         part = rows[rows["eps"] == eps]
         for number, (label, line) in enumerate(part.groupby("label", sort=False)):
-            ax.plot(line["m"], line["covered"], label=label, **_style(number))
+            ax.plot(line["m"], line["covered"], label=reader_name(str(label)), **_style(number))
         ax.set(title=f"{norm}, eps {eps_text(eps)}", xlabel="m", ylim=(-2, 102))
     axes[0].set_ylabel("covered (%)")
     _below(figure, axes[-1])

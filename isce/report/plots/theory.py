@@ -16,6 +16,7 @@ from isce.attacks.ascent import ascend, slope
 from isce.files import write_atomic
 from isce.losses import inference_softmax_cross_entropy, released_inference_softmax_cross_entropy
 from isce.losses.functional import negative_margin
+from isce.report import worked
 from isce.report.plots.runs import COLOURS, as_bytes, grid
 
 BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK = COLOURS[:7]
@@ -272,7 +273,29 @@ def explorer() -> Figure:
     return figure
 
 
+def worked_example() -> Figure:
+    """The dial's still: what SCE and I-SCE make of three logits, and of every lead of the true class."""
+    figure, (left, right) = _figure(2, 8.4, 3.2)
+    places, plain, ours = np.arange(len(worked.CLASSES)), worked.work(0.0), worked.work(worked.INFERENCE)
+    name = f"I-SCE, m = {worked.INFERENCE:g}"
+    left.bar(places, ours.probabilities, 0.62, color=BLUE, alpha=0.75, label=name)
+    left.bar(places, plain.probabilities, 0.8, fill=False, edgecolor=BLACK, linestyle="--", label="SCE")
+    left.set(xticks=places, xticklabels=worked.CLASSES, ylabel="probability in the loss", ylim=(0, 1))
+    left.legend(frameon=False)
+    true, *rivals = worked.LOGITS
+    leads = torch.linspace(-2, 7, 200, dtype=torch.float64)
+    logits = torch.stack([max(rivals) + leads, *(torch.full_like(leads, z) for z in rivals)], dim=1)
+    lead = true - max(rivals)
+    for m, made, colour, style in ((worked.INFERENCE, ours, BLUE, "-"), (0.0, plain, BLACK, "--")):
+        right.plot(leads, _text(logits, m), color=colour, linestyle=style, label=name if m else "SCE")
+        right.plot([lead], [made.loss], "o", color=colour)
+    right.set(xlabel=f"lead of {worked.CLASSES[0]} over {worked.CLASSES[1]}", ylabel="loss", xlim=(-2, 7), ylim=(0, 5))
+    right.legend(frameon=False)
+    return figure
+
+
 FIGURES: tuple[Callable[[], Figure], ...] = (
+    worked_example,
     softmax_margin,
     inference_region_sketch,
     text_reading,
