@@ -48,9 +48,7 @@ class State:
         self.path = folder / "state.safetensors"
         self.precision = resolve(parameters.precision, device)
         if slow(parameters.precision, device):
-            _log.warning(
-                "bfloat16 is slow here, without instructions for it; precision: auto avoids that"
-            )
+            _log.warning("bfloat16 is slow here, without instructions for it; precision: auto avoids that")
         shape = {name: getattr(data, name) for name in ("input_shape", "mean", "std", "num_classes")}
         classifier, objective = assemble(parameters, shape)
         if classifier.backbone.mean_image is not None:
