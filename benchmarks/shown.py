@@ -62,23 +62,21 @@ def attacks(found: dict[str, Any]) -> Table:
 
 
 def autoattack(found: dict[str, Any]) -> Table:
-    """The suite ``strong`` and its stage before AutoAttack, against AutoAttack."""
+    """The suite ``adaptive`` against AutoAttack, and AutoAttack on what it left."""
     rows = []
     for case in found["table"]:
-        middle, n = case["medians"], case["medians"]["n"]
-        name = f"{case['network']}, eps {case['eps']:g}"
-        cells = [name, f"{n:.0f}", str(case["rounds"]), f"{middle['autoattack_s']:.1f}"]
-        cells.append(f"{100 * middle['autoattack_left'] / n:.1f}")
-        for part in ("stage", "strong"):
-            cells += [f"{median(case['faster'][part]):.2f}", f"{100 * middle[f'{part}_left'] / n:.1f}"]
-        rows.append(cells)
+        middle = case["medians"]
+        cells = [case["network"], case["threat"], *(f"{middle[name]:g}" for name in ("n", "autoattack_left"))]
+        cells += [f"{middle['autoattack_s']:.1f}", f"{middle['ours_left']:g}", f"{median(case['ratios']):.3f}"]
+        rows.append([*cells, f"{middle['ours_left'] - middle['after_left']:g}"])
+    rounds = " to ".join(sorted({str(case["rounds"]) for case in found["table"]}))
     caption = (
-        "The matched rows of suite 'strong' (stage), and all of it, against AutoAttack's standard version: seconds of "
-        "CPU, how many times faster (medians over interleaved rounds), and the share of images that each leaves. The "
-        f"images are none of those on which the rows were chosen. {_where(found)}"
+        "Suite 'adaptive' against AutoAttack's standard version on networks for digits: images left, seconds of CPU, "
+        f"and how many images AutoAttack breaks of those that ours left. Medians over rounds ({rounds}). "
+        f"{_where(found)}"
     )
-    columns = ["network", "images", "rounds", "AutoAttack (s)", "left (%)", "stage: faster", "left (%)"]
-    return _table(caption, [*columns, "strong: faster", "left (%)"], rows)
+    columns = ["network", "threat", "images", "AutoAttack: left", "seconds", "ours: left", "time, as a share"]
+    return _table(caption, [*columns, "AutoAttack breaks then"], rows)
 
 
 def training(found: dict[str, Any]) -> Table:
