@@ -52,7 +52,8 @@ def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         share, growth = (last + (first - last) * cosine for first, last in (STEP, GROWTH))
         slope = _length(gradient, linf=linf, dual=True).clamp(min=torch.finfo(x.dtype).tiny)
         # Grown beyond an estimate too: on a linear network it is the boundary itself, where nothing has fallen yet.
-        grown = torch.where(nearest < math.inf, radius, distance + away.clamp(min=0) / slope) * (1 + growth)
+        estimate = distance + (away.clamp(min=0) / slope).to(distance)  # logits may be more precise than images
+        grown = torch.where(nearest < math.inf, radius, estimate) * (1 + growth)
         radius = torch.where(over, torch.minimum(nearest, radius) * (1 - growth), grown).clamp(max=widest)
         # The largest entry first: squares may underflow.
         uphill = gradient.sign() if linf else unit(unit(gradient, math.inf), 2)

@@ -229,14 +229,20 @@ class Evaluation:
             grid: values of eps.
 
         Returns:
-            For each eps a row with ``eps`` and a share as in :meth:`results`; no accuracy where an image has no outcome
-            in this norm.
+            For each eps a row with ``eps`` and a share as in :meth:`results`, of the images that every eps of this norm
+            is about; no accuracy where an image has no outcome in it.
+
+        Raises:
+            KeyError: nothing was attacked in this norm.
         """
         labels = [label for label in self.outcomes if label.partition("@")[0] == norm]
+        if not labels:
+            raise KeyError(norm)
+        asked = np.logical_and.reduce([self.asked(label) for label in labels])
         steps = [step for label in labels for step in self._steps(label)]
         distance = self.distance(norm)
-        why = _why(steps, distance == math.inf)
-        return [{"eps": eps, **_share(distance > eps + TOLERANCE * (1 + eps), why)} for eps in grid]
+        why = _why(steps, asked & (distance == math.inf))
+        return [{"eps": eps, **_share(distance[asked] > eps + TOLERANCE * (1 + eps), why)} for eps in grid]
 
     def results(self) -> dict[str, Any]:
         """All accuracies as plain JSON values.
