@@ -33,7 +33,7 @@ def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     function, none = ascended("margin", problem.objective, problem.logits, y, 0)
     widest = 1.0 if linf else x[0].numel() ** 0.5
     point, before, best = x.clone(), x.clone(), x.clone()
-    nearest, radius = x.new_full((n,), math.inf), x.new_full((n,), widest)
+    nearest, radius = x.new_full((n,), math.inf), x.new_zeros(n)
     lost = torch.zeros_like(y, dtype=torch.bool)
     for step in range(spec.steps + 1):
         leaf = point.detach().requires_grad_()
@@ -51,9 +51,9 @@ def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         cosine = (1 + math.cos(math.pi * step / spec.steps)) / 2
         share, growth = (last + (first - last) * cosine for first, last in (STEP, GROWTH))
         slope = _length(gradient, linf=linf, dual=True).clamp(min=torch.finfo(x.dtype).tiny)
-        # Grown beyond an estimate too: on a linear network it is the boundary itself, where nothing has fallen yet.
+        # An estimate alone is too small where the box stops pixels, and just the boundary where the network is linear.
         estimate = distance + (away.clamp(min=0) / slope).to(distance)  # logits may be more precise than images
-        grown = torch.where(nearest < math.inf, radius, estimate) * (1 + growth)
+        grown = torch.where(nearest < math.inf, radius, torch.maximum(radius, estimate)) * (1 + growth)
         radius = torch.where(over, torch.minimum(nearest, radius) * (1 - growth), grown).clamp(max=widest)
         # The largest entry first: squares may underflow.
         uphill = gradient.sign() if linf else unit(unit(gradient, math.inf), 2)

@@ -10,6 +10,8 @@ from tiny import Layers, images, predicted
 from torch import Tensor, nn
 
 from isce.attacks import AttackResult, Threat, run
+from isce.attacks.base import margin
+from isce.attacks.climb import CLEAR
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build
@@ -76,7 +78,7 @@ def test_more_steps_find_no_larger_changes(norm):
 
 
 class Noting(nn.Module):
-    """Another network; of each image the distance of the nearest misclassified point that it was shown."""
+    """Another network; of each image the distance of the nearest point that it clearly misclassified."""
 
     def __init__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> None:
         super().__init__()
@@ -85,8 +87,9 @@ class Noting(nn.Module):
 
     def forward(self, x):
         logits = self.model(x)
-        with torch.no_grad():
-            distance = self.threat.distance(x, self.x).masked_fill(logits.argmax(1) == self.y, math.inf)
+        if len(x) == len(self.x):  # else the check that images can be classified one by one
+            fallen = margin(logits.detach(), self.y) < -CLEAR * logits.detach().abs().amax(1)
+            distance = self.threat.distance(x.detach(), self.x).masked_fill(~fallen, math.inf)
             self.nearest = torch.minimum(self.nearest, distance)
         return logits
 

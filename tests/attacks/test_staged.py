@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from tiny import Layers, images, predicted
@@ -83,7 +85,9 @@ def test_restarts_draw_by_the_index():
     """Where gradients are hidden, squares alone move the point."""
     x, y = torch.full((4, 1, 4, 4), 0.45), torch.zeros(4, dtype=torch.int64)
     given = Hidden(), x, y, Threat("linf", 0.1)
-    one, again, other = (staged(*given, steps=2, restarts=2, index=torch.arange(4) + at).adversarial for at in (0, 0, 9))
+    one, again, other = (
+        staged(*given, steps=2, restarts=2, index=torch.arange(4) + at).adversarial for at in (0, 0, 9)
+    )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
@@ -158,7 +162,7 @@ def test_restarts_only_lower(norm):
     model, x = Layers(hidden=40, gain=2.0, seed=4).double(), images(24).double()
     y, threat = predicted(model, x), Threat(norm, 0.06 if norm == "linf" else 0.2)
     runs = [staged(model, x, y, threat, steps=6, restarts=restarts) for restarts in (1, 2, 4)]
-    for few, more in zip(runs, runs[1:], strict=False):
+    for few, more in pairwise(runs):
         assert (more.success | ~few.success).all()
         still = ~more.success
         low, high = (margin(model(result.adversarial), y)[still] for result in (more, few))

@@ -90,7 +90,7 @@ class Stage:
         return self.evaluate(ROWS)
 
     def grid(self) -> dict[str, Any]:
-        """Points of an attack that looks for the smallest change are judged again at the second eps; images are spared."""
+        """Points of an attack that looks for the smallest change are judged again; images are spared."""
         return self.evaluate([ROWS[1], ROWS[-1]], EPS)
 
     def state(self) -> dict[str, Any]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mean_model import ROWS, VALUES, BatchMean, Mean, evaluated, flat, parameters
+from mean_model import ROWS, VALUES, BatchMean, evaluated, flat, parameters
+from safetensors.torch import load_file
 from torch import nn
 
 from isce import attacks
 from isce.attacks import AttackResult, ForeignError
 from isce.attacks.spec import AttackSpec
-from isce.evaluation import Evaluation, Outcome, evaluate, sweep
+from isce.evaluation import Evaluation, Examples, Outcome, evaluate, sweep
 from isce.losses import build
+from isce.parameters.attack import AttackParameters
+from isce.runs import session
+from isce.runs.records import DISTANCES, Record, read
 
 PGD, FGSM = AttackSpec(attack="pgd", steps=3), ROWS[0]
 FMN = AttackSpec(attack="fmn", steps=20)
@@ -247,3 +253,38 @@ def test_killed_at_any_batch_it_ends_in_the_same_outcome_with_the_same_images_sp
                 one, other = (getattr(o, field.name) for o in (outcome, resumed.outcomes[threat][row]))
                 assert np.array_equal(one, other), (threat, row, field.name)
     assert resumed.results() == expected.results()
+
+
+def written(folder: Path, given: AttackParameters, evaluation: Evaluation) -> Record:
+    """The record of an evaluation, read back."""
+    none = torch.zeros(0, 1, 2, 2)
+    shown = Examples(torch.arange(0), none, none, torch.arange(0), torch.zeros(0, 4))
+    context = session.Context(folder=str(folder), device="cpu")
+    return read(session.write_attack_record(given, context, evaluation, SimpleNamespace(sha256=""), shown, {}, {}))
+
+
+def test_a_record_says_what_each_row_cost_and_how_far_each_image_is(tmp_path):
+    given = parameters(rows=[FGSM, MATCHED], batch_size=4)
+    evaluation = evaluated(given)
+    record = written(tmp_path, given, evaluation)
+    rows = record.provenance.rows
+    assert list(rows) == ["linf@0.1", "linf@0.2"]
+    assert all(list(costs) == [FGSM.label, MATCHED.label] for costs in rows.values())
+    assert [rows[threat][FGSM.label].gradients for threat in rows] == [6, 6], "of what is classified right"
+    # 2 images stand, for 15 steps and, after 8 of a restart, for 7; the smaller eps spares them and has 2 of its own.
+    assert [rows[threat][MATCHED.label].gradients for threat in rows] == [60, 60]
+    assert all(
+        cost.forwards > cost.gradients and cost.seconds >= 0 for costs in rows.values() for cost in costs.values()
+    )
+    distances = load_file(tmp_path / DISTANCES)
+    assert set(distances) == {"linf"}
+    assert torch.equal(distances["linf"], torch.from_numpy(evaluation.distance("linf")).float())
+    assert set(record.files) == {DISTANCES, "robust.safetensors", "examples.safetensors"}
+
+
+def test_a_row_without_outcome_leaves_no_distances(tmp_path, monkeypatch):
+    """An infinite distance means that nothing broke an image, not that nobody tried."""
+    Spy(monkeypatch, fails=(MATCHED.label, "linf@0.2"))
+    given = parameters(rows=[FGSM, MATCHED])
+    written(tmp_path, given, evaluated(given))
+    assert load_file(tmp_path / DISTANCES) == {}

@@ -244,6 +244,7 @@ ROWS = [
     {"attack": "deepfool", "steps": 10, "survivors": True},
     {"attack": "search", "steps": 20},
     {"attack": "matched", "objective": "targeted", "steps": 5, "restarts": 2, "survivors": True},
+    {"attack": "staged", "steps": 10, "survivors": True, "main_only": True},
     {"attack": "fgsm", "norm": "l2", "eps": 0.2, "images": 10},
 ]
 
