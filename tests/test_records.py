@@ -8,6 +8,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from isce.files import RecordError, canonical, sha256, write_atomic
 from isce.parameters.semantics import versions
@@ -43,6 +44,55 @@ def test_round_trip(tmp_path):
     record = make(flags={"diverged": "NaN at step 3"})
     record.save(tmp_path / "a" / "record.json")
     assert read(tmp_path / "a" / "record.json") == record
+
+
+COSTS = {"linf@0.1": {"pgd5-training": {"seconds": 1.25, "gradients": 30, "forwards": 36}}}
+
+
+def with_costs(costs=COSTS) -> Record:
+    record = make(kind="attack")
+    return record.model_copy(update={"provenance": Provenance(**record.provenance.model_dump() | {"rows": costs})})
+
+
+def test_costs_of_rows_come_back_and_are_no_content(tmp_path):
+    path = tmp_path / "record.json"
+    with_costs().save(path)
+    found = read(path)
+    assert found.provenance.model_dump()["rows"] == COSTS
+    assert found.provenance.rows["linf@0.1"]["pgd5-training"].gradients == 30
+    assert found.content() == make(kind="attack").content()
+
+
+def test_a_record_of_before_costs_keeps_its_checksum(tmp_path):
+    """Digest and file as they were when there was no such field."""
+    path = tmp_path / "record.json"
+    make().save(path)
+    values = json.loads(path.read_text())
+    assert "rows" not in values["provenance"]
+    assert values["checksum"] == sha256(canonical({name: v for name, v in values.items() if name != "checksum"}))
+    assert values["checksum"] == "c4ac3693365dbbd8487ffd28cfc386fa0fd2f7189457a575344b70a6b73389f9"
+    assert read(path).provenance.rows is None
+
+
+def test_changed_costs_are_noticed(tmp_path):
+    path = tmp_path / "record.json"
+    with_costs().save(path)
+    values = json.loads(path.read_text())
+    values["provenance"]["rows"]["linf@0.1"]["pgd5-training"]["gradients"] = 31
+    path.write_text(json.dumps(values))
+    with pytest.raises(RecordError, match="checksum differs"):
+        read(path)
+    del values["provenance"]["rows"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(RecordError, match="checksum differs"):
+        read(path)
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": -1.0}, {"gradients": -1}, {"forwards": 0.5}, {"queries": 3}])
+def test_costs_that_cannot_be_are_refused(wrong):
+    (row,) = COSTS["linf@0.1"].values()
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        with_costs({"linf@0.1": {"pgd5-training": row | wrong}})
 
 
 def test_content_leaves_out_what_may_differ_between_two_executions():

@@ -23,14 +23,17 @@ MOMENTUM = 0.5
 
 
 def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
-    """Return the nearest adversarial point that ``spec.steps`` gradient steps met; the image where they met none."""
+    """Return the nearest adversarial point that ``spec.steps`` gradient steps met; the image where they met none.
+
+    NaN where a gradient was NaN, unless the point lies within eps: what else is nearer was not seen.
+    """
     del restart
     x, y, n = problem.x, problem.y, len(problem.y)
     linf = problem.threat.norm == "linf"
     function, none = ascended("margin", problem.objective, problem.logits, y, 0)
     widest = 1.0 if linf else x[0].numel() ** 0.5
     point, before, best = x.clone(), x.clone(), x.clone()
-    nearest, radius = x.new_full((n,), math.inf), x.new_full((n,), widest)
+    nearest, radius = x.new_full((n,), math.inf), x.new_zeros(n)
     lost = torch.zeros_like(y, dtype=torch.bool)
     for step in range(spec.steps + 1):
         leaf = point.detach().requires_grad_()
@@ -48,13 +51,16 @@ def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         cosine = (1 + math.cos(math.pi * step / spec.steps)) / 2
         share, growth = (last + (first - last) * cosine for first, last in (STEP, GROWTH))
         slope = _length(gradient, linf=linf, dual=True).clamp(min=torch.finfo(x.dtype).tiny)
-        grown = torch.where(nearest < math.inf, radius * (1 + growth), distance + away.clamp(min=0) / slope)
+        # An estimate alone is too small where the box stops pixels, and just the boundary where the network is linear.
+        estimate = distance + (away.clamp(min=0) / slope).to(distance)  # logits may be more precise than images
+        grown = torch.where(nearest < math.inf, radius, torch.maximum(radius, estimate)) * (1 + growth)
         radius = torch.where(over, torch.minimum(nearest, radius) * (1 - growth), grown).clamp(max=widest)
         # The largest entry first: squares may underflow.
         uphill = gradient.sign() if linf else unit(unit(gradient, math.inf), 2)
         moved = point + _wide(share * radius) * uphill + MOMENTUM * (point - before)
         before, point = point, _inside(moved, x, radius, linf=linf)
-    return Found(torch.where(_wide(lost & (nearest == math.inf)), math.nan, best), torch.full_like(y, -1))
+    blind = lost & (nearest > problem.threat.eps)
+    return Found(torch.where(_wide(blind), math.nan, best), torch.full_like(y, -1))
 
 
 def _wide(values: Tensor) -> Tensor:

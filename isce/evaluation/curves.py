@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from isce.attacks.checks import check_call
 from isce.attacks.spec import AttackSpec, about
+from isce.attacks.threat import Threat
 from isce.data.sets import stratified
 from isce.evaluation.outcome import Evaluation
 from isce.evaluation.run import evaluate
@@ -94,9 +95,12 @@ def sweep(parameters: AttackParameters, evaluation: Evaluation, pixels: int) -> 
     """
     norm, start = parameters.norm, parameters.eps[0] / 2
     minimal = any(about(row.attack).minimal and row.threat is None and not row.images for row in parameters.suite.rows)
-    cap = (1.0 if norm == "linf" else math.sqrt(pixels)) if minimal else parameters.eps[-1]
+    attacked = [eps for eps in parameters.eps if Threat(norm, eps).label in evaluation.outcomes]
+    if not attacked:
+        return []
+    cap = (1.0 if norm == "linf" else math.sqrt(pixels)) if minimal else attacked[-1]
     count = max(0, math.ceil(4 * math.log2(NEAR * cap / start)))
-    rows = evaluation.curve(norm, sorted({*(start * 2 ** (k / 4) for k in range(count)), *parameters.eps, cap}))
+    rows = evaluation.curve(norm, sorted({*(start * 2 ** (k / 4) for k in range(count)), *attacked, cap}))
     end = next((place for place, row in enumerate(rows) if row["correct"] == 0), len(rows))
     return rows[: end + 1]
 

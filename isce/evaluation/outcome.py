@@ -164,9 +164,10 @@ class Evaluation:
             Positions among the images (k,), int64, rising; points (k, C, H, W), float32.
         """
         found: dict[int, np.ndarray[Any, Any]] = {}
-        radius = _reach(threat)
-        for outcome in [*(outcome for _, _, outcome in self._up_to(threat)), *self._beyond(threat)]:
-            near = np.broadcast_to(outcome.distance <= radius, self.clean.shape)
+        inside = [(outcome, outcome.broken) for _, _, outcome in self._up_to(threat)]
+        inside += [(outcome, outcome.distance <= _reach(threat)) for outcome in self._beyond(threat)]
+        for outcome, near in inside:
+            near = np.broadcast_to(near, self.clean.shape)
             for position, point in zip(np.flatnonzero(outcome.broken), outcome.points, strict=False):
                 if near[position]:
                     found.setdefault(int(position), point)
@@ -183,9 +184,8 @@ class Evaluation:
 
         Bool (N,); none where a row of that eps is wanting.
         """
-        norm = threat.partition("@")[0]
-        labels = [label for label in self.outcomes if label.partition("@")[0] == norm]
-        for label in labels[labels.index(threat) + 1 :]:
+        alike = self._alike(threat)
+        for label in alike[alike.index(threat) + 1 :]:
             if row in self.outcomes[label]:
                 return self.robust(label) & self.outcomes[label][row].asked
         return np.zeros_like(self.clean)
@@ -194,19 +194,21 @@ class Evaluation:
         """Which images at least one row of this threat is about, bool (N,): of the others nothing is known."""
         return np.logical_or.reduce([outcome.asked for outcome in self.outcomes[threat].values()])
 
-    def _up_to(self, threat: str) -> Iterator[tuple[str, str, Outcome]]:
-        """Threat, row and outcome, of a threat and, in the same norm, of smaller eps."""
+    def _alike(self, threat: str) -> list[str]:
+        """The threats in the norm of one of them, eps rising (:class:`KeyError`: there is no such threat)."""
         if threat not in self.outcomes:
             raise KeyError(threat)
-        for label, outcomes in self.outcomes.items():
-            if label.partition("@")[0] == threat.partition("@")[0]:
-                yield from ((label, row, outcome) for row, outcome in outcomes.items())
-            if label == threat:
-                return
+        return [label for label in self.outcomes if label.partition("@")[0] == threat.partition("@")[0]]
+
+    def _up_to(self, threat: str) -> Iterator[tuple[str, str, Outcome]]:
+        """Threat, row and outcome, of a threat and, in the same norm, of smaller eps."""
+        alike = self._alike(threat)
+        for label in alike[: alike.index(threat) + 1]:
+            yield from ((label, row, outcome) for row, outcome in self.outcomes[label].items())
 
     def _beyond(self, threat: str) -> Iterator[Outcome]:
         """Outcomes of larger eps in the same norm: some of their points lie within this eps."""
-        alike = [label for label in self.outcomes if label.partition("@")[0] == threat.partition("@")[0]]
+        alike = self._alike(threat)
         for label in alike[alike.index(threat) + 1 :]:
             yield from self.outcomes[label].values()
 
@@ -227,14 +229,20 @@ class Evaluation:
             grid: values of eps.
 
         Returns:
-            For each eps a row with ``eps`` and a share as in :meth:`results`; no accuracy where an image has no outcome
-            in this norm.
+            For each eps a row with ``eps`` and a share as in :meth:`results`, of the images that every eps of this norm
+            is about; no accuracy where an image has no outcome in it.
+
+        Raises:
+            KeyError: nothing was attacked in this norm.
         """
         labels = [label for label in self.outcomes if label.partition("@")[0] == norm]
+        if not labels:
+            raise KeyError(norm)
+        asked = np.logical_and.reduce([self.asked(label) for label in labels])
         steps = [step for label in labels for step in self._steps(label)]
         distance = self.distance(norm)
-        why = _why(steps, distance == math.inf)
-        return [{"eps": eps, **_share(distance > eps + TOLERANCE * (1 + eps), why)} for eps in grid]
+        why = _why(steps, asked & (distance == math.inf))
+        return [{"eps": eps, **_share(distance[asked] > eps + TOLERANCE * (1 + eps), why)} for eps in grid]
 
     def results(self) -> dict[str, Any]:
         """All accuracies as plain JSON values.

@@ -76,7 +76,9 @@ def evaluate(
             bar.set_description(f"{spec.label} {threat.label}")
             so_far = Evaluation(clean, found, job.batch_size)
             stands = so_far.standing(threat.label) if spec.survivors else clean
-            spared = so_far.spared(threat.label, spec.label) if _can_spare(spec) else np.zeros_like(clean)
+            # Of a batch that stays together other images may fall in a smaller ball.
+            spares = _can_spare(spec) and not job.whole
+            spared = so_far.spared(threat.label, spec.label) if spares else np.zeros_like(clean)
             name = f"{threat.label}/{spec.label}"
             key = keys.key(spec, threat, stands, spared) if keys else ""
             row = kept.get(name, key)

@@ -27,6 +27,8 @@ SPECS = [
     AttackSpec(attack="pgd", steps=5, restarts=2, objective="matched"),
     *(AttackSpec(attack="matched", steps=5, restarts=3, objective=o) for o in attacks.about("matched").objectives),
     AttackSpec(attack="search", objective="margin", steps=100, restarts=2),
+    AttackSpec(attack="staged", steps=5, restarts=3),
+    AttackSpec(attack="fmn", steps=10),
 ]
 SLOW = [
     AttackSpec(attack="fgsm", targeted=True),

@@ -241,7 +241,8 @@ def test_a_curve_that_still_falls(steps, tmp_path):
     x[30:] -= 0.1
     y, places = torch.zeros(40, dtype=torch.int64), torch.arange(40)
     given = (LowestPixel(), build("sce"), x, y, chosen)
-    found = curves(*given, index=places, batch_size=40, folder=tmp_path, progress=False)
+    outcome = evaluate(*given, index=places, progress=False)
+    found = curves(*given, outcome, index=places, folder=tmp_path, progress=False)
     assert [row["correct"] for row in found["convergence"]] == [40 if n == 2 else 10 for n in steps]
     assert set(curve_flags(found)) == ({"not-converged"} if steps[0] == 2 else set())
 

@@ -10,7 +10,7 @@ from torch import nn
 from isce import attacks
 from isce.attacks import Threat, driver
 from isce.attacks.spec import AttackSpec
-from isce.evaluation import convergence, curves, evaluate, examples, red_flags, sweep
+from isce.evaluation import convergence, curves, evaluate, examples, red_flags
 from isce.losses import build
 from isce.parameters.attack import AttackParameters, Suite
 
@@ -29,7 +29,7 @@ def evaluation():
     return evaluate(Mean(), build("sce"), X, Y, parameters(), progress=False)
 
 
-@pytest.fixture(params=["run", "evaluate", "red_flags", "examples", "curves", "sweep", "convergence"])
+@pytest.fixture(params=["run", "evaluate", "red_flags", "examples", "curves", "convergence"])
 def entry(request, evaluation, tmp_path):
     """Each public function that takes (classifier, objective, images, labels)."""
     plan = {"images": 2, "convergence_eps": 0.1, "convergence_steps": [1, 2]}
@@ -40,9 +40,8 @@ def entry(request, evaluation, tmp_path):
         "red_flags": lambda *given: red_flags(evaluation, *given, parameters()),
         "examples": lambda *given: examples(*given, SPEC, threat),
         "curves": lambda *given: curves(
-            *given, parameters(curves=plan), index=index, batch_size=3, folder=tmp_path, progress=False
+            *given, parameters(curves=plan), evaluation, index=index, folder=tmp_path, progress=False
         ),
-        "sweep": lambda *given: sweep(*given, parameters(), progress=False),
         "convergence": lambda *given: convergence(*given, parameters(), [1, 2], progress=False),
     }[request.param]
 

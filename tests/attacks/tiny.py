@@ -16,6 +16,7 @@ _CHEAP = {
     "cw": {"steps": 20, "params": {"search_steps": 3, "lr": 0.05}},
     "deepfool": {"steps": 10},
     "fab": {"steps": 10},
+    "fmn": {"steps": 10},
     "jsma": {"targeted": True, "norm": "l0", "eps": 4},
     "lbfgs": {"steps": 10, "targeted": True, "params": {"search_steps": 2}},
     "local-search": {"steps": 3, "norm": "l0", "eps": 4},
@@ -28,6 +29,7 @@ _CHEAP = {
     "single-pixel": {"steps": 12},
     "spatial": {"steps": 10},
     "spsa": {"steps": 3, "params": {"samples": 16, "lr": 0.1}},
+    "staged": {"steps": 10, "restarts": 2},
     "transfer": {"steps": 5, "source": "itself"},
 }
 ROWS = {name: AttackSpec(attack=name, **_CHEAP.get(name, {})) for name in attacks.names()}

@@ -27,7 +27,7 @@ ROWS = [
     {"attack": "matched", "objective": "margin", "steps": 3, "restarts": 2},
     {"attack": "matched", "objective": "training", "steps": 2, "survivors": True},
 ]
-CURVES = {"images": 4, "sweep_steps": 1, "convergence_eps": EPS[0], "convergence_steps": [1, 2]}
+CURVES = {"images": 4, "convergence_eps": EPS[0], "convergence_steps": [1, 2]}
 #: Each attack's own budget, as small as it can be; the others have two steps.
 BUDGETS = {
     "cw": {"params": {"search_steps": 1, "lr": 0.1}},
@@ -90,8 +90,8 @@ class Stage:
         return self.evaluate(ROWS)
 
     def grid(self) -> dict[str, Any]:
-        """Points of an attack that looks for the smallest change are judged again at the second eps."""
-        return self.evaluate(ROWS[1:2], EPS)
+        """Points of an attack that looks for the smallest change are judged again; images are spared."""
+        return self.evaluate([ROWS[1], ROWS[-1]], EPS)
 
     def state(self) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
@@ -102,10 +102,11 @@ class Stage:
         return {"flags": unwrap(self.evaluation.red_flags)(self.found, *self.given, self.weak)}
 
     def curves(self) -> dict[str, Any]:
-        given = (*self.given, self.parameters(ROWS[:1], [0.5], curves=CURVES))
+        chosen = self.parameters([*ROWS[:2], ROWS[-1]], EPS, curves=CURVES)
+        outcome = unwrap(self.evaluation.evaluate)(*self.given, chosen, index=self.index, progress=False)
         with tempfile.TemporaryDirectory() as folder:
             found = unwrap(self.evaluation.curves)(
-                *given, index=self.index, batch_size=8, folder=Path(folder), progress=False
+                *self.given, chosen, outcome, index=self.index, folder=Path(folder), progress=False
             )
         return {"curves": found, "flags": self.evaluation.curve_flags(found)}
 

@@ -96,7 +96,7 @@ def test_a_row_on_survivors_is_run_again_when_others_survive(tmp_path, monkeypat
     evaluated(parameters(rows=[ROWS[0], last]), state=state)
     calls = rows_run(monkeypatch)
     evaluated(parameters(rows=[weak, last]), state=state)
-    assert calls == [weak.label, last.label] * 2
+    assert calls == [weak.label] * 2 + [last.label] * 2
 
 
 def test_lowering_the_batch_size_as_the_error_says_keeps_finished_rows(tmp_path, monkeypatch):
@@ -166,10 +166,11 @@ class Rounded(Mean):
         return super().forward((self.levels * x).round() / self.levels + float(self.shift[0])) * self.scale.double()
 
 
-def key_of(model, objective="sce", row=ROWS[0], eps=0.1, standing=8, **changes) -> str:
+def key_of(model, objective="sce", row=ROWS[0], eps=0.1, standing=8, spared=0, **changes) -> str:
     x, y = flat(VALUES)
     job = Job(model, build(objective), x, y, torch.arange(8), parameters(rows=[row], **changes))
-    return state.RowKeys(job).key(row, Threat("linf", eps), np.arange(8) < standing)
+    masks = np.arange(8) < standing, np.arange(8) < spared
+    return state.RowKeys(job).key(row, Threat("linf", eps), *masks)
 
 
 CHANGES = {
@@ -182,6 +183,7 @@ CHANGES = {
     "row": (Rounded(), {"row": ROWS[1]}),
     "eps beyond six digits": (Rounded(), {"eps": 0.1 + 1e-9}),
     "standing": (Rounded(), {"standing": 7}),
+    "spared": (Rounded(), {"spared": 1}),
     "seed": (Rounded(), {"seed": 1}),
     "points": (Rounded(), {"keep_points": True}),
 }

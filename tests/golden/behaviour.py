@@ -178,6 +178,7 @@ BUDGETS: dict[str, list[dict[str, Any]]] = {
     "deepfool": [{"steps": 5}],
     "fab": [{"steps": 3}],
     "fgsm": [{}, {"targeted": True}, {"objective": "matched"}],
+    "fmn": [{"steps": 12}],
     "jsma": [{"targeted": True, "norm": "l0", "eps": 6}],
     "lbfgs": [{"steps": 5, "targeted": True, "params": {"search_steps": 2.0}}],
     "local-search": [{"steps": 3, "norm": "l0", "eps": 6}],
@@ -190,6 +191,7 @@ BUDGETS: dict[str, list[dict[str, Any]]] = {
     "single-pixel": [{"steps": 5, "norm": "l0", "eps": 1}],
     "spatial": [{"steps": 3}],
     "spsa": [{"steps": 2, "params": {"samples": 8.0}}],
+    "staged": [{"steps": 10, "restarts": 2}],
     "transfer": [{"steps": 3, "source": "other/last.safetensors"}],
 }
 EPS = {"linf": 0.08, "l2": 0.6}
@@ -205,7 +207,7 @@ def attack(name: str) -> Columns:
                 continue
             spec = AttackSpec.model_validate({"attack": name} | budget)
             threat = spec.threat or Threat(norm, EPS[norm] * (9 if name == "autoattack" else 1))
-            for network_name in ("sce", "isce-released") if name == "matched" else ("sce",):
+            for network_name in ("sce", "isce-released") if name in ("matched", "staged") else ("sce",):
                 label = f"{spec.label}.{threat.label}.{network_name}"
                 found |= {f"{label}.{what}": value for what, value in _attacked(spec, threat, network_name).items()}
     return found
@@ -242,6 +244,7 @@ ROWS = [
     {"attack": "deepfool", "steps": 10, "survivors": True},
     {"attack": "search", "steps": 20},
     {"attack": "matched", "objective": "targeted", "steps": 5, "restarts": 2, "survivors": True},
+    {"attack": "staged", "steps": 10, "survivors": True, "main_only": True},
     {"attack": "fgsm", "norm": "l2", "eps": 0.2, "images": 10},
 ]
 
@@ -249,7 +252,7 @@ ROWS = [
 def evaluation(*, saturated: bool) -> Columns:
     """Accuracies, red flags, curves and examples of one evaluation, through the record that the notebook writes."""
     classifier, own, x, y, index = target()
-    plan = CurvePlan(images=10, sweep_steps=5, convergence_eps=0.03, convergence_steps=[1, 20])
+    plan = CurvePlan(images=10, convergence_eps=0.03, convergence_steps=[1, 20])
     suite = Suite.model_validate({"name": "golden", "rows": ROWS})
     parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.02, 0.05], batch_size=7, curves=plan)
     given = (Saturated(classifier) if saturated else classifier, own, x, y, parameters)
@@ -258,7 +261,7 @@ def evaluation(*, saturated: bool) -> Columns:
     row = session.example_row(suite)
     shown = examples(*given[:4], row, Threat("linf", 0.05), seed=0, index=index)
     with tempfile.TemporaryDirectory() as folder:
-        both = curves(*given, index=index, batch_size=7, folder=Path(folder))
+        both = curves(*given, outcome, index=index, folder=Path(folder))
         context, flags = session.Context(folder=folder), flags | curve_flags(both)
         path = session.write_attack_record(parameters, context, outcome, digits(), shown, flags, both)
         found = recorded(read(path), "saturated" if saturated else "plain")
