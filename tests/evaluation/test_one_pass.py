@@ -267,7 +267,7 @@ def test_a_record_says_what_each_row_cost_and_how_far_each_image_is(tmp_path):
     given = parameters(rows=[FGSM, MATCHED], batch_size=4)
     evaluation = evaluated(given)
     record = written(tmp_path, given, evaluation)
-    rows = record.provenance.rows
+    rows = record.provenance.rows or {}
     assert list(rows) == ["linf@0.1", "linf@0.2"]
     assert all(list(costs) == [FGSM.label, MATCHED.label] for costs in rows.values())
     assert [rows[threat][FGSM.label].gradients for threat in rows] == [6, 6], "of what is classified right"
