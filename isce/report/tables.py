@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from isce.attacks import names
@@ -249,3 +250,32 @@ def status(
     )
     kinds = tuple(sorted({record.kind for record in records}))
     return Table(columns=STATUS, rows=rows, caption=caption, kinds=kinds)
+
+
+def costs(records: Sequence[Record]) -> Table | None:
+    """Return what each row of the suites cost in each threat model, mean over the networks; None: nothing is known.
+
+    Args:
+        records: of one experiment; attack records made before costs were kept say nothing.
+    """
+    spent: dict[tuple[str, str], list[list[float]]] = {}
+    known = {record.run: record.provenance.rows for record in records if record.provenance.rows}
+    for record in records:
+        for threat, rows in known.get(record.run, {}).items():
+            for row, cost in rows.items():
+                cell = record.results["threats"][threat]["attacks"][row]
+                counts = [cell["attacked"], cell.get("spared", 0), cost.gradients, cost.forwards, cost.seconds]
+                spent.setdefault((row, threat), []).append(counts)
+    if not spent:
+        return None
+    table: list[list[str]] = []
+    for (row, threat), every in spent.items():
+        images, spared, gradients, forwards, seconds = (fmean(column) for column in zip(*every, strict=True))
+        each = [f"{count / images:,.0f}" if images else "" for count in (gradients, forwards)]
+        table.append([row, short(threat), f"{images:.0f}", f"{spared:.0f}", *each, f"{seconds:.1f}"])
+    caption = (
+        f"What each attack cost, mean over {len(known)} networks. Spared: known to stand in a larger ball. Passes are "
+        "for each image attacked; seconds by the clock, with whatever else ran beside them."
+    )
+    columns = ["attack", "threat", "attacked", "spared", "gradients", "forward passes", "seconds"]
+    return Table(columns=columns, rows=table, caption=caption)

@@ -156,6 +156,7 @@ class Report:
             ("sweep", True, lambda: tables.sweep(experiment, found, evidence)),
             ("status", True, lambda: tables.status(experiment.name, source.keys, records, old)),
             ("pairs", True, lambda: tables.pairs(experiment, source.masks(), found, bare)),
+            ("costs", True, lambda: tables.costs(attacked)),
             ("flags", source.flags(), lambda: tables.flags(experiment, records)),
             ("bounds", analysed, lambda: minmax.bounds(analysed)),
             ("region", analysed, lambda: minmax.region(analysed)),
