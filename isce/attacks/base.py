@@ -33,7 +33,8 @@ class AttackResult:
         adversarial: (N, C, H, W), always inside ball and box; the image itself where the attack's point was rejected.
         success: bool (N,), the prediction at ``adversarial`` is not the label.
         first_success: int64 (N,), number of gradient steps (over all restarts) after which the first misclassified
-            point was met; 0: the start or the image itself; -1: never.
+            point was met; 0: the start or the image itself; -1: never. The stages of ``staged`` add up to more than
+            its ``steps``.
         rejected: bool (N,), the attack returned a point that is not finite, outside ball or box, or whose logits are
             not finite, or it met logits or gradients that are not. Without success nothing is known of the image.
         last_success: bool (N,), the attack's last point alone, without the better ones on the way, is misclassified.

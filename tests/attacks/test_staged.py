@@ -183,3 +183,13 @@ def test_a_gradient_that_is_no_number_gives_no_outcome_unless_the_image_falls():
     result = staged(Blind(), x, torch.zeros(2, dtype=torch.int64), Threat("linf", 0.05), restarts=2)
     assert result.success.tolist() == [True, False]
     assert result.rejected[1]
+
+
+def test_the_class_that_came_closest_is_the_first_of_the_next_stage():
+    x, y, model = torch.full((2, 1, 3, 3), 0.5, dtype=torch.float64), torch.zeros(2, dtype=torch.int64), LastClass()
+    logits = model(x)
+    state = _State(Problem(model, build("sce"), x, y, torch.arange(2), Threat("linf", 0.065), 0, logits, x), x)
+    assert state.classes[:, -1].tolist() == [6, 6]
+    state.stage(torch.arange(2), 10, None, 2.0)
+    assert state.classes[:, 0].tolist() == [6, 6], "1 - (60 * 0.065 - 3) = 0.1, and 1 - 0.5 - 0.4 tanh(1.3) = 0.16"
+    assert state.first.tolist() == [-1, -1]
