@@ -14,8 +14,6 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 logger = logging.getLogger(__name__)
-#: Scripts whose file of results has another name.
-SCRIPTS = {"autoattack": "suites"}
 
 
 class BenchmarkTable(SphinxDirective):
@@ -27,7 +25,7 @@ class BenchmarkTable(SphinxDirective):
         file, _, name = self.arguments[0].partition("/")
         root = Path(self.env.srcdir).parent
         path = root / "benchmarks" / "results" / f"{file}.json"
-        script = root / "benchmarks" / f"{SCRIPTS.get(file, file)}.py"
+        script = root / "benchmarks" / f"{file}.py"
         self.env.note_dependency(str(path))
         command = f"python benchmarks/{script.name} --out benchmarks/results/{path.name}"
         if not path.is_file():
