@@ -24,8 +24,9 @@ NAMES = names()
 
 
 def page_of(name: str) -> str:
-    """The page of an attack; both families that see logits alone share one."""
-    return {"search": "queries"}.get(about(name).family, about(name).family)
+    """The page of an attack; some families share one."""
+    shared = {"search": "queries", "staged": "matched", "fmn": "minimum"}
+    return shared.get(about(name).family, about(name).family)
 
 
 PAGES = sorted({page_of(name) for name in NAMES})

@@ -56,7 +56,7 @@ def test_unknown_names_list_what_exists(model, values, known):
         (TrainParameters, {"optimizer": {"nesterov": True, "momentum": 0.0}}, ["nesterov needs"]),
         (TrainParameters, {"schedule": {"name": "step"}}, ["milestones"]),
         (TrainParameters, {"schedule": {"name": "step", "milestones": [0.5, 0.2]}}, ["[0.5, 0.2]"]),
-        (TrainParameters, {"precision": "float16"}, ["precision", "'float32' or 'bfloat16'", "float16"]),
+        (TrainParameters, {"precision": "float16"}, ["precision", "'float32', 'bfloat16' or 'auto'", "float16"]),
         (TrainParameters, {"objective": {"name": "isce", "params": {"margin": 1}}}, ["margin", "inference"]),
         (TrainParameters, {"adversarial": FREE | {"eps": 1.5}}, ["adversarial.eps", "less than or equal to 1", "1.5"]),
         (TrainParameters, {"adversarial": FREE | {"steps": 0}}, ["adversarial.steps", "got 0"]),

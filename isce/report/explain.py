@@ -161,7 +161,7 @@ class Explained:
         """Return SCE and the text version by label, each with its gallery's first attack on the training loss."""
         found: dict[str, int] = {}
         for label, record in self.first.items():
-            rows = [name.endswith("-training") for name, _ in record.results["gallery"]["rows"]]
+            rows = [Key("attack", name).on_own_loss for name, _ in record.results["gallery"]["rows"]]
             if any(rows) and (label == "sce" or is_text_version(label)):
                 found[label] = rows.index(True)
         return found if len(found) > 1 and "sce" in found else {}

@@ -84,7 +84,7 @@ def test_a_network_that_depends_on_the_batch_is_refused():
     [
         ({"eps": 1.5}, "eps: .*less than or equal to 1, got 1.5"),
         ({"gallery": "nonesuch"}, "unknown suite 'nonesuch'; known: "),
-        ({"gallery": "seed"}, "a row of gallery 'seed' has a source"),
+        ({"gallery": "every-attack"}, "a row of gallery 'every-attack' has a source"),
         ({"images": 3}, "images: .*greater than or equal to 10, got 3"),
     ],
 )
