@@ -35,7 +35,7 @@ class Outcome:
         first_success: int64, steps to the first misclassified point, -1 where none.
         survivors: the row attacked only what the rows before it, and smaller eps, had not broken.
         targeted: the attack was after one wrong class.
-        spared: bool, not attacked, since this row, among others, left the image standing at a larger eps.
+        spared: bool, not attacked: proved, or this row, among others, left the image standing at a larger eps.
         distance: float64, of the verified point from its image, in the norm of the threat; inf where it is not broken.
             Of an attack for the smallest change also where that point lies beyond eps.
         forwards: images that the network classified for the row, those on the way to a gradient too.
@@ -92,15 +92,18 @@ class Evaluation:
         outcomes: by threat (``linf@0.1``; eps rising within a norm), then by row of the suite (``pgd50-training``).
         batch_size: images that were attacked at once.
         seconds: that each row took, by threat and row.
+        proved: bool (N,), proved to be robust, by threat; empty where no bounds were asked for.
 
     Raises:
         ValueError: masks of different shapes.
+        RuntimeError: an image is both proved and broken.
     """
 
     clean: Mask
     outcomes: dict[str, dict[str, Outcome]]
     batch_size: int
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    proved: dict[str, Mask] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.clean)
@@ -109,6 +112,10 @@ class Evaluation:
                 shapes = {f.name: np.shape(getattr(outcome, f.name)) for f in fields(Outcome) if f.name != "points"}
                 if wrong := {name: shape for name, shape in shapes.items() if shape not in ((n,), ())}:
                     raise ValueError(f"masks of {row} {threat} must have shape ({n},), got {wrong}")
+        for threat, proved in self.proved.items():
+            wrong = proved & ~self.standing(threat)
+            if wrong.any():
+                raise RuntimeError(f"proved and yet broken in {threat}: images {np.flatnonzero(wrong).tolist()}")
 
     def robust(self, threat: str, row: str | None = None) -> Mask:
         """Which images are known to be robust, bool (N,): none of :meth:`unknown` is.
@@ -259,8 +266,9 @@ class Evaluation:
             (under the attack's last points alone), ``survivors``, ``spared`` where the row spared images, ``error``
             where the attack failed, and for a targeted row ``target_success``: the share of its images that it brought
             to the target. Clean mistakes count as not robust. A row's accuracy is over the images it is about, the
-            worst case over those that at least one row is about; a row on survivors alone gives what is left, after it
-            and everything before it, of the images that they were about.
+            worst case over those that at least one row is about, as is ``certified``, the share that is proved, where
+            proofs were asked for; a row on survivors alone gives what is left, after it and everything before it, of
+            the images that they were about.
         """
         threats: dict[str, Any] = {}
         for threat in self.outcomes:
@@ -271,6 +279,8 @@ class Evaluation:
                 rows[step.row] = _row(step, asked, _why(before, step.left if step.outcome.survivors else self.clean))
             worst = _share(steps[-1].left[self.asked(threat)], _why(steps, steps[-1].left))
             threats[threat] = {"attacks": rows, "worst": worst}
+            if threat in self.proved:
+                threats[threat]["certified"] = _share(self.proved[threat][self.asked(threat)])
         return {"clean": _share(self.clean), "threats": threats}
 
 

@@ -45,7 +45,7 @@ def evaluate(
             on, one that ran out of memory too, and a suite that gained a row runs that row alone.
 
     Rows on survivors begin with the largest eps: an image that they leave standing there is spared at smaller ones.
-    What stood in the larger ball stands in the smaller.
+    What stood in the larger ball stands in the smaller. They spare what ``parameters.certify`` proves, too.
 
     A row fails where the package that runs it does, or runs out of time: what it broke until then stays broken, and it
     has no accuracy, see :meth:`Evaluation.results`. Any other failure, in this package or in the network, ends the
@@ -60,7 +60,8 @@ def evaluate(
             without gradients under a suite with rows that need them.
         OSError: ``state`` is a folder, or can't be written; said before the first row.
         RuntimeError: inside ``torch.inference_mode()``; out of memory, with the remedy; or an attack of this package,
-            or the network, failed: names the row and the error. Finished rows are kept in ``state``.
+            or the network, failed: names the row and the error. Finished rows are kept in ``state``. Or an image was
+            both proved and broken.
     """
     check_call(classifier, objective, images, labels)
     kept = State(state)
@@ -68,6 +69,7 @@ def evaluate(
     keys = RowKeys(job) if kept.path else None
     clean = job.clean()
     suites = _suites(parameters)
+    proved = {threat.label: job.certified(threat) for threat in suites if threat.norm == parameters.norm}
     found: dict[str, dict[str, Outcome]] = {threat.label: {} for threat in suites}
     seconds: dict[str, dict[str, float]] = {threat.label: {} for threat in suites}
     order = _order(suites)
@@ -78,7 +80,9 @@ def evaluate(
             stands = so_far.standing(threat.label) if spec.survivors else clean
             # Of a batch that stays together other images may fall in a smaller ball.
             spares = _can_spare(spec) and not job.whole
-            spared = so_far.spared(threat.label, spec.label) if spares else np.zeros_like(clean)
+            spared = np.zeros_like(clean)
+            if spares:
+                spared = so_far.spared(threat.label, spec.label) | proved.get(threat.label, spared)
             name = f"{threat.label}/{spec.label}"
             key = keys.key(spec, threat, stands, spared) if keys else ""
             row = kept.get(name, key)
@@ -90,7 +94,7 @@ def evaluate(
             bar.update()
     kept.close()
     in_order = {t.label: {row.label: found[t.label][row.label] for row in rows} for t, rows in suites.items()}
-    return Evaluation(clean, in_order, job.batch_size, seconds)
+    return Evaluation(clean, in_order, job.batch_size, seconds, proved if parameters.certify else {})
 
 
 def _suites(parameters: AttackParameters) -> dict[Threat, list[AttackSpec]]:

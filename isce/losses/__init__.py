@@ -10,6 +10,7 @@ import inspect
 from typing import Any
 
 from isce.losses.base import LossOptions, Objective
+from isce.losses.certified import CertifiedInferenceSoftmaxCrossEntropy
 from isce.losses.checks import known
 from isce.losses.gaussian import (
     GaussianScores,
@@ -35,6 +36,7 @@ from isce.losses.softmax import (
 __all__ = [
     "ArcFace",
     "CenterLoss",
+    "CertifiedInferenceSoftmaxCrossEntropy",
     "ContrastiveLoss",
     "CosFace",
     "CosineScores",
@@ -63,6 +65,7 @@ _OBJECTIVES: dict[str, type[Objective]] = {
     "contrastive": ContrastiveLoss,
     "cosface": CosFace,
     "isce": InferenceSoftmaxCrossEntropy,
+    "isce-certified": CertifiedInferenceSoftmaxCrossEntropy,
     "isce-released": ReleasedInferenceSoftmaxCrossEntropy,
     "label-smoothing": LabelSmoothingCrossEntropy,
     "lgm": LargeMarginGaussianMixture,

@@ -57,6 +57,8 @@ class Objective(nn.Module):
     """What can't hold for this objective, with the reasons: ``vmap``, ``trailing``, ``label_smoothing``, ``soft``."""
     needs_embedding: ClassVar[bool] = False
     """Whether a call needs the embedding beside the logits."""
+    needs_bounds: ClassVar[bool] = False
+    """Whether training needs bounds over the input ball, see :mod:`isce.losses.certified`."""
 
     weight: Tensor | None
 

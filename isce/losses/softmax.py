@@ -27,6 +27,7 @@ def inference_softmax_cross_entropy(
     target: Tensor,
     inference: float | Tensor,
     *,
+    per_example: bool = False,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: Reduction = "mean",
@@ -48,6 +49,9 @@ def inference_softmax_cross_entropy(
         inference: the inference information m, in units of a logit. A number or a tensor (); (C,) with one m for each
             true class; or (C, C) with one m[y, k] for each pair, added to z_k where k != y (the diagonal isn't used).
             Positive asks for a margin, negative makes a correct prediction cheaper. A tensor may require gradients.
+        per_example: ``inference`` is shaped as the logits, and holds one m for each example and wrong class, added to
+            its logit (what it holds for the true class isn't used). Said apart, since with N = C examples it looks like
+            a matrix of classes. Labels must be int64.
         weight: (C,) weight of each class, as in :func:`torch.nn.functional.cross_entropy`.
         ignore_index: label of examples that don't count.
         reduction: ``none``, ``mean`` or ``sum``.
@@ -62,9 +66,10 @@ def inference_softmax_cross_entropy(
             looked at) that isn't finite.
         TypeError: not tensors, logits not floating point, or labels not int64.
     """
+    call = _examples_loss if per_example else _inference_loss
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
-        return _inference_loss(
+        return call(
             logits,
             target,
             inference,
@@ -101,6 +106,18 @@ def _inference_loss(
     else:
         term = logits.new_full(index.shape, -m)
     return cross_entropy(logits.scatter_add(dim, index, term), target, **options)
+
+
+def _examples_loss(logits: Tensor, target: Tensor, inference: float | Tensor, **options: Unpack[CallOptions]) -> Tensor:
+    """I-SCE of checked logits with one m for each example and wrong class."""
+    if not isinstance(inference, Tensor) or inference.shape != logits.shape:
+        got = tuple(inference.shape) if isinstance(inference, Tensor) else inference
+        raise ValueError(f"per-example inference must be shaped as the logits, {tuple(logits.shape)}, got {got}")
+    if target.is_floating_point():
+        raise TypeError(f"per-example inference goes with int64 labels only, got {target.dtype}")
+    dim = class_dim(logits)
+    index = _in_range(target, logits.shape[dim]).unsqueeze(dim)
+    return cross_entropy(logits + inference.to(logits).scatter(dim, index, 0.0), target, **options)
 
 
 def _pairs_loss(logits: Tensor, target: Tensor, m: Tensor, **options: Unpack[CallOptions]) -> Tensor:
@@ -172,6 +189,8 @@ class InferenceSoftmaxCrossEntropy(Objective):
         inference: m, a number, (C,) or (C, C), in units of a logit, finite. A number stays a number (the fastest form);
             a vector or matrix is a buffer, saved in the state dict, the diagonal of a matrix set to 0. The default 2
             covers moves of each logit by up to 1.
+        temperature: T above 0: the loss is T log(1 + sum_{k != y} exp((z_k - z_y + m) / T)). The smaller, the nearer to
+            the hinge max(0, m - margin); on a network of bounded slope it says how much of the margin is asked for.
         **options: see :class:`~isce.losses.base.Objective`. For ``label_smoothing`` the smoothed label is compared with
             the softmax of the logits after the term.
 
@@ -186,9 +205,11 @@ class InferenceSoftmaxCrossEntropy(Objective):
     def __init__(
         self,
         inference: float | Sequence[float] | Sequence[Sequence[float]] | Tensor = 2.0,
+        temperature: float = 1.0,
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
+        self.temperature = number("temperature", temperature, above=0)
         m = numbers("inference", inference)
         if m.dim() > 2 or (m.dim() and (m.shape[0] < 2 or len(set(m.shape)) > 1)):
             raise ValueError(f"inference must be a number, (C,) or (C, C), got shape {tuple(m.shape)}")
@@ -198,4 +219,8 @@ class InferenceSoftmaxCrossEntropy(Objective):
         self.register_buffer("inference", m.fill_diagonal_(0.0) if m.dim() == 2 else m)
 
     def _loss(self, logits: Tensor, target: Tensor, embedding: Tensor | None, reduction: Reduction) -> Tensor:
-        return _inference_loss(logits, target, self.inference, **self._options(reduction))
+        options = self._options(reduction)
+        if self.temperature == 1:
+            return _inference_loss(logits, target, self.inference, **options)
+        t = self.temperature
+        return t * _inference_loss(logits / t, target, self.inference / t, **options)

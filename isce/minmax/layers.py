@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isce.models.base import BatchNorm
+from isce.models.lipschitz import MaxMin
 
 Rule = Callable[[Any, Tensor], tuple[Tensor, float]]
 
@@ -82,6 +83,13 @@ def _unchanged(layer: nn.Module, v: Tensor) -> tuple[Tensor, float]:
     return layer(v), 1.0
 
 
+def _max_min(layer: MaxMin, v: Tensor) -> tuple[Tensor, float]:
+    """Both outputs move by at most what the one input or the other does; sorting two numbers keeps l_2 distances."""
+    first, second = v.chunk(2, 1)
+    largest = torch.maximum(first, second)
+    return torch.cat([largest, largest], 1), 1.0
+
+
 def _max_pool(layer: nn.MaxPool2d, v: Tensor) -> tuple[Tensor, float]:
     """Each output is 1-Lipschitz in its window, and an entry stands in at most ``_windows`` windows."""
     if layer.dilation not in (1, (1, 1)):
@@ -123,5 +131,6 @@ LAYERS: dict[type[nn.Module], Rule] = {
     nn.Identity: _unchanged,
     nn.Linear: _linear,
     nn.MaxPool2d: _max_pool,
+    MaxMin: _max_min,
     nn.ReLU: _unchanged,
 }

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
-from isce.losses.gaussian import GaussianScores, SimplexScores
+from isce.minmax.chain import difference_map
 from isce.minmax.checks import check_evaluation
 from isce.minmax.layers import LAYERS
 from isce.models import Backbone, Classifier
@@ -44,7 +44,7 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
 
     Args:
         classifier: in evaluation mode, with fixed normalisation statistics, layers of ``isce.minmax.layers.LAYERS`` and
-            a score map that ``difference_weight`` knows.
+            a score map that ``isce.minmax.chain.difference_map`` knows.
         norm: "linf" or "l2".
 
     Returns:
@@ -59,39 +59,13 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
     if classifier.batch_dependent:
         raise ValueError("no Lipschitz bound: with batch statistics an image's logits depend on the rest of the batch")
     reach = embedding_reach(classifier.backbone)
-    weight = difference_weight(classifier.score_map)
+    weight = difference_map(classifier.score_map)[0].detach().double()
     rows = weight[:, None] - weight[None]
     by_entries = rows.abs() @ reach.entries[0]
     by_length = rows.norm(dim=2) * reach.length
     if norm == "linf":
         by_length = by_length * math.sqrt(math.prod(classifier.backbone.input_shape))
     return torch.minimum(by_entries, by_length) * (1 + _SLACK)
-
-
-def difference_weight(score_map: nn.Module) -> Tensor:
-    """Matrix W (C, D), float64: every score difference f_k - f_y is affine in the embedding, with weight w_k - w_y.
-
-    For logits -c ||h - mu_k||^2 the squares of h cancel in a difference, and W = 2 c mu.
-
-    Args:
-        score_map: the objective's map from embedding to logits.
-
-    Returns:
-        Its weight.
-
-    Raises:
-        ValueError: if the map is of another type.
-    """
-    if isinstance(score_map, nn.Linear):
-        return score_map.weight.detach().double()
-    if isinstance(score_map, SimplexScores):
-        return 2 * score_map.centres.detach().double()
-    if isinstance(score_map, GaussianScores) and score_map.log_variance is None:
-        return score_map.means.detach().double()
-    raise ValueError(
-        f"no Lipschitz bound for the score map {type(score_map).__name__}; "
-        "known: Linear, SimplexScores, GaussianScores with the identity covariance"
-    )
 
 
 def embedding_reach(backbone: Backbone) -> Reach:

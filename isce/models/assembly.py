@@ -62,5 +62,5 @@ def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, 
         if parameters.normalisation == "released":
             backbone.normalise_as_released()
         objective = losses.build(parameters.objective.name, **parameters.objective.params)
-        score_map = objective.score_map(backbone.embedding_dim, shape["num_classes"])
+        score_map = backbone.scores(objective.score_map(backbone.embedding_dim, shape["num_classes"]))
     return Classifier(backbone, score_map), objective

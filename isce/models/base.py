@@ -77,6 +77,10 @@ class Backbone(nn.Module):
         self.embed = nn.Identity() if embedding_dim is None else nn.Linear(width, embedding_dim)
         self.embedding_dim = width if embedding_dim is None else embedding_dim
 
+    def scores(self, score_map: nn.Module) -> nn.Module:
+        """The map from embedding to logits as this network needs it; here as it is."""
+        return score_map
+
     def features(self, x: Tensor) -> Tensor:
         """Embeddings (N, embedding_dim) of normalised images (N, C, H, W)."""
         return self.embed(self.layers(x))

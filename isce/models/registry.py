@@ -8,11 +8,15 @@ from inspect import signature
 
 from isce.losses.checks import integer, known
 from isce.models.base import Backbone, Shape
+from isce.models.lipschitz import LipschitzCNN, LipschitzDense
 from isce.models.resnet import PreActivationResNet, ResNet18
-from isce.models.shallow import LeNet, SmallCNN
+from isce.models.shallow import IntervalCNN, LeNet, SmallCNN
 
 _NETWORKS: dict[str, Callable[..., Backbone]] = {
+    "interval-cnn": IntervalCNN,
     "lenet": LeNet,
+    "lipschitz-cnn": LipschitzCNN,
+    "lipschitz-dense": LipschitzDense,
     "resnet-18": ResNet18,
     "small-cnn": SmallCNN,
     **{f"preact-resnet-{depth}": partial(PreActivationResNet, depth) for depth in (20, 32, 110)},

@@ -73,10 +73,17 @@ class AttackSettings(Strict):
     threads: int = Field(default=1, ge=1)
     curves: CurvePlan | None = None
     keep_points: bool = Field(default=False, description="save every adversarial example of the worst case")
+    certify: Literal["interval", "linear", "lipschitz"] | None = Field(
+        default=None,
+        json_schema_extra={"neutral": None},
+        description="prove images by these bounds first; rows on survivors spare them",
+    )
 
     @model_validator(mode="after")
     def _eps_fits_norm(self) -> Self:
         check_eps(self.norm, self.eps)
+        if self.certify is not None and self.certify != "lipschitz" and self.norm != "linf":
+            raise ValueError(f"no {self.certify} bounds in {self.norm}; known: linf")
         return self
 
 

@@ -159,6 +159,12 @@ class TrainParameters(RunParameters):
         return check_known(value, "model", models.names())
 
     @model_validator(mode="after")
+    def _bounds_instead_of_attacks(self) -> Self:
+        if self.adversarial and losses.build(self.objective.name, **self.objective.params).needs_bounds:
+            raise ValueError(f"{self.objective.name} trains on bounds over the ball: adversarial must be None")
+        return self
+
+    @model_validator(mode="after")
     def _has_batch_statistics(self) -> Self:
         if self.batch_statistics:
             models.check_batch_statistics(self.model)

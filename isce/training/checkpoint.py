@@ -18,6 +18,7 @@ from isce.files import canonical, write_atomic
 from isce.losses import Objective
 from isce.models import Classifier
 from isce.models.assembly import assemble
+from isce.models.lipschitz import plain
 from isce.parameters.training import TrainParameters
 from isce.strict import validate
 
@@ -134,5 +135,6 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> Loa
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"checkpoint {path} doesn't fit the network as it is built now: {reason}") from None
+    plain(classifier)
     classifier = placed(classifier, device)
     return LoadedCheckpoint(classifier.eval(), objective.to(device).eval(), parameters, metadata)

@@ -21,11 +21,15 @@ from tqdm.auto import tqdm
 from isce import data as data_sets
 from isce.data.batches import DeviceSet, draw_moves
 from isce.data.sets import Data
+from isce.losses import CertifiedInferenceSoftmaxCrossEntropy
+from isce.minmax.chain import chain
+from isce.minmax.interval import interval_bounds, proves
 from isce.parameters.training import OptimizerSpec, ScheduleSpec, TrainParameters
 from isce.training.adversarial import pgd
 from isce.training.state import Row, State
 
 VALIDATION_BATCH = 256
+VALIDATED = ("validation_accuracy", "validation_certified")
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def train(
                 break
             state.add(row)
             state.save()
-            bar.set_postfix(loss=f"{row['train_loss']:.3f}", validation=f"{row['validation_accuracy']:.1%}")
+            shown = {name.removeprefix("validation_"): f"{row[name]:.1%}" for name in VALIDATED if name in row}
+            bar.set_postfix({"loss": f"{row['train_loss']:.3f}", **shown})
         state.finish()
     seconds = time.monotonic() - started
     return TrainResult(state.history, state.best_epoch, seconds, diverged, state.collapsed(), resumed, state.precision)
@@ -152,7 +157,9 @@ def train_epoch(state: State, split: DeviceSet, epoch: int) -> Row:
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         x, y = split.batch(index, moves)
-        if adversarial is None:
+        if state.objective.needs_bounds:
+            sums += update(state, x, y, progress=step / (parameters.epochs * len(batches)))
+        elif adversarial is None:
             sums += update(state, x, y)
         elif adversarial.kind == "pgd":
             noise = torch.rand(x.shape, generator=starts).to(state.device)
@@ -179,14 +186,15 @@ def _replay(state: State, x: Tensor, y: Tensor) -> Tensor:
     return sums
 
 
-def update(state: State, x: Tensor, y: Tensor) -> Tensor:
+def update(state: State, x: Tensor, y: Tensor, progress: float | None = None) -> Tensor:
     """Take one step of the optimizer; return sum of losses, right answers and number of images (3,) before the step.
 
+    With ``progress``, the share of the steps taken, the loss is made from bounds over the ball around each image.
     Images that require a gradient are given the sign of the gradient of the matched function, from the same pass.
     """
     state.optimizer.zero_grad()
     logits, embedding = outputs(state, x)
-    loss = state.objective(logits, y, embedding)
+    loss = _certified(state, logits, x, y, progress) if progress is not None else state.objective(logits, y, embedding)
     if x.requires_grad:
         matched = state.objective.matched(logits, y, embedding).sum()
         x.grad = torch.autograd.grad(matched, x, retain_graph=True)[0].sign()
@@ -197,19 +205,35 @@ def update(state: State, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack([loss.double() * len(y), correct, torch.full_like(correct, len(y))])
 
 
+def _certified(state: State, logits: Tensor, x: Tensor, y: Tensor, progress: float) -> Tensor:
+    objective = state.objective
+    assert isinstance(objective, CertifiedInferenceSoftmaxCrossEntropy)
+    radius, plain = objective.schedule(progress)
+    if plain == 1:
+        return objective(logits, y)
+    return objective.certified(logits, y, interval_bounds(chain(state.classifier), x, y, radius), plain)
+
+
 @torch.no_grad()
 def validate(state: State, split: DeviceSet) -> Row:
-    """Return ``validation_loss`` and ``validation_accuracy`` of a split, in evaluation mode."""
+    """Return ``validation_loss`` and ``validation_accuracy`` of a split, in evaluation mode.
+
+    With an objective that needs bounds also ``validation_certified``, the share that interval bounds prove at its eps.
+    """
     state.classifier.eval()
     state.objective.eval()
+    objective, proved = state.objective, 0
     sums = torch.zeros(2, dtype=torch.float64, device=state.device)
     for index in torch.arange(len(split), device=state.device).split(VALIDATION_BATCH):
         x, y = split.batch(index)
         logits, embedding = outputs(state, x)
-        losses = state.objective.per_example(logits, y, embedding)
+        losses = objective.per_example(logits, y, embedding)
+        if isinstance(objective, CertifiedInferenceSoftmaxCrossEntropy):
+            proved += int(proves(interval_bounds(chain(state.classifier), x, y, objective.eps), y).sum())
         sums += torch.stack([losses.double().sum(), (logits.argmax(1) == y).sum()])
     loss, correct = (sums / len(split)).tolist()
-    return {"validation_loss": loss, "validation_accuracy": correct}
+    certified = {"validation_certified": proved / len(split)} if objective.needs_bounds else {}
+    return {"validation_loss": loss, "validation_accuracy": correct, **certified}
 
 
 def outputs(state: State, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from isce.data.batches import mean_image
 from isce.data.sets import Data
+from isce.minmax.chain import chain
 from isce.models.assembly import assemble
 from isce.parameters.semantics import numbers, versions
 from isce.parameters.training import TrainParameters
@@ -53,6 +54,8 @@ class State:
         classifier, objective = assemble(parameters, shape)
         if classifier.backbone.mean_image is not None:
             classifier.backbone.mean_image.copy_(mean_image(data.train))
+        if objective.needs_bounds:
+            chain(classifier)  # refuses a network without bounds, before any work
         self.classifier = placed(classifier, device)
         self.objective = objective.to(device)
         # A score map may hold weights of its objective: each only once.
@@ -89,10 +92,14 @@ class State:
         self.objective.load_state_dict(below("objective", weights))
 
     def add(self, row: Row) -> None:
-        """Add a finished epoch; the first of equally accurate epochs stays the best."""
-        best = self.history[self.best_epoch - 1]["validation_accuracy"] if self.best_epoch else -1.0
+        """Add a finished epoch; the first of equally good epochs stays the best.
+
+        Good is the share of validation images that are proved, where the objective is about that, else that are right.
+        """
+        measure = "validation_certified" if self.objective.needs_bounds else "validation_accuracy"
+        best = self.history[self.best_epoch - 1][measure] if self.best_epoch else -1.0
         self.history.append(row)
-        if row["validation_accuracy"] > best:
+        if row[measure] > best:
             self.best_epoch, self.best = len(self.history), self.weights()
 
     def collapsed(self) -> str | None:

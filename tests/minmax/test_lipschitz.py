@@ -12,8 +12,8 @@ from torch import nn
 
 from isce.losses.gaussian import GaussianScores, SimplexScores
 from isce.minmax import certified_radius, input_bound, network_constants, projected_ascent
+from isce.minmax.chain import difference_map
 from isce.minmax.layers import LAYERS, conv_norm
-from isce.minmax.lipschitz import difference_weight
 from isce.models import Backbone, Classifier, build
 from isce.models.base import BatchNorm
 
@@ -116,9 +116,9 @@ def test_a_linear_network_has_its_exact_constants(linear_classifier):
 
 
 @pytest.mark.parametrize("score_map", [SimplexScores(6, 4, 10.0), GaussianScores(6, 4), nn.Linear(6, 4)], ids=type)
-def test_difference_weight_is_the_slope_of_score_differences(score_map):
+def test_difference_map_is_the_slope_of_score_differences(score_map):
     h = torch.randn(6, dtype=torch.float64, requires_grad=True)
-    weight = difference_weight(score_map)
+    weight = difference_map(score_map)[0].detach().double()
     for k in range(4):
         logits = score_map.double()(h[None])[0]
         (slope,) = torch.autograd.grad(logits[k] - logits[0], h)
