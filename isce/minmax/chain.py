@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from isce.losses.gaussian import GaussianScores, SimplexScores
 from isce.minmax.checks import check_evaluation
-from isce.models import Classifier
+from isce.models import Backbone, Classifier
 from isce.models.lipschitz import MaxMin
 
 AFFINE = (nn.Conv2d, nn.Linear)
@@ -56,7 +56,7 @@ def chain(classifier: Classifier) -> Chain:
         raise ValueError("no bounds: with batch statistics an image's logits depend on the rest of the batch")
     if backbone.mean_image is not None:
         raise ValueError("no bounds: the released normalisation divides each image by its own deviation")
-    if not isinstance(getattr(backbone, "layers", None), nn.Sequential):
+    if type(backbone).features is not Backbone.features:
         raise ValueError(f"no bounds for {type(backbone).__name__}: it is no chain of layers")
     layers = [layer for layer in (*backbone.layers, backbone.embed) if not isinstance(layer, nn.Identity)]
     for layer in layers:

@@ -102,6 +102,8 @@ def _tightened(
     """Narrow the ranges of those entries of the layer at ``place`` that it and the next do not yet decide."""
     low, high = (end.clone() for end in ranges[place])
     undecided = _undecided(layers[place:], low, high).flatten(1).nonzero()
+    if len(undecided) == 0:
+        return low, high
     corner = None
     for image, entry in zip(*(part.split(CHUNK // 2**8) for part in undecided.unbind(1)), strict=True):
         channels, at = low.shape[1], entry

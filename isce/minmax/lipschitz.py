@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from isce.minmax.chain import difference_map
 from isce.minmax.checks import check_evaluation
@@ -102,7 +103,7 @@ class _Tracer(fx.Tracer):
         self.traced_func_name = "features"
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in LAYERS or super().is_leaf_module(m, module_qualified_name)
+        return type_before_parametrizations(m) in LAYERS or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Walk(fx.Interpreter):
@@ -110,7 +111,7 @@ class _Walk(fx.Interpreter):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reach:
         layer = self.fetch_attr(str(target))
-        rule = LAYERS.get(type(layer))
+        rule = LAYERS.get(type_before_parametrizations(layer))
         if rule is None:
             known = ", ".join(sorted(kind.__name__ for kind in LAYERS))
             raise ValueError(f"no Lipschitz bound for the layer {target} ({type(layer).__name__}); known: {known}")
