@@ -10,10 +10,10 @@ from docutils import nodes
 FIGURE = re.compile(r"(?P<value>\S+) (?P<images>\[[^]]*\])(?: (?P<seeds>±\S+))?")
 LONG, LONG_NAME, SHORT = 48, 26, 14  #: letters of a cell that may wrap, of a name that may, of a cell that never does
 VERDICTS = {
-    "holds": "isce-holds",
-    "holds only under the paper's attack": "isce-only",
-    "does not hold": "isce-not",
-    "can't be tested here": "isce-open",
+    "supported": "isce-supported",
+    "contradicted": "isce-contradicted",
+    "inconclusive": "isce-inconclusive",
+    "not testable": "isce-untestable",
 }
 TIMES = "\N{MULTIPLICATION SIGN}"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -60,11 +60,16 @@ class Source:
         return sorted(found, key=lambda one: (order.index(one[1]), one[2].run))
 
     def masks(self) -> dict[str, dict[str, Any]]:
-        """Return for each run which images are robust at each threat, where its record has the side file."""
+        """Return for each run which images are robust at each threat, where its record has the side file.
+
+        None where the records are of different data, so that their images can't be paired.
+        """
+        having = {name: record for name, record in self.whole.items() if MASKS in record.files}
+        if len({record.data_sha256 for record in having.values()}) > 1:
+            return {}
         return {
             record.run: {threat: mask.astype(bool) for threat, mask in self._side_file(name, MASKS).items()}
-            for name, record in self.whole.items()
-            if MASKS in record.files
+            for name, record in having.items()
         }
 
     def examples(self) -> dict[str, tuple[Record, dict[str, np.ndarray]]]:

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from isce.files import ROOT, RecordError, write_atomic
-from isce.report import claims, curves, minmax, tables
+from isce.report import claims, curves, minmax, tables, verdicts
 from isce.report.chooser import chooser
 from isce.report.exhibits import Exhibit, Plot, Table
 from isce.report.plots.runs import as_bytes
@@ -145,10 +145,10 @@ class Report:
         analysed = [(label, record) for _, label, record in source.of_kind("minmax")]
         attacked = [record for record in source.whole.values() if record.kind == "attack"]
         examples = source.examples()
-        judge = claims.Judge(experiment, found, analysed)
+        judge = claims.Judge(experiment, found, analysed, source.masks())
         old = {(source.records[name].kind, source.records[name].run) for name in source.stale}
         suites = f"Worst case over {tables.suites(experiment)}. {evidence}"
-        verdicts, drawn = claims.table(judge, suites), curves.curves(experiment, attacked, found.labels)
+        judged, drawn = verdicts.verdicts(judge, suites), curves.curves(experiment, attacked, found.labels)
         trained = [record for record in records if record.kind == "train"]
         every: list[tuple[str, object, Callable[[], Exhibit | None]]] = [
             ("results", True, lambda: tables.results(experiment, found, evidence)),
@@ -160,8 +160,9 @@ class Report:
             ("flags", source.flags(), lambda: tables.flags(experiment, records)),
             ("bounds", analysed, lambda: minmax.bounds(analysed)),
             ("region", analysed, lambda: minmax.region(analysed)),
-            ("verdicts", verdicts, lambda: verdicts),
-            ("rules", verdicts, claims.rules),
+            ("verdicts", judged, lambda: judged),
+            ("rules", judged, verdicts.rules),
+            ("changed", judged, lambda: verdicts.changed(judge, suites)),
             ("robust", True, lambda: curves.robust(experiment, found, bare)),
             ("readings", True, lambda: curves.readings(experiment, found, bare)),
             ("training", True, lambda: curves.training(trained, found.labels)),
