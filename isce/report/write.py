@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from isce.files import ROOT, RecordError, write_atomic
-from isce.report import claims, curves, minmax, tables, verdicts
+from isce.report import claims, curves, flags, minmax, tables, verdicts
 from isce.report.chooser import chooser
 from isce.report.exhibits import Exhibit, Plot, Table
 from isce.report.plots.runs import as_bytes
@@ -133,7 +133,9 @@ class Report:
         compact = json.dumps(chosen, allow_nan=False, separators=(",", ":"))
         write_atomic(self.target / "charts" / "chooser.json", f"{compact}\n")
         self.write_notebooks()
-        write_atomic(self.target / "flags.txt", "".join(f"{line}\n" for line in self.source.flags()))
+        write_atomic(
+            self.target / "flags.txt", "".join(f"{line}\n" for line in flags.serious(self.source.records.values()))
+        )
         self._write_json(self.target / "numbers.json", self.source.numbers(), sort_keys=True)
         return True
 
@@ -157,7 +159,7 @@ class Report:
             ("status", True, lambda: tables.status(experiment.name, source.keys, records, old)),
             ("pairs", True, lambda: tables.pairs(experiment, source.masks(), found, bare)),
             ("costs", True, lambda: tables.costs(attacked)),
-            ("flags", source.flags(), lambda: tables.flags(experiment, records)),
+            ("flags", any(one.flags for one in records), lambda: flags.found(experiment.name, records)),
             ("bounds", analysed, lambda: minmax.bounds(analysed)),
             ("region", analysed, lambda: minmax.region(analysed)),
             ("verdicts", judged, lambda: judged),

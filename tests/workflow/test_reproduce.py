@@ -390,9 +390,9 @@ def test_flag_and_diverged_training_reach_the_tables(project):
     assert "sce.clean" not in json.loads((folder / "numbers.json").read_text())
     assert "isce-released.clean" in json.loads((folder / "numbers.json").read_text())
     caption = json.loads((folder / "tables" / "results.json").read_text())["caption"]
-    assert "Checks to answer: diverged (1 run)" in caption
+    assert caption.endswith(" 2 checks need attention."), "a flag that nobody knows is serious"
     table = json.loads((folder / "tables" / "flags.json").read_text())
-    assert ["train sce-s0", "diverged", "made up for this test"] in table["rows"]
+    assert ["train sce-s0", "diverged", "serious", "made up for this test"] in table["rows"]
     assert "attack isce-released-s0: rejected" in (folder / "flags.txt").read_text()
 
 
