@@ -25,7 +25,7 @@ from isce.report.source import Source
 from isce.runs.experiment import load_experiment
 from isce.runs.run import planned_runs
 
-LEVEL = 0.05  # a faithful reproduction fails in some number about so often, if scatter is alike in all losses
+LEVEL = 0.01  # how often a faithful reproduction fails in some number, if the scatter is alike in all losses
 Scatter = tuple[float, int]
 
 
