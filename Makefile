@@ -6,6 +6,7 @@ DEVICE ?= auto
 PROFILE ?= local
 DRY ?=
 PARTIAL ?=
+ALL ?=
 UNTIL ?=
 BASE ?= HEAD
 # The first Python on the path that the project supports.
@@ -85,8 +86,8 @@ notebooks: $(READY) ## open the notebooks in JupyterLab
 results: $(READY) ## make the records of EXPERIMENT in build/ the committed ones, in results/ (PARTIAL=1: those that are done)
 	@$(BIN)/python -m isce adopt --experiment $(EXPERIMENT) $(if $(PARTIAL),--partial)
 
-compare: $(READY) ## compare the records of EXPERIMENT in build/ with the committed ones, cell by cell
-	@$(BIN)/python -m isce compare --experiment $(EXPERIMENT)
+compare: $(READY) ## say whether the records of EXPERIMENT in build/ agree with the committed ones (ALL=1: every cell)
+	@$(BIN)/python -m isce compare --experiment $(EXPERIMENT) $(if $(ALL),--all)
 
 prove: $(READY) ## run EXPERIMENT by the code of commit BASE and by the code as it stands, and compare every byte
 	@$(BIN)/python -m isce prove --base $(BASE) $(if $(filter command%,$(origin EXPERIMENT)),--experiment $(EXPERIMENT))

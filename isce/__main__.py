@@ -87,7 +87,7 @@ def _pdf(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from isce.report.compare import compare
 
-    lines, agree = compare(options.experiment, ROOT / "build" / "runs", options.results)
+    lines, agree = compare(options.experiment, ROOT / "build" / "runs", options.results, options.all)
     print("\n".join(lines))
     return 0 if agree else 1
 
@@ -163,13 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     pdf.add_argument("--book", type=Path, default=ROOT / "book" / "_build" / "html", help="its folder")
     pdf.add_argument("--out", type=Path, default=ROOT / "book" / "_build" / "isce.pdf")
     for name, action, text in (
-        ("compare", _compare, "compare own records with the committed ones, cell by cell"),
+        ("compare", _compare, "say whether own records agree with the committed ones, in headline numbers and claims"),
         ("adopt", _adopt, "copy own finished records to the committed ones"),
     ):
         added = command(name, action, text)
         added.add_argument("--experiment", default="digits")
         added.add_argument("--results", type=Path, default=ROOT / "results")
-        if name == "adopt":
+        if name == "compare":
+            added.add_argument("--all", action="store_true", help="print every cell of every run, too")
+        else:
             added.add_argument("--partial", action="store_true", help="adopt the runs that are done, keep the others")
     proving = command("prove", _prove, "run an experiment by a commit's code and by this code, and compare all bytes")
     proving.add_argument("--base", default="HEAD", help="the commit (default: HEAD, against which changes are made)")

@@ -30,6 +30,7 @@ OWN = {
     "mnist.md": [r"\b63 \(percentage points, presumably\)", r"50-step PGD"],
     "summary.md": [r"\b63 \(percentage points, presumably\)", r"50-step PGD"],
     "faq.md": [r"\b63 \(percentage points, presumably\)", r"length 1\b"],
+    "verdict.md": [r"at most 1% accuracy"],
     "digits.md": [r"17 grey levels"],
     "adversarial_training.md": [r"steps of 0\.01 for each update"],
     "cifar10.md": [r"20,000 iterations"],

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from isce_repository import launches
-from isce_tables import table_nodes, typeset
+from isce_tables import captioned, table_nodes
 from sphinx.addnodes import download_reference
 from sphinx.config import Config
 from sphinx.util import logging
@@ -196,5 +196,5 @@ class RecordsFigure(ReportDirective):
         drawn = b"<image" not in picture.read_bytes()  # lines and letters alone: the dark theme may invert them
         figure = nodes.figure(classes=["isce-figure", *(["isce-plot"] if drawn else [])])
         figure += nodes.image(uri=self.relative(picture), alt=about["alt"])
-        figure += nodes.caption(about["caption"], typeset(about["caption"]))
+        figure += nodes.caption(about["caption"], "", *captioned(about["caption"]))
         return figure

@@ -6,15 +6,17 @@ import re
 from collections.abc import Callable, Sequence
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 
 FIGURE = re.compile(r"(?P<value>\S+) (?P<images>\[[^]]*\])(?: (?P<seeds>±\S+))?")
 LONG, LONG_NAME, SHORT = 48, 26, 14  #: letters of a cell that may wrap, of a name that may, of a cell that never does
 VERDICTS = {
-    "holds": "isce-holds",
-    "holds only under the paper's attack": "isce-only",
-    "does not hold": "isce-not",
-    "can't be tested here": "isce-open",
+    "supported": "isce-supported",
+    "contradicted": "isce-contradicted",
+    "inconclusive": "isce-inconclusive",
+    "not testable": "isce-untestable",
 }
+CHECKS = re.compile(r"(\d+ checks? needs? attention)")
 TIMES = "\N{MULTIPLICATION SIGN}"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PRINTED = {
@@ -33,6 +35,19 @@ def typeset(text: str) -> str:
     for pattern, printed in PRINTED.items():
         text = re.sub(pattern, printed, text)
     return re.sub(r"(?<=\d)e([+-]\d+)\b", lambda power: f"{TIMES}10{str(int(power[1])).translate(RAISED)}", text)
+
+
+def captioned(text: str) -> list[nodes.Node]:
+    """A caption as a book prints it: the checks that need attention lead to the page of red flags."""
+    parts: list[nodes.Node] = []
+    for number, piece in enumerate(CHECKS.split(text)):
+        if number % 2:
+            about = {"refdomain": "std", "reftype": "doc", "refexplicit": True, "refwarn": False}
+            link = pending_xref("", nodes.inline(piece, piece), reftarget="/attacks/flags", **about)
+            parts.append(nodes.inline("", "", link, classes=["isce-checks"]))
+        elif piece:
+            parts.append(nodes.Text(typeset(piece)))
+    return parts
 
 
 def table_nodes(
@@ -66,7 +81,7 @@ def table_nodes(
     stub = not wrap and not joined  # the first cell of a row below a spanning one is no heading
     names = stub and any(len(row[0]) > LONG_NAME for row in rows)
     classes = ["isce-table", kind, "isce-wrap" if wrap else "", "isce-names" if names else ""]
-    table = nodes.table("", nodes.title(caption, typeset(caption)), classes=list(filter(None, classes)))
+    table = nodes.table("", nodes.title(caption, "", *captioned(caption)), classes=list(filter(None, classes)))
     group = nodes.tgroup(cols=len(columns))
     group += [nodes.colspec(colwidth=1, stub=stub and column == 0) for column in range(len(columns))]
     group += nodes.thead("", nodes.row("", *(_entry(text, column) for column, text in enumerate(columns))))

@@ -9,7 +9,16 @@ from __future__ import annotations
 from isce.evaluation.curves import convergence, curves, sweep
 from isce.evaluation.examples import Examples, examples
 from isce.evaluation.flags import curve_flags, outcome_flags, red_flags
-from isce.evaluation.intervals import Paired, PairedSeeds, mcnemar, mean_interval, paired_seeds, percent, wilson
+from isce.evaluation.intervals import (
+    Paired,
+    PairedSeeds,
+    mcnemar,
+    mean_interval,
+    paired_images,
+    paired_seeds,
+    percent,
+    wilson,
+)
 from isce.evaluation.memory import batch_size
 from isce.evaluation.outcome import Evaluation, Outcome
 from isce.evaluation.run import evaluate
@@ -29,6 +38,7 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "outcome_flags",
+    "paired_images",
     "paired_seeds",
     "percent",
     "red_flags",

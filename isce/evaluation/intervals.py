@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, ttest_rel
+from scipy.stats import binomtest, norm, ttest_rel
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -111,6 +111,32 @@ def mcnemar(first: Any, second: Any) -> Paired:
     differ = only_first + only_second
     p_value = float(binomtest(only_first, differ).pvalue) if differ else 1.0
     return Paired(only_first, only_second, p_value)
+
+
+def paired_images(first: Any, second: Any) -> tuple[float, float]:
+    """95% interval over images of the difference in robust accuracy, first minus second, on the same images.
+
+    Each image gives the mean over seeds of its differences; their normal interval gets two pseudo-images, half of each
+    outcome of a pair (Agresti and Min 2005, "Simple improved confidence intervals for comparing matched proportions",
+    whose interval it is for one seed), so that it has a width where no image differs.
+
+    Args:
+        first: bool (S, N), one row for each seed: which images are robust with the first objective.
+        second: bool (S, N), with the second; same seeds and images in the same order.
+
+    Raises:
+        ValueError: masks of different or no size, or not bool.
+    """
+    one, two = np.asarray(first), np.asarray(second)
+    if one.shape != two.shape or one.ndim != 2 or not one.size or one.dtype != bool or two.dtype != bool:
+        got = f"{one.dtype} {one.shape} and {two.dtype} {two.shape}"
+        raise ValueError(f"need two bool masks, seeds by images, of the same images, got {got}")
+    differences = (one.astype(float) - two).mean(axis=0)
+    weights = np.append(np.ones(len(differences)), [0.5, 0.5, 1.0])
+    values = np.append(differences, [1.0, -1.0, 0.0])
+    mean = float(np.average(values, weights=weights))
+    half = float(norm.ppf(0.975)) * float(np.average((values - mean) ** 2, weights=weights) / weights.sum()) ** 0.5
+    return max(-1.0, mean - half), min(1.0, mean + half)
 
 
 @dataclass(frozen=True)

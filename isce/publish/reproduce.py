@@ -101,7 +101,7 @@ def reproduce(
     print((build / "report" / name / "tables" / "results.txt").read_text(encoding="utf-8"))
     flags = (build / "report" / name / "flags.txt").read_text(encoding="utf-8")
     if flags:
-        print(f"RED FLAGS, look at these runs before you use a figure:\n{flags}")
+        print(f"RED FLAGS that could change a number:\n{flags}")
     where = f" Open {build / 'book' / '_build' / 'html' / 'index.html'}" if with_book else ""
     print(f"{name}: done in {time.monotonic() - started:.0f} s.{where}")
     return 0

@@ -28,42 +28,45 @@ CLAIMS = {
     "C2": Claim(
         "losses that only separate the classes are limited in robustness",
         "Each of the losses that separate classes loses at least half of its clean accuracy in the worst case at the "
-        "largest eps.",
+        "largest eps. Not testable where they and every I-SCE are at the floor there.",
         "we could not obtain the paper's versions of these losses",
     ),
     "C3": Claim(
         "inference information gives inter-class separability",
-        "The scatter of the clean embeddings between classes over that within is larger than for SCE.",
-        "a measure of ours, on one network of each",
+        "The scatter of the clean embeddings between classes over that within is larger than for SCE, by the interval "
+        "over seeds.",
+        "a measure of ours; the records hold no interval over images",
     ),
     "C4": Claim(
         "I-SCE generalises better to adversarial examples",
-        "Accuracy above SCE's under PGD-50 on the own training loss at the main eps, and in the worst case; under "
-        "the first alone: only under the paper's attack.",
+        "Worst-case accuracy above SCE's at the main eps. Beside it stands the difference under the paper's kind of "
+        "attack, PGD-50 on the training loss, with its own verdict.",
         "we could not obtain the paper's network and budgets",
     ),
     "C5": Claim(
         "I-SCE is robust in the min-max framework",
         "On all but 5% of the images the I-SCE loss at the m that was trained is at least the largest cross-entropy "
-        "that an attack reached within the main eps: the cross-entropy that min-max training would minimise.",
-        "attacked by ascent: the true maximum is at least as large",
+        "that an attack reached within the largest eps of the analysis: the cross-entropy that min-max training would "
+        "minimise. This is our statement, and a stronger one: where it fails the paper's is not testable.",
+        "the paper's statement is not known to us; attacked by ascent, so that the true maximum is at least as large",
     ),
     "C6": Claim(
         "I-SCE is superior to the state of the art under strong adaptive attacks",
-        "Worst-case accuracy at the main eps above that of every other loss; if only that under PGD-50 on the own "
-        "training loss is: only under the paper's attack. Can't be tested where none of the losses that separate "
-        "classes is there: above SCE alone is C4.",
-        "worst case over every attack here, not the paper's choice",
+        "Worst-case accuracy at the main eps above that of every other loss; contradicted if the best of them is "
+        "above it. Not testable where none of the losses that separate classes is there: against SCE alone it is C4.",
+        "worst case over every attack here, not the paper's choice; the other losses are no robust training",
     ),
     "C7": Claim(
         "I-SCE is extremely easy to implement",
-        f"A training step costs at most {COST:g} times that of SCE (upper end of the 95% interval).",
-        "the cost of a step is our addition to the claim",
+        f"A training step costs at most {COST:g} times that of SCE, by the 95% interval. Not testable where it was not "
+        "measured.",
+        "the cost of a step is our addition to the claim, and not ease; one machine, the text version alone",
     ),
     "C8": Claim(
         "on MNIST 63 points over SCE under untargeted PGD-50",
-        "At some eps the 95% interval of the difference to SCE under untargeted PGD-50 on the own training loss "
-        f"reaches +{100 * REPORTED:g} points.",
-        "its eps and network are not stated where we could read it; where SCE keeps over 37% no loss can reach it",
+        f"At some eps accuracy is at least {100 * REPORTED:g} points above SCE's under untargeted PGD-50 on the "
+        f"training loss; contradicted if both intervals end below at every eps that can tell. Where SCE keeps over "
+        f"{100 - 100 * REPORTED:g}% no loss can reach it, and where both are at the floor nothing can be seen.",
+        "its eps and network are not stated where we could read it: contradicted means not reproduced at these eps",
     ),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.numpy import load_file
 from isce.evaluation import percent
 from isce.report.cells import Cell, Cells, NotEvaluatedError, cells, label_of, mean
 from isce.report.explain import Explained
+from isce.report.flags import attention
 from isce.report.key import MAIN
 from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment
@@ -60,11 +60,16 @@ class Source:
         return sorted(found, key=lambda one: (order.index(one[1]), one[2].run))
 
     def masks(self) -> dict[str, dict[str, Any]]:
-        """Return for each run which images are robust at each threat, where its record has the side file."""
+        """Return for each run which images are robust at each threat, where its record has the side file.
+
+        None where the records are of different data, so that their images can't be paired.
+        """
+        having = {name: record for name, record in self.whole.items() if MASKS in record.files}
+        if len({record.data_sha256 for record in having.values()}) > 1:
+            return {}
         return {
             record.run: {threat: mask.astype(bool) for threat, mask in self._side_file(name, MASKS).items()}
-            for name, record in self.whole.items()
-            if MASKS in record.files
+            for name, record in having.items()
         }
 
     def examples(self) -> dict[str, tuple[Record, dict[str, np.ndarray]]]:
@@ -112,25 +117,14 @@ class Source:
         return {"value": value, "text": text, "source": names, "stale": bool(self.stale.intersection(names))}
 
     def evidence(self, intervals: bool = True) -> str:
-        """Return images, seeds and red flags for a caption; with ``intervals`` the meaning of brackets and ±, too."""
+        """Return images, seeds and checks for a caption; with ``intervals`` the meaning of brackets and ±, too."""
         n, seeds = self.cells.images, self.cells.seeds
         text = f"{n:,} test images, {seeds} training seed{'s' if seeds > 1 else ''}"
         if intervals:
             text += ": mean over seeds" if seeds > 1 else ""
             text += " [Wilson 95% interval over images]"
             text += " ± half-width of the 95% t interval over seeds" if seeds > 1 else ""
-        runs = Counter(name for record in self.records.values() for name in record.flags)
-        named = ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in sorted(runs.items()))
-        warning = f" Checks to answer: {named}; the table of flags says where and why." if named else ""
-        return f"{text}.{warning}"
-
-    def flags(self) -> list[str]:
-        """Return every red flag of the records: kind and run, its name and detail."""
-        return [
-            f"{record.kind} {record.run}: {name} ({detail})"
-            for record in self.records.values()
-            for name, detail in record.flags.items()
-        ]
+        return f"{text}.{attention(self.records.values())}"
 
     def origin(self, kinds: tuple[str, ...], names: list[str] | None = None) -> dict[str, Any]:
         """Return what stands below a table or plot: records of these kinds, or the named ones, command and notebook."""

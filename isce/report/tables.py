@@ -1,4 +1,4 @@
-"""Tables of attack records, by objective, by eps and by row of the suites; differences, red flags, state of runs."""
+"""Tables of attack records, by objective, by eps and by row of the suites; differences, state of runs."""
 
 from __future__ import annotations
 
@@ -154,20 +154,6 @@ def count_range(counts: Iterable[int]) -> str:
 def short(text: str) -> str:
     """Return a text that names threats, with an eps that is k/255 as that alone: ``linf@8/255``."""
     return re.sub(r"@(0\.\d{5,})", lambda eps: f"@{eps_text(float(eps[1])).partition(' (')[0]}", text)
-
-
-def flags(experiment: Experiment, records: Iterable[Record]) -> Table:
-    """Return every red flag of the records."""
-    rows = [
-        [f"{record.kind} {record.run}", name, short(detail)]
-        for record in records
-        for name, detail in sorted(record.flags.items())
-    ]
-    caption = (
-        f"Every red flag of the records of '{experiment.name}'; what each means, and what raises it, is said on the "
-        "page of red flags."
-    )
-    return Table(columns=["run", "flag", "detail"], rows=rows, caption=caption)
 
 
 def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells, evidence: str) -> Table | None:

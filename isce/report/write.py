@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from isce.files import ROOT, RecordError, write_atomic
-from isce.report import claims, curves, minmax, tables
+from isce.report import claims, curves, flags, minmax, tables, verdicts
 from isce.report.chooser import chooser
 from isce.report.exhibits import Exhibit, Plot, Table
 from isce.report.plots.runs import as_bytes
@@ -133,7 +133,9 @@ class Report:
         compact = json.dumps(chosen, allow_nan=False, separators=(",", ":"))
         write_atomic(self.target / "charts" / "chooser.json", f"{compact}\n")
         self.write_notebooks()
-        write_atomic(self.target / "flags.txt", "".join(f"{line}\n" for line in self.source.flags()))
+        write_atomic(
+            self.target / "flags.txt", "".join(f"{line}\n" for line in flags.serious(self.source.records.values()))
+        )
         self._write_json(self.target / "numbers.json", self.source.numbers(), sort_keys=True)
         return True
 
@@ -145,10 +147,10 @@ class Report:
         analysed = [(label, record) for _, label, record in source.of_kind("minmax")]
         attacked = [record for record in source.whole.values() if record.kind == "attack"]
         examples = source.examples()
-        judge = claims.Judge(experiment, found, analysed)
+        judge = claims.Judge(experiment, found, analysed, source.masks())
         old = {(source.records[name].kind, source.records[name].run) for name in source.stale}
         suites = f"Worst case over {tables.suites(experiment)}. {evidence}"
-        verdicts, drawn = claims.table(judge, suites), curves.curves(experiment, attacked, found.labels)
+        judged, drawn = verdicts.verdicts(judge, suites), curves.curves(experiment, attacked, found.labels)
         trained = [record for record in records if record.kind == "train"]
         every: list[tuple[str, object, Callable[[], Exhibit | None]]] = [
             ("results", True, lambda: tables.results(experiment, found, evidence)),
@@ -157,11 +159,12 @@ class Report:
             ("status", True, lambda: tables.status(experiment.name, source.keys, records, old)),
             ("pairs", True, lambda: tables.pairs(experiment, source.masks(), found, bare)),
             ("costs", True, lambda: tables.costs(attacked)),
-            ("flags", source.flags(), lambda: tables.flags(experiment, records)),
+            ("flags", any(one.flags for one in records), lambda: flags.found(experiment.name, records)),
             ("bounds", analysed, lambda: minmax.bounds(analysed)),
             ("region", analysed, lambda: minmax.region(analysed)),
-            ("verdicts", verdicts, lambda: verdicts),
-            ("rules", verdicts, claims.rules),
+            ("verdicts", judged, lambda: judged),
+            ("rules", judged, verdicts.rules),
+            ("changed", judged, lambda: verdicts.changed(judge, suites)),
             ("robust", True, lambda: curves.robust(experiment, found, bare)),
             ("readings", True, lambda: curves.readings(experiment, found, bare)),
             ("training", True, lambda: curves.training(trained, found.labels)),

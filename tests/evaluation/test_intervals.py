@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isce.evaluation import mean_interval, paired_seeds, wilson
+from isce.evaluation import mean_interval, paired_images, paired_seeds, wilson
 
 SHARES = st.floats(0, 1)
 
@@ -21,6 +21,40 @@ def test_wilson_of_none_starts_at_0_and_of_all_ends_at_1():
         (zero, high), (low, one) = wilson(0, n), wilson(n, n)
         assert (zero, one) == (0, 1)
         assert (high, low) == pytest.approx((square / (n + square), n / (n + square)))
+
+
+def test_paired_images_of_one_seed_is_the_interval_of_agresti_and_min():
+    """With b and c images robust on one side alone: (b - c) / (n + 2) and their formula for its standard error."""
+    n, b, c = 100, 20, 5
+    place = np.arange(n)
+    first, second = (place < 60) | (place >= n - b), (place < 60 + c)
+    low, high = paired_images(first[None], second[None])
+    middle, wide = (b - c) / (n + 2), n + 2
+    error = ((b + c + 1) - (b - c) ** 2 / wide) ** 0.5 / wide
+    assert (low, high) == pytest.approx((middle - 1.959963985 * error, middle + 1.959963985 * error))
+    assert paired_images(second[None], first[None]) == pytest.approx((-high, -low))
+
+
+def test_paired_images_of_seeds_is_that_of_their_mean_difference_and_has_a_width_where_none_differs():
+    place = np.arange(100)
+    one, two = place < 60, place < 50
+    narrow, wide = paired_images(np.array([one, two]), np.array([two, two])), paired_images(one[None], two[None])
+    assert narrow[1] - narrow[0] < wide[1] - wide[0]
+    assert sum(narrow) == pytest.approx(sum(wide) / 2)
+    low, high = paired_images(one[None], one[None])
+    assert low == -high < 0
+    assert paired_images(one[None], ~one[None]) != (low, high)
+    every = np.ones((1, 3), dtype=bool)
+    assert all(-1 <= bound <= 1 for bound in paired_images(every, ~every))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([[True]], [[True, False]]), ([True], [True]), ([[1]], [[1]]), (np.ones((0, 3), bool), np.ones((0, 3), bool))],
+)
+def test_paired_images_refuses_what_is_not_paired(first, second):
+    with pytest.raises(ValueError, match="two bool masks, seeds by images"):
+        paired_images(first, second)
 
 
 def test_paired_seeds_by_hand():

@@ -422,6 +422,6 @@ def test_training_that_diverges_says_so_and_the_others_go_on(real):
     numbers = json.loads((project.root / "build" / "report" / "tiny" / "numbers.json").read_text())
     assert {name.partition(".")[0] for name in numbers if name.endswith(".clean")} == {"sce", "isce-released"}
     tables = project.root / "build" / "report" / "tiny" / "tables"
-    assert "diverged (1 run)" in json.loads((tables / "results.json").read_text())["caption"]
+    assert " 1 check needs attention." in json.loads((tables / "results.json").read_text())["caption"]
     rows = json.loads((tables / "flags.json").read_text())["rows"]
-    assert [f"train {run}", "diverged", "train_loss is inf in epoch 1 of 2"] in rows
+    assert [f"train {run}", "diverged", "serious", "train_loss is inf in epoch 1 of 2"] in rows
