@@ -113,6 +113,8 @@ class Evaluation:
                 if wrong := {name: shape for name, shape in shapes.items() if shape not in ((n,), ())}:
                     raise ValueError(f"masks of {row} {threat} must have shape ({n},), got {wrong}")
         for threat, proved in self.proved.items():
+            if proved.shape != (n,):
+                raise ValueError(f"what is proved in {threat} must have shape ({n},), got {proved.shape}")
             wrong = proved & ~self.standing(threat)
             if wrong.any():
                 raise RuntimeError(f"proved and yet broken in {threat}: images {np.flatnonzero(wrong).tolist()}")

@@ -37,7 +37,7 @@ class CertifiedInferenceSoftmaxCrossEntropy(SoftmaxCrossEntropy):
     """
 
     name = "isce-certified"
-    exempt = MappingProxyType({"soft": "a bound is of the differences to one label"})
+    exempt = MappingProxyType({"soft": "the bounds are of the differences to one label"})
     needs_bounds = True
 
     def __init__(

@@ -106,8 +106,9 @@ class AttackParameters(AttackSettings, RunParameters):
         return self
 
     def parts(self) -> list[str]:
-        """Name the attacks: of the suite, and those behind red flags and curves."""
-        return [*self.suite.parts(), "attack.matched", "attack.search"]
+        """Name the attacks: of the suite, and those behind red flags and curves; and the bounds."""
+        bounds = [f"bounds.{self.certify}"] if self.certify else []
+        return [*self.suite.parts(), "attack.matched", "attack.search", *bounds]
 
     def packages(self) -> set[str]:
         """Name the packages that the run computes with."""

@@ -162,6 +162,12 @@ CASES: dict[str, Case] = {
         [_far("sce")],
         refused=[({"inference": 1.0}, ValueError)],
     ),
+    "isce-certified": Case(  # called without bounds, as here, it is softmax cross-entropy: see test_losses_certified.py
+        formulas.sce,
+        [({"eps": 0.3}, [[0.0, 0.0], [LN2, 0.0]], [0, 0], None, [LN2, math.log(1.5)])],
+        [_far("isce-certified")],
+        refused=[({"eps": 0.0}, ValueError), ({"eps": "wide"}, TypeError)],
+    ),
     "isce": Case(
         formulas.isce,
         [

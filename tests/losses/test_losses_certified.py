@@ -80,7 +80,10 @@ def test_the_loss_is_the_log_of_one_plus_the_sum_of_bounds_and_no_less_than_any_
 
 
 SPECIAL = {
-    "softmax cross-entropy: no ball": lambda z, y: (F.cross_entropy(z, y), isce(z, y, torch.zeros_like(z), per_example=True)),
+    "softmax cross-entropy: no ball": lambda z, y: (
+        F.cross_entropy(z, y),
+        isce(z, y, torch.zeros_like(z), per_example=True),
+    ),
     "interval training: worst-case logits": lambda z, y: _interval(z, y),
     "Lipschitz-margin training: one constant": lambda z, y: (
         F.cross_entropy(z + 0.7 * math.sqrt(2) * 3 * (1 - F.one_hot(y, 4)), y),  # eps 0.7, constant 3

@@ -285,13 +285,14 @@ def test_float32_logits_stay_within_a_tenth_of_the_slack(kind):
 
 def test_what_is_proved_is_below_zero_with_slack_to_spare(digits):
     classifier, x, y = digits
-    x, y, threat = x[:16], y[:16], Threat("linf", 0.02)
+    x, y, threat = x[:16], y[:16], Threat("linf", 0.04)
     bounds = upper_bounds(classifier, x, y, threat, "linear")
     proved = certified(classifier, x, y, threat, "linear")
     others = bounds.scatter(1, y[:, None], -math.inf).amax(1)
     assert torch.equal(proved, others < 0)
-    assert proved.any() and not proved.all()
-    moved = projected_ascent(classifier, x, y, eps=0.02, steps=40)
+    assert proved.any()
+    assert not proved.all()
+    moved = projected_ascent(classifier, x, y, eps=0.04, steps=40)
     assert (classifier(moved).argmax(1) == y)[proved].all()
 
 
