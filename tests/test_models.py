@@ -17,7 +17,9 @@ from isce.models.resnet import BasicBlock, PreActivationBlock
 
 RESNETS = ["preact-resnet-20", "preact-resnet-32", "preact-resnet-110", "resnet-18"]
 # Smallest images that show every layer at work.
+PROVABLE = ["interval-cnn", "lipschitz-cnn", "lipschitz-dense"]
 SHAPES = {"small-cnn": (1, 8, 8), "lenet": (1, 12, 12), **dict.fromkeys(RESNETS, (3, 8, 8))}
+SHAPES |= dict.fromkeys(PROVABLE, (1, 8, 8))
 
 
 def build(name, shape=None, **options):
@@ -29,7 +31,7 @@ def build(name, shape=None, **options):
 
 def classifier(name, shape=None, **options):
     backbone = build(name, shape, **options)
-    return Classifier(backbone, nn.Linear(backbone.embedding_dim, 10))
+    return Classifier(backbone, backbone.scores(nn.Linear(backbone.embedding_dim, 10)))
 
 
 def images(name, n=3, seed=1):
@@ -65,23 +67,24 @@ def test_all_networks_are_covered():
 
 
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("embedding_dim", [None, 7])
+@pytest.mark.parametrize("embedding_dim", [None, 8])
 def test_logits_are_the_map_of_the_embedding(name, embedding_dim):
     model = classifier(name, embedding_dim=embedding_dim).eval()
-    own = {"small-cnn": 128, "lenet": 84, "resnet-18": 512}
+    own = {"small-cnn": 128, "lenet": 84, "resnet-18": 512, "interval-cnn": 128}
+    own |= {"lipschitz-cnn": 256, "lipschitz-dense": 256}
     with torch.no_grad():
         logits, embedding = model(images(name), return_embedding=True)
         assert embedding.shape == (3, embedding_dim or own.get(name, 64))
         assert embedding.shape[1] == model.backbone.embedding_dim
         assert torch.equal(logits, model.score_map(embedding))
         assert torch.equal(logits, model(images(name)))
-        if embedding_dim:  # an extra layer without activation reaches both signs
+        if embedding_dim and name not in PROVABLE:  # an extra layer without activation reaches both signs
             assert embedding.min() < 0 < embedding.max()
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_weight_gets_a_gradient(name):
-    model = classifier(name, embedding_dim=5)
+    model = classifier(name, embedding_dim=6)
     F.cross_entropy(model(images(name, 8)), torch.arange(8)).backward()
     for key, weight in model.named_parameters():
         assert weight.grad is not None, key
@@ -383,7 +386,7 @@ def test_images_that_do_not_fit(x, error, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "resnet"}, "unknown network 'resnet'; known: lenet, preact-resnet-110, "),
+        ({"name": "resnet"}, "unknown network 'resnet'; known: interval-cnn, lenet, "),
         ({"embedding_dim": 0}, "embedding_dim must be at least 1 or None, got 0"),
         ({"input_shape": (1, 8)}, "input_shape must be 3 positive numbers"),
         ({"input_shape": (1, 0, 8)}, "input_shape must be 3 positive numbers"),

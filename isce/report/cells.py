@@ -88,6 +88,8 @@ def cells(name: str, record: Record) -> list[Cell]:
             lowest = min(own, key=lambda share: -1 if share["accuracy"] is None else share["accuracy"])
             add(Key.under("own", threat, norm), lowest)
         add(Key.under("worst", threat, norm), outcome["worst"])
+        if "certified" in outcome:
+            add(Key.under("certified", threat, norm), outcome["certified"])
     return found
 
 

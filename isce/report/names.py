@@ -14,11 +14,14 @@ _NAMES = {
     "contrastive": "contrastive loss",
     "triplet": "triplet loss",
 }
-_TEXT = re.compile(r"isce-m(-?\d+(?:\.\d+)?)")
+_CERTIFIED = re.compile(r"isce-certified-eps(\d+(?:\.\d+)?)(?:-.*)?")
+_TEXT = re.compile(r"isce-m(-?\d+(?:\.\d+)?)(?:-temperature\d+(?:\.\d+)?)?")
 
 
 def reader_name(label: str) -> str:
     """Return the name for a label of an experiment file: ``isce-m2`` gives "I-SCE (text, m = 2)"; others stay."""
+    if certified := _CERTIFIED.fullmatch(label):
+        return f"certified I-SCE (eps {certified[1]})"
     text = _TEXT.fullmatch(label)
     return f"I-SCE (text, m = {text[1]})" if text else _NAMES.get(label, label)
 

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from isce.files import ROOT, RecordError, write_atomic
-from isce.report import claims, curves, flags, minmax, tables, verdicts
+from isce.report import certified, claims, curves, flags, minmax, tables, verdicts
 from isce.report.chooser import chooser
 from isce.report.exhibits import Exhibit, Plot, Table
 from isce.report.plots.runs import as_bytes
@@ -151,7 +151,7 @@ class Report:
         old = {(source.records[name].kind, source.records[name].run) for name in source.stale}
         suites = f"Worst case over {tables.suites(experiment)}. {evidence}"
         judged, drawn = verdicts.verdicts(judge, suites), curves.curves(experiment, attacked, found.labels)
-        trained = [record for record in records if record.kind == "train"]
+        trained, proved = [record for record in records if record.kind == "train"], certified.exists(found)
         every: list[tuple[str, object, Callable[[], Exhibit | None]]] = [
             ("results", True, lambda: tables.results(experiment, found, evidence)),
             ("attacks", True, lambda: tables.attacks(experiment, found, evidence)),
@@ -159,6 +159,7 @@ class Report:
             ("status", True, lambda: tables.status(experiment.name, source.keys, records, old)),
             ("pairs", True, lambda: tables.pairs(experiment, source.masks(), found, bare)),
             ("costs", True, lambda: tables.costs(attacked)),
+            ("certified", proved, lambda: certified.table(experiment, found, bare)),
             ("flags", any(one.flags for one in records), lambda: flags.found(experiment.name, records)),
             ("bounds", analysed, lambda: minmax.bounds(analysed)),
             ("region", analysed, lambda: minmax.region(analysed)),
@@ -167,6 +168,8 @@ class Report:
             ("changed", judged, lambda: verdicts.changed(judge, suites)),
             ("robust", True, lambda: curves.robust(experiment, found, bare)),
             ("readings", True, lambda: curves.readings(experiment, found, bare)),
+            ("sandwich", proved, lambda: certified.sandwich(experiment, found, bare)),
+            ("constants", proved and certified.constants(experiment), lambda: certified.sweep(experiment, found, bare)),
             ("training", True, lambda: curves.training(trained, found.labels)),
             ("sweep", drawn, lambda: drawn["sweep"]),
             ("convergence", drawn, lambda: drawn["convergence"]),

@@ -196,7 +196,13 @@ def _headline(record: records.Record) -> str:
     cells = {threat: outcome["worst"] for threat, outcome in results["threats"].items()}
     known = {threat: None if cell["accuracy"] is None else f"{cell['accuracy']:.1%}" for threat, cell in cells.items()}
     worst = ", ".join(f"{threat} {known[threat] or 'not evaluated: ' + cell['why']}" for threat, cell in cells.items())
-    return f"clean {results['clean']['accuracy']:.1%}, worst case {worst}{flags}"
+    proofs = [
+        f"{threat} {cell['certified']['accuracy']:.1%}"
+        for threat, cell in results["threats"].items()
+        if "certified" in cell
+    ]
+    proved = f", certified {', '.join(proofs)}" if proofs else ""
+    return f"clean {results['clean']['accuracy']:.1%}, worst case {worst}{proved}{flags}"
 
 
 def _progress(run: Path) -> tuple[int, int]:

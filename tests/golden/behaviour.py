@@ -25,8 +25,9 @@ from isce.attacks.base import margin
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import curve_flags, curves, evaluate, examples, red_flags
 from isce.explain import explain
-from isce.losses import Objective
-from isce.minmax import Analysis, analyse
+from isce.losses import CertifiedInferenceSoftmaxCrossEntropy, Objective
+from isce.minmax import Analysis, analyse, upper_bounds
+from isce.minmax.certificates import NORMS, Method
 from isce.models import Classifier
 from isce.parameters.analysis import ExplainParameters, MinmaxParameters
 from isce.parameters.attack import AttackParameters, CurvePlan, Suite
@@ -92,6 +93,29 @@ def objective(name: str) -> Columns:
             found[f"{label}.{what}"] = column(value)
         found[f"{label}.matched"] = column(made.matched(logits, target, embedding))
         found[f"{label}.logits"] = column(logits[:2])
+        if isinstance(made, CertifiedInferenceSoftmaxCrossEntropy):
+            radius, share = made.schedule(0.3)
+            upper = logits - logits.gather(1, target.unsqueeze(1)) + 1
+            found[f"{label}.certified"] = column(made.certified(logits, target, upper, share))
+            found[f"{label}.schedule"] = column([radius, share])
+    return found
+
+
+def certified_objective() -> Columns:
+    """As every objective, and training on bounds."""
+    return objective("isce-certified") | training("certified")
+
+
+def bounds(method: Method) -> Columns:
+    """Upper bounds of the committed network, or of a network whose slope is bounded, in every norm of the method."""
+    classifier, _, x, y, _ = target()
+    found: Columns = {}
+    for norm in NORMS[method]:
+        found[norm] = column(upper_bounds(classifier, x[:IMAGES], y[:IMAGES], Threat(norm, 0.02), method))
+    torch.manual_seed(0)
+    odd = models.build("lipschitz-cnn", input_shape=(1, 8, 8), mean=(0.4,), std=(0.3,), embedding_dim=8)
+    sorting = Classifier(odd, odd.scores(nn.Linear(8, 10))).eval()
+    found["sorting"] = column(upper_bounds(sorting, x[:IMAGES], y[:IMAGES], Threat(NORMS[method][-1], 0.1), method))
     return found
 
 
@@ -105,7 +129,7 @@ def network(name: str) -> Columns:
         made = models.build(name, input_shape=shape, mean=(0.4,) * shape[0], std=(0.3,) * shape[0], embedding_dim=8)
         if released:
             made.normalise_as_released()
-        classifier = Classifier(made, nn.Linear(8, 10))
+        classifier = Classifier(made, made.scores(nn.Linear(8, 10)))
         for mode in ("train", "eval"):
             with torch.no_grad():
                 logits, embedding = getattr(classifier, mode)()(x, return_embedding=True)
@@ -124,6 +148,10 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "moved": {"augment": "shift-flip", "normalisation": "released", "objective": {"name": "center"}},
     "bfloat16": {"precision": "bfloat16"},
     "pgd": {"adversarial": {"kind": "pgd", "eps": 0.1, "steps": 2, "step_size": 0.05}},
+    "certified": {
+        "model": "interval-cnn",
+        "objective": {"name": "isce-certified", "params": {"wait": 0.3, "ramp": 0.5}},
+    },
     "free": {"adversarial": {"kind": "free", "eps": 0.1, "steps": 2, "step_size": 0.1}},
 }
 
@@ -316,5 +344,7 @@ def parts() -> dict[str, Callable[[], Columns]]:
         "adversarial.free": lambda: training("free"),
     }
     found |= {f"objective.{name}": functools.partial(objective, name) for name in losses.names()}
+    found["objective.isce-certified"] = certified_objective
+    found |= {f"bounds.{name}": functools.partial(bounds, name) for name in NORMS}
     found |= {f"network.{name}": functools.partial(network, name) for name in models.names()}
     return found | {f"attack.{name}": functools.partial(attack, name) for name in attacks.names()}
