@@ -19,6 +19,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODELS = {
     "train": TrainParameters,
     "attack": AttackParameters,
+    "certify": AttackParameters,
     "minmax": MinmaxParameters,
     "explain": ExplainParameters,
 }

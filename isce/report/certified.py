@@ -104,8 +104,8 @@ def sweep(experiment: Experiment, found: Cells, evidence: str) -> Plot:
                 if cell.accuracy is not None:
                     rows.append({"m": m, "eps": eps, "seed": cell.seed, "percent": 100 * cell.accuracy})
     caption = (
-        f"Clean accuracy and accuracy proved at each {experiment.plans[0].norm} eps, against m; a dot is a seed, a line "
-        f"the mean. {evidence}"
+        f"Clean accuracy and accuracy proved at each {experiment.plans[0].norm} eps, against m; a dot is a seed, a "
+        f"line the mean. {evidence}"
     )
     best = {eps: max(means, key=lambda pair: pair[1])[0] for eps, means in plots.means(rows).items() if eps}
     alt = "; ".join(f"at eps {eps:g} the most is proved with m = {m:g}" for eps, m in best.items())

@@ -73,7 +73,9 @@ class Context(Strict):
         return find_device(self.device)
 
 
-def begin(model: type[Parameters], namespace: Mapping[str, Any]) -> tuple[Parameters, Context]:
+def begin(
+    model: type[Parameters], namespace: Mapping[str, Any], default: TrainParameters | None = None
+) -> tuple[Parameters, Context]:
     """Check the parameters of a notebook, and set the threads of torch to theirs.
 
     An empty ``checkpoint`` stands for a default model, which is trained first (seconds) into the run's folder, so that
@@ -82,6 +84,7 @@ def begin(model: type[Parameters], namespace: Mapping[str, Any]) -> tuple[Parame
     Args:
         model: class of the parameters.
         namespace: ``globals()`` of the notebook, right after its first cell.
+        default: of the default model; None: those of :class:`TrainParameters`.
 
     Raises:
         ConfigError: unknown name, wrong type or value out of range.
@@ -94,7 +97,7 @@ def begin(model: type[Parameters], namespace: Mapping[str, Any]) -> tuple[Parame
         own["checkpoint"] = f"{context.folder}/model/{CHECKPOINT}"
     parameters = from_notebook(model, own)
     if needs_model:
-        train(TrainParameters(), context.path / "model", device=str(context.torch_device))
+        train(default or TrainParameters(), context.path / "model", device=str(context.torch_device))
     torch.set_num_threads(parameters.threads)
     return parameters, context
 
