@@ -215,6 +215,8 @@ def _relink(article: Tag, chapter: Chapter, anchors: dict[str, str]) -> None:
     """Ids get the chapter's name in front; links lead to them; what has no use on paper goes."""
     for element in article.select("script, a.headerlink, details.isce-sources > :not(summary)"):
         element.decompose()
+    for element in article.select("details:not(.isce-sources)"):
+        element["open"] = ""
     for element in article.select("[id]"):
         element["id"] = f"{chapter.anchor}--{element['id']}"
     for picture in article.select("img[src]"):

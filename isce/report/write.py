@@ -164,11 +164,12 @@ class Report:
             ("rules", verdicts, claims.rules),
             ("robust", True, lambda: curves.robust(experiment, found, bare)),
             ("readings", True, lambda: curves.readings(experiment, found, bare)),
+            ("seeds", True, lambda: curves.seeds(experiment, found, bare)),
             ("training", True, lambda: curves.training(trained, found.labels)),
             ("sweep", drawn, lambda: drawn["sweep"]),
             ("convergence", drawn, lambda: drawn["convergence"]),
             ("coverage", analysed, lambda: minmax.coverage(analysed)),
-            ("examples", examples, lambda: curves.examples(experiment, examples, found.labels)),
+            ("examples", examples, lambda: curves.examples(experiment, examples)),
         ]
         yield from ((name, make) for name, when, make in every if when)
         for name, table in tables.by_attack(experiment, found, evidence).items():
