@@ -59,10 +59,14 @@ test-full: lint ## lint, then all tests, the long ones too, and those that compu
 	set -e; for processor in $(PROCESSORS); do echo "== $$processor"; \
 		env $$processor $(PYTEST) -m "not full" --quiet $(COMPUTE); done
 
-lint: $(READY) ## ruff and pyright
+# What people read.
+SPELLED := README.md CHANGELOG.md Makefile book isce tests experiments notebooks benchmarks workflow
+
+lint: $(READY) ## ruff, pyright and codespell
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/codespell $(SPELLED)
 
 format: $(READY) ## let ruff format the code
 	$(BIN)/ruff check --fix

@@ -21,6 +21,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PRINTED = {
     r"(?<![\w.)\]-])-(?=\d)": "\N{MINUS SIGN}",
+    r"\blinf\b(?!@)": "\N{SCRIPT SMALL L}\N{INFINITY}",
     r"(?<=\d) x (?=\d)": f" {TIMES} ",
     r"\bl_(inf|1)\b": lambda norm: "\N{SCRIPT SMALL L}" + {"inf": "\N{INFINITY}", "1": "\N{SUBSCRIPT ONE}"}[norm[1]],
     r"(?<=[a-z])/(?=[a-z])": "/\N{ZERO WIDTH SPACE}",

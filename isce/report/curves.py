@@ -35,7 +35,7 @@ def robust(experiment: Experiment, found: Cells, evidence: str) -> Plot:
             if not worst:  # records made before this eps was asked for
                 continue
             own = found.get(label, Key.at("own", eps) if eps else Key("clean")) or worst
-            where = f"{label} at eps {eps_text(eps)}"
+            where = f"{reader_name(label)} at eps {eps_text(eps)}"
             middle, low, high = _or_gap(worst, f"worst case of {where}", gaps)
             dashed, *_ = _or_gap(own, f"training loss of {where}", gaps)
             rows.append({"label": label, "eps": eps, "worst": middle, "own": dashed, "low": low, "high": high})

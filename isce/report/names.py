@@ -10,6 +10,7 @@ _NAMES = {
     "isce": "I-SCE (text)",
     "isce-released": "I-SCE (code)",
     "mmc": "MMC",
+    "mmc-c_mm100": "MMC, centres of norm 100",
     "lgm": "L-GM",
     "center": "center loss",
     "contrastive": "contrastive loss",

@@ -58,7 +58,12 @@ def _cell(verdicts: dict[str, str]) -> str:
     alike: dict[str, list[str]] = {}
     for about, verdict in verdicts.items():
         alike.setdefault(verdict, []).append(about)
-    return "; ".join(f"{', '.join(names)}: {verdict}" for verdict, names in alike.items())
+    return "; ".join(f"{', '.join(map(_short, names))}: {verdict}" for verdict, names in alike.items())
+
+
+def _short(about: str) -> str:
+    """``I-SCE (text, m = 2)`` as "text, m = 2": all that differ are versions of I-SCE."""
+    return about.removeprefix("I-SCE (").removesuffix(")")
 
 
 def unrun(files: Files) -> Table:

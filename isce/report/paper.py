@@ -64,6 +64,6 @@ CLAIMS = {
         "on MNIST 63 points over SCE under untargeted PGD-50",
         "At some eps the 95% interval of the difference to SCE under untargeted PGD-50 on the own training loss "
         f"reaches +{100 * REPORTED:g} points.",
-        "its eps and network are not stated where we could read it; where SCE keeps over 37% no loss can reach it",
+        "its eps and network are not stated where we could read it; where SCE has over 37% no loss can reach it",
     ),
 }

@@ -121,7 +121,7 @@ class Source:
             text += " ± half-width of the 95% t interval over seeds" if seeds > 1 else ""
         runs = Counter(name for record in self.records.values() for name in record.flags)
         named = ", ".join(f"{name} ({count} run{'s' if count > 1 else ''})" for name, count in sorted(runs.items()))
-        warning = f" Checks to answer: {named}; the table of flags says where and why." if named else ""
+        warning = f" Checks to answer: {named}; the table of flags has the details." if named else ""
         return f"{text}.{warning}"
 
     def flags(self) -> list[str]:

@@ -22,7 +22,7 @@ TRAINING, MATCHED = "#7A4A1E", "#1B7F79"  # no loss has these
 #: An ascent's colour and line, and what it is called.
 ASCENTS = {
     "training": {"color": TRAINING, "linestyle": "--", "label": "ascending the training loss"},
-    "matched": {"color": MATCHED, "linestyle": "-", "label": "ascending the matched function"},
+    "matched": {"color": MATCHED, "linestyle": "-", "label": "ascending the margin"},
 }
 #: Of two classes alone, the gap from which the true class's entry of SCE's gradient rounds to 0 in float32.
 ROUNDED = 24 * math.log(2)
@@ -99,7 +99,7 @@ def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
         found: of the objectives with a kink; two rows for each, the second a part of the first around the kink.
         kinks: where it is, by label.
     """
-    figure, axes = grid(2 * len(found), 2, 9.4, 8.6 * len(found))
+    figure, axes = grid(2 * len(found), 2, 8.4, 7.8 * len(found))
     for number, (label, arrays) in enumerate(found.items()):
         every = [arrays[f"{name}.sphere"].astype(float) for name in ASCENTS]
         low = min(float(ways.min()) for ways in every) - 0.05
@@ -114,7 +114,7 @@ def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
             part.set(xlim=near[0], ylim=near[1])
             whole.set_title(f"{reader_name(label)}, {style['label']}", fontsize=9)
             part.set_title("the same, around the kink", fontsize=9)
-    axes[0][0].legend(loc="lower left", frameon=False, fontsize=8)
+    axes[0][0].legend(loc="lower left", frameon=False, fontsize=9)
     return figure
 
 
@@ -170,7 +170,7 @@ def gradients(found: Mapping[str, Arrays]) -> Figure:
     smallest = min((a["gradients.size"][a["gradients.size"] > 0].min(initial=1) for a in found.values()), default=1)
     for label, arrays in found.items():
         right = arrays["gradients.margin"] > 0
-        style = look[label] | {"linestyle": "none", "markersize": 3, "alpha": 0.5}
+        style: dict[str, Any] = look[label] | {"linestyle": "none", "markersize": 3, "alpha": 0.5}
         size = np.maximum(arrays["gradients.size"], smallest / 10)
         for ax, values in zip(axes, (size, arrays["gradients.kept"], arrays["gradients.aim"]), strict=True):
             ax.plot(arrays["gradients.margin"][right], values[right], label=reader_name(label), **style)
@@ -211,7 +211,7 @@ def promise(found: Mapping[str, Arrays], eps: float, standing: Mapping[str, tupl
         one, all_steps, half = standing[label]
         right.plot([middle], [one], color=colour, marker=marker, markersize=6, fillstyle="none")
         right.plot([middle] * 2, [all_steps - half, all_steps + half], color=colour)
-        right.plot([middle], [all_steps], color=colour, marker=marker, markersize=7, label=label)
+        right.plot([middle], [all_steps], color=colour, marker=marker, markersize=7, label=reader_name(label))
     left.axvline(eps, color="black", linewidth=1, linestyle=":")
     left.annotate(f" eps {eps_text(eps)}", (eps, -0.7), fontsize=9, va="center")
     left.set(

@@ -70,16 +70,16 @@ def looks(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def name_beside(ax: Axes, extra: Sequence[Artist] = ()) -> None:
-    """Name the labelled lines right of the axes, in their colours, by falling mean height; then ``extra``."""
+    """Name the labelled lines right of the axes, by falling mean height; then ``extra``."""
     drawn, names = ax.get_legend_handles_labels()
     known = [(line, name) for line, name in zip(drawn, names, strict=True) if isinstance(line, Line2D)]
     known.sort(key=lambda one: -float(np.nanmean(np.asarray(one[0].get_ydata(), dtype=float))))
     handles = [line for line, _ in known]
     if not handles:
         return
-    texts = [*(reader_name(name) for _, name in known), *(str(artist.get_label()) for artist in extra)]
+    texts = [*(name for _, name in known), *(str(artist.get_label()) for artist in extra)]
     place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "borderaxespad": 0.2}
-    ax.legend([*handles, *extra], texts, **place, frameon=False, labelcolor="linecolor", fontsize=9, handlelength=1.6)
+    ax.legend([*handles, *extra], texts, **place, frameon=False, fontsize=9, handlelength=1.6)
 
 
 def grid(rows: int, columns: int, width: float, height: float, shade: str = "0.92") -> tuple[Figure, list[list[Axes]]]:
@@ -126,7 +126,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fig
             frame = pd.DataFrame(list(histories[label])).groupby("epoch")
             for ax, name, factor in ((left, "train_loss", 1), (right, "validation_accuracy", 100)):
                 mean, low, high = (factor * frame[name].agg(how) for how in ("mean", "min", "max"))
-                ax.plot(mean.index, mean, label=label, markevery=0.2, **look[label])
+                ax.plot(mean.index, mean, label=reader_name(label), markevery=0.2, **look[label])
                 ax.fill_between(mean.index, low, high, color=look[label]["color"], alpha=0.2, linewidth=0)
         left.set(xlabel="epoch", ylabel="training loss (own scale)")
         right.set(xlabel="epoch", ylabel="validation accuracy (%)")
@@ -145,16 +145,15 @@ def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
     figure, ((ax,),) = grid(1, 1, 6.8, 3.9)
     labels = core(frame["label"].unique())
     look = looks(labels)
-    for label in labels:
-        rows, style = frame[frame["label"] == label].sort_values("eps"), look[label]
-        ax.plot(rows["eps"], rows["worst"], label=label, **style)
+    shown = frame[frame["label"].isin(labels)].sort_values("eps", kind="stable")
+    for label, rows in shown.groupby("label", sort=False):
+        style = look[str(label)]
+        ax.plot(rows["eps"], rows["worst"], label=reader_name(str(label)), **style)
         ax.fill_between(rows["eps"], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
         ax.plot(rows["eps"], rows["own"], linestyle="--", alpha=0.7, **style)
     ax.set(xlabel=f"eps ({norm}, images in [0, 1])", ylabel="accuracy (%)", ylim=(-2, 102))
-    solid, dashed = (
-        Line2D([], [], color="0.3", linestyle=line, label=text)
-        for line, text in (("-", "worst case"), ("--", "best attack on\nthe training loss"))
-    )
+    solid = Line2D([], [], color="0.3", label="worst case")
+    dashed = Line2D([], [], color="0.3", linestyle="--", label="best attack on\nthe training loss")
     name_beside(ax, (solid, dashed))
     return figure
 
@@ -206,7 +205,7 @@ def lines(frame: pd.DataFrame, x: str, xlabel: str, order: Sequence[str], *, log
             table = table.mask(table.ffill() == 0, 0)
             style = look[label]
             middle, low, high = (getattr(table, name)(axis=1, skipna=False) for name in ("mean", "min", "max"))
-            ax.plot(table.index, middle, label=label, markevery=max(1, len(table) // 12), **style)
+            ax.plot(table.index, middle, label=reader_name(label), markevery=max(1, len(table) // 12), **style)
             ax.fill_between(table.index, low, high, color=style["color"], alpha=0.2, linewidth=0)
         ax.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 102), xscale="log" if log else "linear")
         name_beside(ax)
@@ -263,7 +262,7 @@ def coverage(rows: pd.DataFrame, norm: str) -> Figure:
         for ax, eps in zip(line_of, every, strict=True):
             for label in group:
                 line = rows[(rows["eps"] == eps) & (rows["label"] == label)]
-                ax.plot(line["m"], line["covered"], label=label, **look[label])
+                ax.plot(line["m"], line["covered"], label=reader_name(label), **look[label])
             ax.set(xlabel="m", ylim=(-2, 102))
             ax.set_title(f"{norm}, eps {eps_text(eps)}", fontsize=10)
         line_of[0].set_ylabel("covered (%)")
