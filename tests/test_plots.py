@@ -6,7 +6,6 @@ import pytest
 from matplotlib.text import Annotation, Text
 
 from isce.files import ROOT
-from isce.report.exhibits import Plot
 from isce.report.plots import runs as plots
 from isce.report.write import Report, _source
 
@@ -82,8 +81,7 @@ def small_letters(figure, column=672):
 
 @pytest.mark.parametrize("experiment", ["digits", "mnist"])
 def test_letters_of_figures_can_be_read_and_no_axes_has_more_than_eight_labelled_lines(experiment):
-    made = [(name, make()) for name, make in Report(_source(experiment, ROOT / "results"), ROOT).exhibits()]
-    figures = {name: plot.figure for name, plot in made if isinstance(plot, Plot)}
+    figures = {name: make().figure for name, make in Report(_source(experiment, ROOT / "results"), ROOT).plots()}
     assert len(figures) > 10
     for name, figure in figures.items():
         assert small_letters(figure) == set(), name

@@ -145,8 +145,8 @@ def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
     figure, ((ax,),) = grid(1, 1, 6.8, 3.9)
     labels = core(frame["label"].unique())
     look = looks(labels)
-    shown = frame[frame["label"].isin(labels)].sort_values("eps", kind="stable")
-    for label, rows in shown.groupby("label", sort=False):
+    rising = frame.sort_values("eps", kind="stable")
+    for label, rows in rising[rising["label"].isin(labels)].groupby("label", sort=False):
         style = look[str(label)]
         ax.plot(rows["eps"], rows["worst"], label=reader_name(str(label)), **style)
         ax.fill_between(rows["eps"], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
