@@ -76,7 +76,7 @@ book: $(READY) ## render the book from the committed records, into book/_build/h
 	@$(BIN)/python -m isce report --records results --out build/committed
 	@$(BIN)/python -m isce book --report build/committed --records results --out book
 
-pdf: book ## print the book into one PDF, book/_build/isce.pdf (needs Chromium or Chrome)
+pdf: book ## print the book without its appendix into one PDF, book/_build/isce.pdf (needs Chromium or Chrome)
 	@$(BIN)/python -m isce pdf
 
 links: $(READY) ## check the book's links to other places (needs a network; those inside it every `make book` checks)

@@ -43,14 +43,14 @@ CAPTION = 25
 
 
 def split_caption(text: str) -> tuple[str, str]:
-    """The sentences that fit into a caption, at least one, and the rest."""
-    sentences = re.split(r"(?<=[.:]) (?=[A-Z])", text)
-    shown = sentences[:1]
-    for sentence in sentences[1:]:
-        if len(" ".join([*shown, sentence]).split()) > CAPTION:
-            break
-        shown.append(sentence)
-    return " ".join(shown), " ".join(sentences[len(shown) :])
+    """The sentences that fit into a caption, of a first one that is too long the beginning, and the rest."""
+    for pattern in (r"(?<=[.:]) (?=[A-Z])", r"(?<=[.:;,]) "):
+        parts = re.split(pattern, text)
+        fit = [count for count in range(1, len(parts) + 1) if len(" ".join(parts[:count]).split()) <= CAPTION]
+        if fit:
+            shown = " ".join(parts[: fit[-1]])
+            return re.sub(r"[:;,]$", ".", shown), " ".join(parts[fit[-1] :])
+    return text, ""
 
 
 def folded(summary: str, *content: nodes.Node, kind: str = "isce-more") -> list[nodes.Node]:
