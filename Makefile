@@ -60,10 +60,14 @@ test-full: lint ## lint, then all tests, the long ones too, and those that compu
 	set -e; for processor in $(PROCESSORS); do echo "== $$processor"; \
 		env $$processor $(PYTEST) -m "not full" --quiet $(COMPUTE); done
 
-lint: $(READY) ## ruff and pyright
+# What people read.
+SPELLED := README.md CHANGELOG.md Makefile book isce tests experiments notebooks benchmarks workflow
+
+lint: $(READY) ## ruff, pyright and codespell
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/codespell $(SPELLED)
 
 format: $(READY) ## let ruff format the code
 	$(BIN)/ruff check --fix
@@ -73,7 +77,7 @@ book: $(READY) ## render the book from the committed records, into book/_build/h
 	@$(BIN)/python -m isce report --records results --out build/committed
 	@$(BIN)/python -m isce book --report build/committed --records results --out book
 
-pdf: book ## print the book into one PDF, book/_build/isce.pdf (needs Chromium or Chrome)
+pdf: book ## print the book without its appendix into one PDF, book/_build/isce.pdf (needs Chromium or Chrome)
 	@$(BIN)/python -m isce pdf
 
 links: $(READY) ## check the book's links to other places (needs a network; those inside it every `make book` checks)

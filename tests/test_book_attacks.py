@@ -59,12 +59,12 @@ def test_parameters_have_their_defaults(name: str):
 
 
 def test_the_threat_models_are_all_there():
-    table = sections(text_of("index"), "##")["What the adversary may do"]
+    table = sections(text_of("rows"), "##")["What the adversary may do"]
     assert tuple(re.findall(r"^\| `(\w+)`", table, flags=re.MULTILINE)) == get_args(Norm)
 
 
 def test_every_field_of_a_row_is_explained():
-    text = sections(text_of("index"), "##")["A suite is a list of rows"]
+    text = sections(text_of("rows"), "##")["A suite is a list of rows"]
     terms = {name for line in re.findall(r"^(`.+`)\n:", text, flags=re.MULTILINE) for name in code(line)}
     assert terms == set(AttackSpec.model_fields) - {"attack"}
 

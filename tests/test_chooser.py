@@ -10,6 +10,7 @@ from isce.report import tables
 from isce.report.cells import Cell, Cells, cells
 from isce.report.chooser import chooser
 from isce.report.key import Key
+from isce.report.names import reader_name, row_name
 from isce.report.plots.runs import looks
 from isce.runs.experiment import Experiment, load_experiment
 from isce.runs.records import read_all
@@ -57,18 +58,20 @@ def at(chosen, name, threat):
 
 def test_attacks_come_as_in_the_records_after_those_over_several():
     names = [attack["name"] for attack in made_up()["attacks"]]
-    assert names == ["worst case", "own loss", "pgd", "matched", "jsma"], "the share of targets hit is no accuracy"
+    assert names == ["worst case", "training loss", "PGD", "adaptive", "JSMA"], (
+        "the share of targets hit is no accuracy"
+    )
 
 
 def test_figures_are_mean_wilson_interval_and_spread_over_seeds():
-    (mean, low, high, half), other = at(made_up(), "pgd", "linf, eps 0.1")["results"]
+    (mean, low, high, half), other = at(made_up(), "PGD", "linf, eps 0.1")["results"]
     assert (mean, low, high) == (51.0, 47.9, 54.1)
     assert half == pytest.approx(12.7062 * 1.0, abs=0.05), "t of 1 degree of freedom times the standard error"
     assert other == [mean, low, high, half]
 
 
 def test_what_was_not_run_is_empty_and_counts_are_its_own():
-    found = at(made_up(), "jsma", "l0, eps 20")
+    found = at(made_up(), "JSMA", "l0, eps 20")
     assert found["results"] == [[25.0, 17.5, 34.3], []]
     assert found["on"] == "100 test images, 1 training seed"
     assert at(made_up(), "worst case", "linf, eps 0.2")["on"] == "1,000 test images, 2 training seeds"
@@ -77,11 +80,13 @@ def test_what_was_not_run_is_empty_and_counts_are_its_own():
 def test_it_says_which_attack_had_only_what_was_left():
     chosen = made_up()
     kinds = {attack["name"]: {one["kind"] for one in attack["at"]} for attack in chosen["attacks"]}
-    own = {"pgd": {"attack"}, "jsma": {"attack"}, "matched": {"left"}}
-    assert kinds == own | {"worst case": {"worst"}, "own loss": {"own"}}
+    own = {"PGD": {"attack"}, "JSMA": {"attack"}, "adaptive": {"left"}}
+    assert kinds == own | {"worst case": {"worst"}, "training loss": {"own"}}
     assert "had left" in chosen["kinds"]["left"][1]
     assert set(chosen["kinds"]) == set().union(*kinds.values())
-    assert [{name: one[name] for name in ("color", "marker")} for one in chosen["objectives"]] == looks(2)
+    assert [{name: one[name] for name in ("color", "marker")} for one in chosen["objectives"]] == list(
+        looks(["sce", "center"]).values()
+    )
 
 
 def test_it_says_of_how_many_images_a_row_was_given_what_was_left():
@@ -93,7 +98,7 @@ def test_it_says_of_how_many_images_a_row_was_given_what_was_left():
     assert [row[2] for row in table.rows] == ["1,000, left of 200", "1,000"]
     assert "left of 200" in table.caption
     chosen = chooser(experiment(), found, "evidence")
-    on = at(chosen, "autoattack", "linf, eps 0.1")["on"]
+    on = at(chosen, "AutoAttack", "linf, eps 0.1")["on"]
     assert on == "1,000 test images, given what was left of 200, 1 training seed"
     assert tables.left_of([replace(one, part=None)]) == tables.left_of([replace(one, part=1000)]) == ""
 
@@ -131,8 +136,12 @@ def test_committed_figures_are_those_of_the_tables(name):
     }
     assert len(shown) == len([key for key in found.keys if key.kind not in ("clean", "hit")])
     made = tables.attacks(asked, found, "")
-    assert made.columns[3:] == [one["label"] for one in chosen["objectives"]]
-    table = {(attack, threat): texts for attack, threat, _, *texts in made.rows if not attack.endswith("(target hit)")}
+    assert [reader_name(label) for label in made.columns[3:]] == [one["label"] for one in chosen["objectives"]]
+    table = {
+        (row_name(attack), threat): texts
+        for attack, threat, _, *texts in made.rows
+        if not attack.endswith("(target hit)")
+    }
     assert table
     assert {place: [*map(in_words, shown[place])] for place in table} == table
 

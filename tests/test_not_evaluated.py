@@ -111,13 +111,13 @@ def test_tables_say_why(found):
 
 def test_figures_have_a_gap_and_say_so(found):
     plot = curves.robust(experiment(), found, "")
-    assert f"Gaps: worst case of sce at eps 0.1 {TEXT}; own loss of sce at eps 0.1 {TEXT}." in plot.caption
+    assert f"Gaps: worst case of SCE at eps 0.1 {TEXT}; training loss of SCE at eps 0.1 {TEXT}." in plot.caption
     lines = {line.get_label(): list(line.get_ydata()) for line in plot.figure.axes[0].lines}
     assert [math.isnan(value) for value in lines["SCE"]] == [False, True, False]
     assert lines["center loss"] == [100.0, 50.0, 25.0]
     assert plot.alt.endswith(
-        "sce: 100% at eps 0, 25% at eps 0.3; isce-m2: 100% at eps 0, 25% at eps 0.3; "
-        "center: 100% at eps 0, 25% at eps 0.3."
+        "SCE: 100% at eps 0, 25% at eps 0.3; I-SCE (text, m = 2): 100% at eps 0, 25% at eps 0.3; "
+        "center loss: 100% at eps 0, 25% at eps 0.3."
     )
     plots = curves.curves(experiment(), RECORDS, list(LABELS))
     assert plots["convergence"].caption.endswith(f"Gaps: sce-s1 not evaluated: {WHY}; sce-s1 not evaluated: {WHY}.")
@@ -133,7 +133,7 @@ def test_the_interactive_figure_has_a_text_in_the_numbers_place(found):
     json.dumps(chosen, allow_nan=False)
     at = {(attack["name"], one["threat"]): one["results"][0] for attack in chosen["attacks"] for one in attack["at"]}
     assert {place for place, results in at.items() if results == TEXT} == {
-        (name, "linf, eps 0.1") for name in ("worst case", "own loss", "pgd50-training")
+        (name, "linf, eps 0.1") for name in ("worst case", "training loss", "PGD-50 on the training loss")
     }
     assert all(isinstance(results, list) for results in at.values() if results != TEXT)
 

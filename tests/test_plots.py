@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Annotation, Text
 
+from isce.files import ROOT
 from isce.report.plots import runs as plots
+from isce.report.write import Report, _source
 
 ROW = {"epoch": 1, "train_loss": 0.5, "validation_accuracy": 0.9}
 
@@ -50,12 +53,47 @@ def test_same_values_same_bytes(kind):
     assert one == two
 
 
-def test_more_lines_than_colours_are_still_told_apart():
-    styles = [tuple(plots._style(number).values()) for number in range(81)]
-    assert len(set(styles)) == 81
+def test_many_lines_are_spread_over_panels_of_eight_at_most():
     rows = [{"label": f"m{k}", "run": "s0", "eps": eps, "percent": 50.0} for k in range(20) for eps in (0.1, 0.2)]
     drawn = plots.lines(pd.DataFrame(rows), "eps", "eps", [f"m{k}" for k in range(20)])
-    assert len(drawn.axes[0].lines) == 20
+    counts = [len(ax.lines) for ax in drawn.axes]
+    assert sum(counts) == 20
+    assert max(counts) <= 8
+
+
+def test_each_seed_has_its_dot_and_a_seed_without_accuracy_none():
+    frame = pd.DataFrame({"label": ["sce", "sce", "mmc"], "own": [50.0, 60.0, 40.0], "worst": [45.0, 35.0, np.nan]})
+    figure = plots.seeds(frame, "accuracy (%)")
+    drawn = [np.asarray(line.get_xdata()).tolist() for line in figure.axes[0].lines]
+    assert drawn[:3] == [[55.0], [45.0, 35.0], [40.0]]
+    assert np.isnan(drawn[3]).all()
+    (arrow,) = figure.axes[0].texts
+    assert isinstance(arrow, Annotation)
+    assert (arrow.xy, arrow.xyann) == ((40.0, 0), (55.0, 0)), "from the one attack to the worst case, where both are"
+
+
+def small_letters(figure, column=672):
+    """Letters of a figure that are below 8 pixels where a page shows it, shrunk to the column."""
+    shown = min(1, column / (96 * figure.get_figwidth()))
+    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+    return {text.get_text() for text in texts if text.get_fontsize() * 96 / 72 * shown < 8}
+
+
+@pytest.mark.parametrize("experiment", ["digits", "mnist"])
+def test_letters_of_figures_can_be_read_and_no_axes_has_more_than_eight_labelled_lines(experiment):
+    figures = {name: make().figure for name, make in Report(_source(experiment, ROOT / "results"), ROOT).plots()}
+    assert len(figures) > 10
+    for name, figure in figures.items():
+        assert small_letters(figure) == set(), name
+        for ax in figure.axes:
+            named = {line.get_label() for line in ax.lines if not str(line.get_label()).startswith("_")}
+            assert len(named) <= 9 if name == "explain-promise" else len(named) <= 8, name
+
+
+def test_a_small_letter_is_found():
+    figure, ((ax,),) = plots.grid(1, 1, 14, 2)
+    ax.set_title("tiny", fontsize=8)
+    assert "tiny" in small_letters(figure)
 
 
 def test_a_curve_that_reached_zero_stays_there_in_the_mean():

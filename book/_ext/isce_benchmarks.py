@@ -8,7 +8,7 @@ from typing import Any
 from docutils import nodes
 from isce_made import evidence, save_csv
 from isce_report import ReportError, read_json
-from isce_tables import table_nodes
+from isce_tables import caption_details, table_nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -40,7 +40,7 @@ class BenchmarkTable(SphinxDirective):
         files += [(made.relative_to(root).as_posix(), made) for made in (path, script)]
         line = evidence(self.env, files, nodes.Text("run again with "), nodes.literal(command, command))
         table = table_nodes(caption, columns, rows, joined=joined)
-        return [nodes.container("", table, line, classes=["isce-record"])]
+        return [nodes.container("", table, *caption_details(caption), line, classes=["isce-record"])]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

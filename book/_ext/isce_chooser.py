@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from isce_report import ReportDirective
-from isce_tables import captioned
+from isce_tables import captioned, split_caption
 from sphinx.application import Sphinx
 
 SHOWN = ("start", "kinds", "objectives", "attacks")
@@ -34,7 +34,8 @@ class AttackChooser(ReportDirective):
     def content_nodes(self, path: Path, about: dict[str, Any]) -> nodes.Node:
         data = json.dumps({name: about[name] for name in SHOWN}, separators=(",", ":")).replace("<", r"\u003c")
         script = f'<script type="application/json">{data}</script>'
-        caption = nodes.paragraph(about["caption"], "", *captioned(about["caption"]), classes=["isce-chooser-caption"])
+        shown, _ = split_caption(about["caption"])
+        caption = nodes.paragraph(shown, "", *captioned(shown), classes=["isce-chooser-caption"])
         return nodes.container("", nodes.raw("", script, format="html"), caption)
 
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from isce_report import RecordsTable, report_folder
-from isce_tables import table_nodes
+from isce_tables import caption_details, table_nodes
 from sphinx import addnodes
 from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
@@ -104,7 +104,8 @@ class MadeTable(SphinxDirective):
         if folder := self.options.get("links"):
             for row in next(iter(table.findall(nodes.tbody))).findall(nodes.row):
                 self.link(next(iter(row.findall(nodes.paragraph))), folder)
-        return [table, line] if "kind" in self.options else [nodes.container("", table, line, classes=["isce-record"])]
+        content = [table, *caption_details(made.caption), line]
+        return content if "kind" in self.options else [nodes.container("", *content, classes=["isce-record"])]
 
     def link(self, cell: nodes.paragraph, folder: str) -> None:
         """Let the name in a cell lead to the page of this name."""

@@ -6,6 +6,7 @@ are copied into the book (the package's own extension would copy all 24 MB).
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from importlib.metadata import files
@@ -83,9 +84,15 @@ def mend_pages(app: Sphinx, error: Exception | None) -> None:
             page.write_text(cleaned, encoding="utf-8")
 
 
+def write_side_by_side(app: Sphinx, env: Any) -> None:
+    """Pages are written by as many processes as there are processors; they are read by one, which numbers them."""
+    app.parallel = os.cpu_count() or 1
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the steps."""
     app.connect("doctree-read", number_ids)
+    app.connect("env-updated", write_side_by_side)
     app.connect("doctree-resolved", drop_thebe_settings, priority=900)
     app.connect("html-page-context", drop_thebe_scripts, priority=900)
     app.connect("build-finished", copy_mathjax)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from isce_repository import launches
-from isce_tables import captioned, table_nodes
+from isce_tables import caption_details, captioned, folded, readable, split_caption, table_nodes
 from sphinx.addnodes import download_reference
 from sphinx.config import Config
 from sphinx.util import logging
@@ -96,6 +96,7 @@ class ReportDirective(SphinxDirective):
         about = read_json(path)
         box = nodes.container(classes=list(self.classes))
         box += self.content_nodes(path, about)
+        box += caption_details(about.get("caption", ""))
         box += self.evidence(path, about)
         return [box]
 
@@ -139,13 +140,11 @@ class ReportDirective(SphinxDirective):
         box += line
         sources = [str(source) for source in about["sources"]]
         count = f"{len(sources)} record" + ("s" if len(sources) != 1 else "")
-        box += nodes.raw("", f'<details class="isce-sources"><summary>{count}</summary>', format="html")
         items = nodes.bullet_list()
         for source in sources:
             entry = self.download(source, Path(self.config.isce_records))
             items += nodes.list_item("", nodes.paragraph("", "", entry))
-        box += items
-        box += nodes.raw("", "</details>", format="html")
+        box += folded(count, items, kind="isce-sources")
         return box
 
     def download(self, name: str, folder: Path, label: str = "") -> nodes.Node:
@@ -178,6 +177,7 @@ class RecordsTable(ReportDirective):
         columns, rows = about["columns"], about["rows"]
         if any(len(row) != len(columns) for row in rows):
             raise ReportError(f"{path.name}: every row must have {len(columns)} cells")
+        columns, rows = readable(columns, rows)
         return table_nodes(about["caption"], columns, rows, wrap="wrap" in self.options)
 
 
@@ -196,5 +196,6 @@ class RecordsFigure(ReportDirective):
         drawn = b"<image" not in picture.read_bytes()  # lines and letters alone: the dark theme may invert them
         figure = nodes.figure(classes=["isce-figure", *(["isce-plot"] if drawn else [])])
         figure += nodes.image(uri=self.relative(picture), alt=about["alt"])
-        figure += nodes.caption(about["caption"], "", *captioned(about["caption"]))
+        shown, _ = split_caption(about["caption"])
+        figure += nodes.caption(shown, "", *captioned(shown))
         return figure

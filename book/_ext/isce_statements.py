@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from docutils import nodes
+from isce_tables import folded
 from sphinx.application import Sphinx
 from sphinx.domains import Index, IndexEntry
 from sphinx_proof.domain import ProofDomain
@@ -51,8 +52,17 @@ class StatementIndex(Index):
         return [(kind, [entry for _, entry in entries]) for kind, entries in ordered.items()], False
 
 
+def fold_proofs(app: Sphinx, doctree: nodes.document) -> None:
+    """A proof opens when it is asked for."""
+    for node in list(doctree.findall(nodes.admonition)):
+        if node["classes"][:1] == ["proof"]:
+            place = node.parent.index(node)
+            node.parent[place : place + 1] = folded("Proof", node, kind="isce-proof")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Put this index in the place of sphinx-proof's."""
     ProofDomain.indices = [StatementIndex]
     app.connect("doctree-read", note_titles)
+    app.connect("doctree-read", fold_proofs)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

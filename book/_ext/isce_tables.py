@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 
+from isce.report.names import reader_name, row_name
+
 FIGURE = re.compile(r"(?P<value>\S+) (?P<images>\[[^]]*\])(?: (?P<seeds>±\S+))?")
 LONG, LONG_NAME, SHORT = 48, 26, 14  #: letters of a cell that may wrap, of a name that may, of a cell that never does
 VERDICTS = {
@@ -21,6 +23,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 PRINTED = {
     r"(?<![\w.)\]-])-(?=\d)": "\N{MINUS SIGN}",
+    r"\blinf\b(?!@)": "\N{SCRIPT SMALL L}\N{INFINITY}",
     r"(?<=\d) x (?=\d)": f" {TIMES} ",
     r"\bl_(inf|1)\b": lambda norm: "\N{SCRIPT SMALL L}" + {"inf": "\N{INFINITY}", "1": "\N{SUBSCRIPT ONE}"}[norm[1]],
     r"(?<=[a-z])/(?=[a-z])": "/\N{ZERO WIDTH SPACE}",
@@ -48,6 +51,42 @@ def captioned(text: str) -> list[nodes.Node]:
         elif piece:
             parts.append(nodes.Text(typeset(piece)))
     return parts
+
+
+#: Words of a caption; what it says beyond them is folded away.
+CAPTION = 25
+
+
+def split_caption(text: str) -> tuple[str, str]:
+    """The sentences that fit into a caption, of a first one that is too long the beginning, and the rest."""
+    for pattern in (r"(?<=[.:]) (?=[A-Z])", r"(?<=[.:;,]) "):
+        parts = re.split(pattern, text)
+        fit = [count for count in range(1, len(parts) + 1) if len(" ".join(parts[:count]).split()) <= CAPTION]
+        if fit:
+            shown = " ".join(parts[: fit[-1]])
+            return re.sub(r"[:;,]$", ".", shown), " ".join(parts[fit[-1] :])
+    return text, ""
+
+
+def folded(summary: str, *content: nodes.Node, kind: str = "isce-more") -> list[nodes.Node]:
+    """Content that opens below a line when that is chosen."""
+    begin = nodes.raw("", f'<details class="{kind}"><summary>{summary}</summary>', format="html")
+    return [begin, *content, nodes.raw("", "</details>", format="html")]
+
+
+def caption_details(text: str) -> list[nodes.Node]:
+    """What a caption leaves out, folded away; nothing where it leaves nothing out."""
+    _, rest = split_caption(text)
+    return folded("How to read it", nodes.paragraph(rest, "", *captioned(rest))) if rest else []
+
+
+def readable(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows with the names of losses and attacks as readers see them."""
+    attack = [column == "attack" for column in columns]
+    named = [
+        [row_name(cell) if by else reader_name(cell) for by, cell in zip(attack, row, strict=True)] for row in rows
+    ]
+    return [reader_name(column) for column in columns], named
 
 
 def table_nodes(
@@ -81,15 +120,16 @@ def table_nodes(
     stub = not wrap and not joined  # the first cell of a row below a spanning one is no heading
     names = stub and any(len(row[0]) > LONG_NAME for row in rows)
     classes = ["isce-table", kind, "isce-wrap" if wrap else "", "isce-names" if names else ""]
-    table = nodes.table("", nodes.title(caption, "", *captioned(caption)), classes=list(filter(None, classes)))
+    shown, _ = split_caption(caption)
+    table = nodes.table("", nodes.title(shown, "", *captioned(shown)), classes=list(filter(None, classes)))
     group = nodes.tgroup(cols=len(columns))
     group += [nodes.colspec(colwidth=1, stub=stub and column == 0) for column in range(len(columns))]
     group += nodes.thead("", nodes.row("", *(_entry(text, column) for column, text in enumerate(columns))))
     body = nodes.tbody()
     for number, row in enumerate(rows):
-        shown = [(column, text) for column, text in enumerate(row) if heights[number, column]]
+        present = [(column, text) for column, text in enumerate(row) if heights[number, column]]
         labels = columns if wrap else [""] * len(columns)
-        cells = (_entry(text, column, heights[number, column], labels[column]) for column, text in shown)
+        cells = (_entry(text, column, heights[number, column], labels[column]) for column, text in present)
         body += nodes.row("", *cells)
     group += body
     table += group

@@ -55,11 +55,25 @@ document.addEventListener("DOMContentLoaded", () => {
     if (template) attach(link, () => template.content.cloneNode(true));
   }
   // Without scripts a number's title is all there is; with them it must not show twice.
+  // The numbers of a section are one stop of the Tab key; the arrow keys go from one to the next.
+  const groups = new Map();
   for (const number of document.querySelectorAll("article abbr:is(.isce-number, .isce-not-run)")) {
-    const text = number.title;
+    const text = number.title, section = number.closest("section");
     number.removeAttribute("title");
-    number.tabIndex = 0;
+    if (!groups.has(section)) groups.set(section, []);
+    const group = groups.get(section);
+    number.tabIndex = group.length ? -1 : 0;
+    group.push(number);
     attach(number, () => document.createTextNode(text));
+    number.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      const next = step && group[group.indexOf(number) + step];
+      if (!next) return;
+      event.preventDefault();
+      number.tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+    });
   }
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 });

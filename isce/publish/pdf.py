@@ -1,4 +1,4 @@
-"""The whole book as one PDF: its pages are bound into one document, which a headless browser prints."""
+"""The book's reading part as one PDF: its pages are bound into one document, which a headless browser prints."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ SHRINK = """(width) => {
         if (wide > room + 1) box.style.zoom = room / wide;
     }
 }"""
+APPENDIX = "Appendix"  #: the part that stays on the screen
 PRINTS = 4  # at most: the page numbers of one stand in the contents of the next
 
 
@@ -50,7 +51,7 @@ class Chapter:
 
 
 def chapters(html: Path) -> list[Chapter]:
-    """Every page in the order of the side bar; the page that ``index.html`` leads to comes first.
+    """Every page before the appendix in the order of the side bar; what ``index.html`` leads to comes first.
 
     Raises:
         ConfigError: the folder holds no rendered book.
@@ -64,11 +65,11 @@ def chapters(html: Path) -> list[Chapter]:
     found = [Chapter(root, _text(first.select_one("article h1")), "", 1)]
     part = ""
     for item in first.select("nav.bd-links .caption-text, nav.bd-links li > a.reference.internal"):
-        if item.name == "span":
-            part = _text(item)
-        else:
+        if item.name != "span":
             name = str(item["href"]).removesuffix(".html")
             found.append(Chapter(name, _text(item), part, len(item.find_parents("li"))))
+        elif (part := _text(item)) == APPENDIX:
+            break
     return found
 
 
@@ -215,6 +216,8 @@ def _relink(article: Tag, chapter: Chapter, anchors: dict[str, str]) -> None:
     """Ids get the chapter's name in front; links lead to them; what has no use on paper goes."""
     for element in article.select("script, a.headerlink, details.isce-sources > :not(summary)"):
         element.decompose()
+    for element in article.select("details:not(.isce-sources)"):
+        element["open"] = ""
     for element in article.select("[id]"):
         element["id"] = f"{chapter.anchor}--{element['id']}"
     for picture in article.select("img[src]"):

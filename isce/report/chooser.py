@@ -6,6 +6,7 @@ from typing import Any
 
 from isce.report.cells import Cell, Cells, NotEvaluatedError
 from isce.report.key import Key
+from isce.report.names import reader_name, row_name
 from isce.report.plots.runs import eps_text, looks
 from isce.report.tables import count_range, left_of, suites
 from isce.runs.experiment import Experiment
@@ -16,14 +17,14 @@ KINDS = {
         "Over several attacks",
         "An image is robust if it is classified right and no attack, at this eps or a smaller one, changes that.",
     ),
-    "own": ("Over several attacks", "The lowest of the attacks on the objective's own loss, for each network."),
-    "attack": ("By itself", "The attack's own figure, whatever the others find."),
+    "own": ("Over several attacks", "The lowest of the attacks on the training loss, for each network."),
+    "attack": ("By itself", "The attack's own result, whatever the others find."),
     "left": (
         "On what was left",
-        "It attacked only what the attacks before it in the suite had left; its figure is what remains after them all.",
+        "It attacked only what the attacks before it in the suite had left; its result is what remains after them all.",
     ),
 }
-NAMES = {"worst": "worst case", "own": "own loss"}
+NAMES = {"worst": "worst case", "own": "training loss"}
 
 
 def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, Any]:
@@ -43,15 +44,15 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
         kind = "left" if any(cell.left for cell in cells) else key.kind
         about = {"threat": _in_words(key, plan.norm), "kind": kind, "on": _counts(cells)}
         results = [_figures(found, label, key) for label in found.labels]
-        rows.setdefault(key.row or NAMES[key.kind], []).append(about | {"results": results})
+        rows.setdefault(row_name(key.row) if key.row else NAMES[key.kind], []).append(about | {"results": results})
     caption = (
-        f"Accuracy in per cent under one attack of {suites(experiment)}, or in the worst case over them, in one threat "
-        "model at one eps: mean (marker) and Wilson 95% interval (bar); the upright line is clean accuracy. Images and "
-        f"seeds of what is chosen stand above; they are at most {evidence}"
+        "Choose an attack: accuracy (%) under it, mean (marker) and Wilson 95% interval (bar); the upright line is "
+        f"clean accuracy. Attacks of {suites(experiment)}. Images and seeds of what is chosen are named above; at "
+        f"most {evidence}"
     )
     objectives = [
-        {"label": label, "clean": found.percents(label, Key("clean"))[0], **look}
-        for label, look in zip(found.labels, looks(len(found.labels)), strict=True)
+        {"label": reader_name(label), "clean": found.percents(label, Key("clean"))[0], **look}
+        for label, look in looks(found.labels).items()
     ]
     attacks = [{"name": name, "at": at} for name, at in rows.items() if at]
     start = _in_words(Key.at("worst", plan.main_eps), plan.norm)

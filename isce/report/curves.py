@@ -12,6 +12,7 @@ import pandas as pd
 from isce.report.cells import Cell, Cells, NotEvaluatedError, label_of, mean, wilson_of
 from isce.report.exhibits import Plot
 from isce.report.key import Key, split_run
+from isce.report.names import core, reader_name, row_name
 from isce.report.plots import runs as plots
 from isce.report.plots.runs import eps_text
 from isce.report.tables import eps_grid, suites
@@ -25,7 +26,7 @@ def over_seeds(seeds: Collection[object]) -> str:
 
 
 def robust(experiment: Experiment, found: Cells, evidence: str) -> Plot:
-    """Plot the worst case and the strongest attack on the own loss against eps."""
+    """Plot the worst case and the strongest attack on the training loss against eps."""
     norm, grid = experiment.plans[0].norm, eps_grid(experiment)
     rows, gaps = list[dict[str, Any]](), list[str]()
     for label in found.labels:
@@ -34,22 +35,46 @@ def robust(experiment: Experiment, found: Cells, evidence: str) -> Plot:
             if not worst:  # records made before this eps was asked for
                 continue
             own = found.get(label, Key.at("own", eps) if eps else Key("clean")) or worst
-            where = f"{label} at eps {eps_text(eps)}"
+            where = f"{reader_name(label)} at eps {eps_text(eps)}"
             middle, low, high = _or_gap(worst, f"worst case of {where}", gaps)
-            dashed, *_ = _or_gap(own, f"own loss of {where}", gaps)
+            dashed, *_ = _or_gap(own, f"training loss of {where}", gaps)
             rows.append({"label": label, "eps": eps, "worst": middle, "own": dashed, "low": low, "high": high})
     caption = (
-        f"Robust accuracy against eps ({norm}){', mean over seeds' if found.seeds > 1 else ''}. Solid: worst case over "
-        f"{suites(experiment)}, with the Wilson 95% interval over images as band. Dashed: the strongest single attack "
-        f"on the objective's own training loss. {evidence}{_gaps(gaps)}"
+        f"Robust accuracy against eps ({norm}){', mean over seeds' if found.seeds > 1 else ''}: worst case (solid), "
+        "best attack on the training loss (dashed). Band: Wilson 95% interval over images. Worst case over "
+        f"{suites(experiment)}. {evidence}{_gaps(gaps)}"
     )
     frame = pd.DataFrame(rows)
     ends = "; ".join(
-        f"{label}: {_end(part['worst'].iloc[0])} at eps 0, {_end(part['worst'].iloc[-1])} at eps {eps_text(grid[-1])}"
+        f"{reader_name(str(label))}: {_end(part['worst'].iloc[0])} at eps 0, {_end(part['worst'].iloc[-1])} at eps "
+        f"{eps_text(grid[-1])}"
         for label, part in frame.groupby("label", sort=False)
     )
     alt = f"Line plot of accuracy by eps. Worst case: {ends}."
     return Plot(figure=plots.robust_accuracy(frame, norm), caption=caption, alt=alt)
+
+
+def seeds(experiment: Experiment, found: Cells, evidence: str) -> Plot:
+    """Plot the worst case of each training seed at the main eps, and what attacks on the training loss leave."""
+    plan = experiment.plans[0]
+    keys = {name: Key.at(name, plan.main_eps) for name in ("own", "worst")}
+    rows: list[dict[str, Any]] = []
+    for label in found.labels:
+        by_seed = {name: {cell.seed: cell.accuracy for cell in found.get(label, key)} for name, key in keys.items()}
+        for seed in by_seed["worst"]:
+            accuracies = ((name, by_seed[name].get(seed)) for name in keys)
+            rows.append({"label": label} | {n: math.nan if a is None else 100 * a for n, a in accuracies})
+    caption = (
+        f"Accuracy at {plan.norm} eps {eps_text(plan.main_eps)}: best attack on the training loss (hollow), worst "
+        f"case of each seed (filled). Worst case over {suites(experiment)}. {evidence}"
+    )
+    frame = pd.DataFrame(rows)
+    worst = "; ".join(
+        f"{reader_name(str(label))}: {', '.join(_end(value) for value in part['worst'])}"
+        for label, part in frame.groupby("label", sort=False)
+    )
+    alt = f"A row of dots for each loss. Worst case by seed: {worst}."
+    return Plot(figure=plots.seeds(frame, "accuracy (%)"), caption=caption, alt=alt)
 
 
 def _or_gap(several: list[Cell], what: str, gaps: list[str]) -> tuple[float, float, float]:
@@ -101,15 +126,15 @@ def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str])
     seeds = f"{over_seeds({split_run(row['run'])[1] for row in rows['sweep']})}.{_gaps(gaps)}"
     text = {name: f"{count:,} test images, {seeds}" for name, count in n.items()}
     norm, steps = experiment.plans[0].norm, ", ".join(f"{s:,}" for s in sorted(set(by_steps["steps"])))
-    labels = ", ".join(label for label in order if label in set(by_eps["label"]))
+    labels = ", ".join(reader_name(label) for label in order if label in set(by_eps["label"]))
     ends = ", ".join(_end(part["percent"].iloc[-1]) for _, part in by_eps.groupby("label", sort=False))
     swept = (
         f"Share of images without a known adversarial example within {norm} eps. A curve that does not reach 0 means "
-        f"failing attacks, not a robust network. {text['sweep']}"
+        f"that attacks fail. {text['sweep']}"
     )
     converged = (
-        f"Accuracy under the matched attack on the margin at {norm} eps {eps_text(plan.convergence_eps)} with more and "
-        f"more steps ({steps}), each budget alone: a curve that still falls has not converged. {text['convergence']}"
+        f"Accuracy under our adaptive attack with more and more steps, {norm} eps {eps_text(plan.convergence_eps)}. A "
+        f"curve that still falls has not converged. Steps: {steps}, each number alone. {text['convergence']}"
     )
     return {
         "sweep": Plot(
@@ -134,36 +159,36 @@ def training(trained: Iterable[Record], order: list[str]) -> Plot:
     seeds = {split_run(record.run)[1] for record in trained}
     images, held = (max(r.results[name] for r in trained) for name in ("train_images", "validation_images"))
     caption = (
-        f"Training loss on {images:,} images (each objective's own, so heights don't compare) and accuracy on "
-        f"{held:,} validation images by epoch; {over_seeds(seeds)}."
+        f"Training loss, on each loss's own scale, and validation accuracy by epoch. {images:,} training and {held:,} "
+        f"validation images; {over_seeds(seeds)}."
     )
-    alt = "Two line plots by epoch, of training loss and of validation accuracy, for " + ", ".join(histories) + "."
+    alt = (
+        "Two line plots by epoch, of training loss and of validation accuracy, for "
+        + ", ".join(map(reader_name, histories))
+        + "."
+    )
     return Plot(figure=plots.training_curves(histories), caption=caption, alt=alt, kinds=("train",))
 
 
-def examples(
-    experiment: Experiment, found: Mapping[str, tuple[Record, Mapping[str, np.ndarray]]], labels: list[str]
-) -> Plot:
+def examples(experiment: Experiment, found: Mapping[str, tuple[Record, Mapping[str, np.ndarray]]]) -> Plot:
     """Plot images that fell to an attack, of each objective the first ones.
 
     Args:
         experiment: the experiment.
         found: by label, the record of the first seed and the arrays of its side file.
-        labels: labels of all objectives.
     """
-    each = max(1, 6 // len(labels))
-    arrays = {label: side for label, (_, side) in found.items()}
+    arrays = {label: found[label][1] for label in core(found)}
+    each = max(1, 6 // len(arrays))
     clean, adversarial, predictions = (
         np.concatenate([side[name][:each] for side in arrays.values()])
         for name in ("clean", "adversarial", "predictions")
     )
-    titles = [label for label, side in arrays.items() for _ in side["clean"][:each]]
-    named = dict.fromkeys(f"'{record.results['examples']}'" for record, _ in found.values())
+    titles = [reader_name(label).replace(" (", "\n(") for label, side in arrays.items() for _ in side["clean"][:each]]
+    named = dict.fromkeys(row_name(record.results["examples"]) for record, _ in found.values())
     plan = experiment.plans[0]
     caption = (
-        f"Test images of the first training seed that were classified right and fell to {', '.join(named)}, an "
-        f"attack of {suites(experiment)}, at {plan.norm} eps {eps_text(plan.eps[-1])}; "
-        "under each the predicted class and its softmax probability on the raw logits."
+        f"Test images that were broken at {plan.norm} eps {eps_text(plan.eps[-1])}, with the predicted class and its "
+        f"softmax probability. By {', '.join(named)}, of {suites(experiment)}; the first training seed."
     )
     alt = "Three rows: images, their adversarial versions, and the amplified difference."
     return Plot(figure=plots.example_images(clean, adversarial, predictions, titles), caption=caption, alt=alt)

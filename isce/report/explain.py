@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from isce.evaluation import percent
 from isce.report.exhibits import Plot, Table
 from isce.report.key import Key, split_run
-from isce.report.names import is_text_version, reader_name
+from isce.report.names import core, is_text_version, reader_name, row_name
 from isce.report.plots import explain as plots
 from isce.report.plots.runs import eps_text, three
 from isce.runs.records import EXPLAIN, Record
@@ -21,12 +21,12 @@ from isce.runs.records import EXPLAIN, Record
 KINDS = ("explain",)
 _STANDING = {
     "promised": "promised",
-    "one-step-training": "one step, own loss",
+    "one-step-training": "one step, training loss",
     "one-step-exact": "the same, float64",
     "one-step-matched": "one step, margin",
-    "plain-training": "plain, own loss",
+    "plain-training": "plain, training loss",
     "plain-matched": "plain, margin",
-    "adaptive-training": "adaptive, own loss",
+    "adaptive-training": "adaptive, training loss",
     "adaptive-ce": "adaptive, CE",
     "adaptive-margin": "adaptive, margin",
     "adaptive-dlr": "adaptive, DLR",
@@ -75,16 +75,16 @@ class Explained:
             cells = [record.results["standing"][name] for name in _STANDING]
             rows.append([label, *(percent(of["accuracy"], (of["low"], of["high"])) for of in cells)])
         caption = (
-            "Images that are still classified right, per cent. Promised: if the margin were linear in the image. One "
-            "step of size eps along the gradient's sign: of the own loss in float32, of the same in float64, of the "
-            f"margin. Plain: {self.steps} steps of equal size from the image. Adaptive: {self.steps} falling "
-            "steps of the matched attack from the image, on that function alone. Wilson 95% intervals over images. "
+            "Images that are still classified right (%). Promised: if the margin were linear in the image. One step "
+            "of size eps along the gradient's sign: of the training loss in float32, of the same in float64, of the "
+            f"margin. Plain: {self.steps} steps of equal size from the image. Adaptive: {self.steps} falling steps "
+            "of the matched attack from the image, on that function alone. Wilson 95% intervals over images. "
             f"{self.evidence}"
         )
-        return _table(["objective", *_STANDING.values()], rows, caption)
+        return _table(["loss", *_STANDING.values()], rows, caption)
 
     def _gradients(self) -> Table:
-        columns = ["objective", "margin", "slope", "promised distance", "tiny (%)", "zero (%)", "matched tiny (%)"]
+        columns = ["loss", "margin", "slope", "promised distance", "tiny (%)", "zero (%)", "matched tiny (%)"]
         rows: list[list[str]] = []
         for label, record in self.first.items():
             of = record.results["gradients"]
@@ -94,22 +94,22 @@ class Explained:
             rows.append([label, *medians, *shares, *kept, percent(self.backwards(label))])
         caption = (
             "Gradients at the images. Medians of the margin, of the l_1 norm of its gradient, and of the l_inf "
-            "distance at which a linear margin would be used up inside the box. Tiny: images where no entry of the own "
-            "loss's float32 gradient reaches 6e-8; zero: where all are 0. Kept by float32, and aim at the margin: what "
-            "the sign of that gradient gets of the steepest first-order change of the own loss, and of the margin, in "
-            "per cent; median, and from a tenth to nine tenths of the images. Backwards: images classified right where "
-            f"the latter is negative, so that the margin grows at first. {self.evidence}"
+            "distance at which a linear margin would be used up inside the box. Tiny: images where no entry of the "
+            "training loss's float32 gradient reaches 6e-8; zero: where all are 0. Kept by float32, and aim at the "
+            "margin: what the sign of that gradient gets of the steepest first-order change of that loss, and of "
+            "the margin, in per cent; median, and from a tenth to nine tenths of the images. Backwards: images "
+            f"classified right where the latter is negative, so that the margin grows at first. {self.evidence}"
         )
         return _table([*columns, "kept by float32", "aim at the margin", "backwards (%)"], rows, caption)
 
     def backwards(self, label: str) -> float:
-        """Share of the images classified right whose margin grows, to first order, as their own loss is ascended."""
+        """Share of the images classified right whose margin grows, to first order, as the training loss is ascended."""
         arrays = self.arrays[label]
         aims = arrays["gradients.aim"][arrays["gradients.margin"] > 0]
         return float((aims < 0).mean()) if len(aims) else 0.0
 
     def _features(self) -> Table:
-        columns = ["objective", "between / within", "the same, adversarial", "moved", "nearest own (%)"]
+        columns = ["loss", "between / within", "the same, adversarial", "moved", "nearest own (%)"]
         rows: list[list[str]] = []
         for label, record in self.first.items():
             of = record.results["features"]
@@ -118,10 +118,11 @@ class Explained:
             margins = [record.results["gradients"]["margin"], of["adversarial_margin"]]
             rows.append([label, *ratios, three(of["moved"][_MEDIAN]), *shares, *(three(m[_MEDIAN]) for m in margins)])
         caption = (
-            "Embeddings and margins of the images and of the last points of the plain ascent on the margin. Scatter "
-            "between classes over within. Moved: median distance from clean to adversarial, in halves of the distance "
-            "between the own class mean and the one nearest to it. Nearest own: embeddings whose nearest clean class "
-            f"mean is the own one. Medians of the margins, in each network's own units. {self.evidence}"
+            "Embeddings and margins of the images and of the last points of the plain ascent on the margin. First "
+            "two columns: scatter between classes over within. Moved: median distance from clean to adversarial, in "
+            "halves of the distance between the own class mean and the one nearest to it. Nearest own: embeddings "
+            "whose nearest clean class mean is the own one. Medians of the margins, in each network's own units. "
+            f"{self.evidence}"
         )
         return _table([*columns, "the same, adversarial (%)", "margin", "adversarial margin"], rows, caption)
 
@@ -132,12 +133,12 @@ class Explained:
             for name in ASCENTS if of else ():
                 shares = [_share(of[name][what]) for what in ("rises", "widens", "standing", "standing_others")]
                 rows.append([label, name, f"{of['beyond']} of {of['right']}", *shares])
-        columns = ["objective", "ascends", "beyond the kink", "true entry rises (%)", "margin widens (%)", "stand (%)"]
+        columns = ["loss", "ascends", "beyond the kink", "true entry rises (%)", "margin widens (%)", "stand (%)"]
         caption = (
-            "Images that are classified right and start beyond the kink of the clip; of these, how many the first step "
-            "of a plain ascent takes further beyond it, where the true class's entry rises, and how many away from the "
-            "decision boundary on the sphere, where the margin widens; how many of them, and of the images before the "
-            f"kink, no step misclassifies. {self.evidence}"
+            "Images that are classified right and start beyond the kink of the clip, and what an attack does to "
+            "them. Of these, how many the first step of a plain ascent takes further beyond it, where the true "
+            "class's entry rises, and how many away from the decision boundary, where the margin widens. How many "
+            f"of them, and of the images before the kink, no step misclassifies. {self.evidence}"
         )
         return _table([*columns, "others stand (%)"], rows, caption)
 
@@ -150,7 +151,7 @@ class Explained:
         if self._kinks():
             drawings["sphere"] = self._trajectories
         yield from ((f"explain-{name}", draw) for name, draw in drawings.items())
-        yield from ((f"gallery-{label}", functools.partial(self._gallery, label)) for label in self.first)
+        yield from ((f"gallery-{label}", functools.partial(self._gallery, label)) for label in core(self.first))
 
     def _plot(self, figure: Figure, caption: str, alt: str, *labels: str) -> Plot:
         """Plot of the first records of some objectives, or of all."""
@@ -172,11 +173,10 @@ class Explained:
         before, after = (self.arrays["sce"]["gallery.predictions"][row, :, 0] for row in (0, walked["sce"] + 1))
         fell = [k for k, label in enumerate(labels) if before[k] == label != after[k]]
         image = fell[0] if fell else 0
-        styles = {label: number for number, label in enumerate(self.first)}
-        drawn = plots.walk({label: self.arrays[label] for label in walked}, styles, walked, image)
+        drawn = plots.walk({label: self.arrays[label] for label in walked}, walked, image)
         caption = (
-            f"Left: the first test image of class {labels[image]} and what PGD on the training loss makes of it, with "
-            f"the predicted class. Right: the median margin along {self.steps} steps. {self.evidence}"
+            f"Left: one test image of class {labels[image]}, attacked by PGD on the training loss. Right: the median "
+            f"margin along {self.steps} steps. {self.evidence}"
         )
         medians = {reader_name(label): self.arrays[label]["training.margin"][1] for label in walked}
         ends = "; ".join(f"{name}: {median[0]:.1f} to {median[-1]:.1f}" for name, median in medians.items())
@@ -185,16 +185,16 @@ class Explained:
 
     def _paths(self) -> Plot:
         caption = (
-            f"Along {self.steps} plain steps on the training loss (dashed) and on the matched function, the margin "
-            "(solid), from the image: the objective's own training loss, softmax cross-entropy of the raw logits, the "
-            "margin, and the share of images that no step so far misclassified. Median, and band from a tenth to nine "
-            f"tenths of the images; the paths go on after an image has fallen. {self.evidence}"
+            f"What changes along {self.steps} plain steps on the training loss (dashed) and on the margin (solid). "
+            "The training loss, cross-entropy of the raw logits, the margin, and the share of images that no step "
+            "so far misclassified. Median, and band from a tenth to nine tenths of the images; the paths go on "
+            f"after an image has fallen. Of many losses three are drawn. {self.evidence}"
         )
         ends = "; ".join(
-            f"{label}: {100 * a['training.standing'][-1]:.0f}% and {100 * a['matched.standing'][-1]:.0f}%"
+            f"{reader_name(label)}: {100 * a['training.standing'][-1]:.0f}% and {100 * a['matched.standing'][-1]:.0f}%"
             for label, a in self.arrays.items()
         )
-        alt = f"Four line plots by step for each objective. Share still right at the end, own loss and margin: {ends}."
+        alt = f"Four line plots by step for each loss. Share still right at the end, training loss and margin: {ends}."
         return self._plot(plots.paths(self.arrays), caption, alt)
 
     def _kinks(self) -> dict[str, float]:
@@ -203,10 +203,10 @@ class Explained:
     def _trajectories(self) -> Plot:
         kinks = self._kinks()
         caption = (
-            "The raw logits of some images on the unit sphere, under both plain ascents: entry of the true class "
-            "against the largest other entry, from the image (circle) to the last step (cross). A point above the "
-            "diagonal is misclassified. Shaded: beyond the kink of the clip, where the loss has no gradient through "
-            f"the true class's entry. Below: the same around the kink. {self.evidence}"
+            "Logits of some images on the unit sphere along both plain ascents, from the image (circle) to the last "
+            "step (cross). Entry of the true class against the largest other entry. A point above the diagonal is "
+            "misclassified. Shaded: beyond the kink of the clip, where the loss has no gradient through the true "
+            f"class's entry. Below: the same around the kink. {self.evidence}"
         )
         rises = "; ".join(
             f"{label}: {' and '.join(_share(self.first[label].results['sphere'][a]['rises']) for a in ASCENTS)}%"
@@ -220,11 +220,11 @@ class Explained:
 
     def _gradient_plot(self) -> Plot:
         caption = (
-            "For each image that is classified right, against its margin: the largest entry of the training loss's "
-            "gradient in float32; the share of that loss's steepest ascent that the sign of this gradient keeps; "
-            "and the share that it gets of the margin's steepest descent, negative where it widens the margin. Dotted: "
-            "the gap of 16.6 from which the true class's entry rounds to 0 for SCE of two classes. From 37 on float64, "
-            f"which the middle compares with, rounds likewise. {self.evidence}"
+            "Gradients of the training loss in float32, for each image that is classified right, against its "
+            "margin. Left: the largest entry. Middle: the share of that loss's steepest ascent that the sign of "
+            "this gradient keeps. Right: the share that it gets of the margin's steepest descent, negative where it "
+            "widens the margin. Dotted: the gap of 16.6 from which the true class's entry rounds to 0 for SCE of "
+            f"two classes. From 37 on float64, which the middle compares with, rounds likewise. {self.evidence}"
         )
         tiny = ", ".join(f"{label} {100 * r.results['gradients']['tiny']:.0f}%" for label, r in self.first.items())
         alt = f"Three scatter plots against the margin. Share of images with a tiny gradient: {tiny}."
@@ -238,39 +238,36 @@ class Explained:
             half = 50 * (best["high"] - best["low"])
             standing[label] = (100 * of["one-step-matched"]["accuracy"], 100 * best["accuracy"], half)
         caption = (
-            "Left: the l_inf distance at which the margin would be used up if it were linear in the image, inside the "
-            "box: median, middle half and middle eight tenths of the images. Right: its median against the share still "
-            "right, after one step on the margin (hollow) and after the adaptive attack on the margin (filled, with "
-            f"Wilson 95% interval). {self.evidence}"
+            "Left: the promised distance, by loss. Right: its median against the share still right, after one step "
+            "(hollow) and after the adaptive attack (filled). Promised: the l_inf distance at which the margin "
+            "would be used up if it were linear, inside the box; median, middle half and middle eight tenths of the "
+            f"images. Both attacks are on the margin; bars are Wilson 95% intervals. {self.evidence}"
         )
         text = "; ".join(
-            f"{label}: {r.results['gradients']['distance'][_MEDIAN]:.3f} and {standing[label][1]:.0f}%"
+            f"{reader_name(label)}: {r.results['gradients']['distance'][_MEDIAN]:.3f} and {standing[label][1]:.0f}%"
             for label, r in self.first.items()
         )
-        alt = f"Promised distance by objective, and against accuracy. Median distance and share still right: {text}."
+        alt = f"Promised distance by loss, and against accuracy. Median distance and share still right: {text}."
         return self._plot(plots.promise(self.arrays, self.eps, standing), caption, alt)
 
     def _margins(self) -> Plot:
         caption = (
-            "Share of images whose margin lies below a value: clean, and at the last points of the plain ascent on the "
-            "margin. The dashed curve's value at margin 0 is the share misclassified under attack. The units are each "
-            "network's own. "
-            f"{self.evidence}"
+            "Share of images whose margin lies below a value: clean, and at the last points of the plain ascent. "
+            "The dashed curve's value at margin 0 is the share misclassified under attack. The units are each "
+            f"network's own. {self.evidence}"
         )
-        alt = "Two rising curves for each objective; the adversarial one lies to the left of the clean one."
+        alt = "Two rising curves for each loss; the adversarial one lies to the left of the clean one."
         return self._plot(plots.margins(self.arrays), caption, alt)
 
     def _feature_maps(self) -> Plot:
-        shown = ", ".join(f"{label} {100 * r.results['features']['shown']:.0f}%" for label, r in self.first.items())
         caption = (
-            "Embeddings, drawn as their true labels, in the plane in which the clean class means differ most (share of "
-            f"the means' scatter that it shows: {shown}); left the images, in the middle the last points of the plain "
-            "ascent on the margin. Right, without any loss: distance to the own class's clean mean and to the nearest "
-            "other one, in units of the distance between these two; below the diagonal another class is nearer. "
-            f"{self.evidence}"
+            "Embeddings: distance to the own class's clean mean and to the nearest other one. Below the diagonal "
+            "another class is nearer. In units of the distance between these two means; adversarial are the last "
+            f"points of the plain ascent on the margin. {self.evidence}"
         )
         near = ", ".join(
-            f"{label} {100 * r.results['features']['adversarial_nearest']:.0f}%" for label, r in self.first.items()
+            f"{reader_name(label)} {100 * r.results['features']['adversarial_nearest']:.0f}%"
+            for label, r in self.first.items()
         )
         alt = f"Scatter plots of embeddings. Adversarial embeddings that stay nearest to their own class mean: {near}."
         return self._plot(plots.feature_maps(self.arrays), caption, alt)
@@ -279,15 +276,15 @@ class Explained:
         record, arrays = self.first[label], self.arrays[label]
         rows, labels = record.results["gallery"]["rows"], record.results["gallery"]["labels"]
         caption = (
-            f"The network trained with {label}: the first test images of {len(labels)} classes under each attack, and "
-            "the change, amplified by the factor below the row's first. Under each the predicted class and its softmax "
-            "probability on the raw logits; bold with the sign ≠ where the prediction is wrong. The threat model "
-            f"stands below the attack's name. Training seed {record.run.rsplit('-s', 1)[1]}."
+            f"{reader_name(label)}: the first test images of {len(labels)} classes under each attack, and the "
+            "change, amplified. Below each the predicted class and its softmax probability, bold with ≠ where "
+            f"wrong. Training seed {record.run.rsplit('-s', 1)[1]}."
         )
         wrong = (arrays["gallery.predictions"][1:, :, 0] != labels).sum(1)
         broken = ", ".join(f"{name} {count}" for (name, _), count in zip(rows, wrong, strict=True))
         alt = f"Rows of {len(labels)} digits or pictures with amplified changes. Misclassified, by attack: {broken}."
-        return self._plot(plots.gallery_sheet(arrays, rows, labels), caption, alt, label)
+        named = [(row_name(name), threat) for name, threat in rows]
+        return self._plot(plots.gallery_sheet(arrays, named, labels), caption, alt, label)
 
     def numbers(self, number: Callable[[float, str, list[str]], dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return every number that a sentence may name: of the first seed, keys ``<label>.explain:<name>``.

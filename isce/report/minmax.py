@@ -54,12 +54,12 @@ def bounds(records: list[tuple[str, Record]]) -> Table:
         for label, _, found in _rows(records)
     ]
     caption = (
-        "Softmax cross-entropy of the raw logits (nats, mean over images): at the images; the largest that projected "
-        "ascent reached in the ball, a lower bound of the inner maximum; I-SCE at m = K eps, its proved upper bound. "
-        "Then the shares of images whose prediction is certified, and that the ascent did not break. "
+        "Cross-entropy (nats, mean over images) at the images, the largest that an attack reached in the ball, and its "
+        "proved bound. What the attack reached is a lower bound of the inner maximum; I-SCE at m = K eps is the upper "
+        "one. Then the shares of images whose prediction is certified, and that the ascent did not break. "
         f"{_evidence(records)}"
     )
-    return Table(columns=["objective", "eps", *_SUMMARY.values()], rows=rows, caption=caption, kinds=KINDS)
+    return Table(columns=["loss", "eps", *_SUMMARY.values()], rows=rows, caption=caption, kinds=KINDS)
 
 
 def region(records: list[tuple[str, Record]]) -> Table:
@@ -69,13 +69,13 @@ def region(records: list[tuple[str, Record]]) -> Table:
         for label, _, found in _rows(records)
     ]
     caption = (
-        "The inference region: means over images of what the ascent on softmax cross-entropy changes (logits, nats), "
-        "and how far it moves the embeddings. Safe by its margin: the clean margin exceeds twice the logit shift. "
-        "Feature shift: of a class mean, as a multiple of the class's own spread, mean over classes. Scatter: trace "
-        "between classes over trace within. Logits of different objectives have different scales: compare shares, "
-        f"ratios and signs, not heights. {_evidence(records)}"
+        "The inference region: how far an attack on cross-entropy moves logits and embeddings, as means over "
+        "images. Safe by its margin: the clean margin exceeds twice the logit shift. Feature shift: of a class "
+        "mean, as a multiple of the class's own spread, mean over classes. Scatter: trace between classes over "
+        "trace within. Logits of different losses have different scales: compare shares, ratios and signs, not "
+        f"heights. {_evidence(records)}"
     )
-    return Table(columns=["objective", "eps", *_REGION.values()], rows=rows, caption=caption, kinds=KINDS)
+    return Table(columns=["loss", "eps", *_REGION.values()], rows=rows, caption=caption, kinds=KINDS)
 
 
 def coverage(records: list[tuple[str, Record]]) -> Plot:
@@ -88,8 +88,8 @@ def coverage(records: list[tuple[str, Record]]) -> Plot:
     frame = pd.DataFrame(rows)
     norm = records[0][1].parameters["norm"]
     caption = (
-        "Share of images whose I-SCE loss at m is at least the largest softmax cross-entropy that the ascent reached "
-        f"in the ball: the share that this m covers, at most. {_evidence(records)}"
+        "Share of images that m covers: their I-SCE loss is at least the highest cross-entropy that an attack "
+        f"found. An upper bound, as the attack may have missed more. {_evidence(records)}"
     )
     alt = "Line plots, one for each eps, of the covered share against m; it rises with m and falls with eps."
     return Plot(figure=plots.coverage(frame, norm), caption=caption, alt=alt, kinds=KINDS)

@@ -85,7 +85,7 @@ def experiments(files: Files) -> Table:
         counts = [networks, str(sum(runs_of(experiment).values())), hand.split(" ")[0] or NOT_RUN, hours]
         rows.append([experiment.name, experiment.title, tier, *counts, whole])
     caption = (
-        "Every experiment file; networks are objectives times seeds. Hours are the sum over the records, by "
+        "Every experiment file; networks are losses times seeds. Hours are the sum over the records, by "
         "the clock, with whatever else ran beside them; what the whole takes stands where it was measured in one go."
     )
     return Table(
@@ -108,8 +108,7 @@ def effort(files: Files) -> Table:
             row = [f"0 of {sum(runs_of(experiment).values())}", NOT_RUN, ""]
         rows.append([experiment.name, experiment.title, *row])
     caption = (
-        "Effort, by experiment file: runs with a record, of those that it asks for; the sum of their "
-        "hours; the processors that they ran on."
+        "Runs with a record, of those that each experiment file asks for, their hours in sum, and their processors."
     )
     return Table(columns=["experiment", "what it is", "runs done", "hours", "on"], rows=rows, caption=caption)
 

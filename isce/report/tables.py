@@ -14,6 +14,7 @@ from isce.evaluation import mcnemar, paired_seeds, percent
 from isce.report.cells import NOT_RUN, Cell, Cells, NotEvaluatedError, accuracies
 from isce.report.exhibits import Table
 from isce.report.key import Key, split_run
+from isce.report.names import reader_name
 from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment
 from isce.runs.records import Record
@@ -37,16 +38,16 @@ def eps_grid(experiment: Experiment) -> list[float]:
 
 
 def results(experiment: Experiment, found: Cells, evidence: str) -> Table:
-    """Return one row for each objective: clean, strongest attack on the own loss and worst case at the main eps."""
+    """Return one row for each objective: clean, best attack on the training loss and worst case at the main eps."""
     plan = experiment.plans[0]
     keys = {
         "clean": Key("clean"),
-        "own loss": Key.at("own", plan.main_eps),
+        "training loss": Key.at("own", plan.main_eps),
         "worst case": Key.at("worst", plan.main_eps),
     }
     caption = (
-        f"Accuracy in per cent: clean, under the strongest single attack on the objective's own training loss, and in "
-        f"the worst case over {suites(experiment)}; {plan.norm}, eps {eps_text(plan.main_eps)}. {evidence}"
+        f"Accuracy (%): clean, under the best attack on the training loss, and in the worst case; {plan.norm}, eps "
+        f"{eps_text(plan.main_eps)}. Worst case over {suites(experiment)}. {evidence}"
     )
     return _by_objective(found, keys, caption)
 
@@ -56,7 +57,7 @@ def sweep(experiment: Experiment, found: Cells, evidence: str) -> Table:
     keys = {"clean": Key("clean")}
     keys |= {f"eps {eps_text(eps)}": Key.at("worst", eps) for eps in eps_grid(experiment)}
     caption = (
-        f"Worst-case robust accuracy in per cent over {suites(experiment)}, {experiment.plans[0].norm}, by eps. "
+        f"Robust accuracy (%) in the worst case, by eps ({experiment.plans[0].norm}). Over {suites(experiment)}. "
         f"{evidence}"
     )
     return _by_objective(found, keys, caption)
@@ -64,7 +65,7 @@ def sweep(experiment: Experiment, found: Cells, evidence: str) -> Table:
 
 def _by_objective(found: Cells, keys: dict[str, Key], caption: str) -> Table:
     rows = [[label, *(found.text(label, key) for key in keys.values())] for label in found.labels]
-    return Table(columns=["objective", *keys], rows=rows, caption=caption)
+    return Table(columns=["loss", *keys], rows=rows, caption=caption)
 
 
 def attacks(experiment: Experiment, found: Cells, evidence: str) -> Table:
@@ -115,22 +116,22 @@ def _caption(what: str, experiment: Experiment, found: Cells, rows: list[list[st
     """Caption for these rows; mentions only the kinds of row that occur."""
     plan = experiment.plans[0]
     caption = (
-        f"{what} of {suites(experiment)}: accuracy in per cent at {plan.norm} eps {eps_text(plan.main_eps)}, or "
-        "in the threat model that is named."
+        f"{what}: accuracy (%) at {plan.norm} eps {eps_text(plan.main_eps)}, or in the threat model that is named. Of "
+        f"{suites(experiment)}."
     )
     if any(LEFT in row[2] for row in rows):
         caption += (
             " Where 'left' stands beside the number of images the row attacked what the rows before it in the suite "
-            "had left, and its figure is what remains of all images after them all; elsewhere it is the row's own."
+            "had left, and its number is what remains of all images after them all; elsewhere it is the row's own."
         )
     if parts := sorted({row[2].partition(PART)[2] for row in rows if PART in row[2]}):
         caption += (
             f" 'left of {parts[0]}': of the images left it was given only those among {parts[0]} of all, so that its "
-            "figure, and with it the worst case, may be a little too high."
+            "number, and with it the worst case, may be a little too high."
         )
     if any(row[0].endswith(HIT) for row in rows):
         caption += " 'target hit' is the share of images brought to the random wrong class that was asked for."
-    return caption + (" A figure without ± is of one training seed." if found.seeds > 1 else "")
+    return caption + (" A number without ± is of one training seed." if found.seeds > 1 else "")
 
 
 def _images(found: Cells, key: Key) -> str:
@@ -184,7 +185,7 @@ def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells
         if not tests:
             continue
         only = f"{sum(t.only_first for t in tests)} : {sum(t.only_second for t in tests)}"
-        p_values = ", ".join(f"{t.p_value:#.2g}" for t in tests)
+        p_values = ", ".join("< 0.0001" if t.p_value < 1e-4 else f"{t.p_value:#.2g}" for t in tests)
         shared = sorted(set(one) & set(two))
         over_seeds = "one seed"
         if len(shared) > 1:
@@ -194,13 +195,14 @@ def pairs(experiment: Experiment, masks: dict[str, dict[str, Any]], found: Cells
         rows.append([label, only, p_values, over_seeds])
     if not rows:
         return None
+    name = reader_name(base)
     caption = (
-        f"Each objective against {base} in the worst case over {suites(experiment)} at {plan.norm} eps "
-        f"{eps_text(plan.main_eps)}: images robust with it alone, and with {base} alone (sum over the seeds that both "
-        "have); exact McNemar p value for each seed; mean difference in percentage points with its 95% t interval over "
-        f"seeds, where there are several. {evidence}"
+        f"Each loss against {name} on the same images, in the worst case at {plan.norm} eps "
+        f"{eps_text(plan.main_eps)}. Images robust with it alone, and with {name} alone (sum over the seeds that "
+        "both have). Exact McNemar p value for each seed. Mean difference in percentage points with its 95% t "
+        f"interval over seeds, where there are several. Over {suites(experiment)}. {evidence}"
     )
-    columns = ["objective", f"robust alone : {base} alone", "p by seed", "difference"]
+    columns = ["loss", f"robust alone : {name} alone", "p by seed", "difference"]
     return Table(columns=columns, rows=rows, caption=caption)
 
 

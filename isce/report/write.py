@@ -6,14 +6,16 @@ The report folder of an experiment holds ``numbers.json`` (written last), ``tabl
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,12 @@ import pandas as pd
 from isce.files import ROOT, RecordError, write_atomic
 from isce.report import certified, claims, curves, flags, minmax, tables, verdicts
 from isce.report.chooser import chooser
-from isce.report.exhibits import Exhibit, Plot, Table
+from isce.report.exhibits import Plot, Table
 from isce.report.plots.runs import as_bytes
 from isce.report.source import Source
 from isce.runs import executed
 from isce.runs.experiment import load_experiment
-from isce.runs.records import NOTEBOOK
+from isce.runs.records import NOTEBOOK, Record
 from isce.runs.run import planned_runs
 from isce.runs.whole import notebook_damage
 
@@ -36,9 +38,9 @@ from isce.runs.whole import notebook_damage
 PRINTED = "results"
 
 
-def write(name: str, folder: Path, out: Path) -> bool:
+def write(name: str, folder: Path, out: Path, only: Collection[str] | None = None) -> bool:
     """Write the report of one experiment below ``out``; see :meth:`Report.write`."""
-    return Report(_source(name, folder), out / name).write()
+    return Report(_source(name, folder), out / name).write(only)
 
 
 def _source(name: str, folder: Path) -> Source:
@@ -55,15 +57,12 @@ def draw(name: str, folder: Path, plot: str) -> bytes | None:
         plot: its name, such as ``robust``.
     """
     source = _source(name, folder)
-    if source.cells.all:
-        for found, make in Report(source, folder).exhibits():
-            if found == plot and isinstance(exhibit := make(), Plot):
-                return as_bytes(exhibit.figure, "svg")
-    return None
+    make = dict(Report(source, folder).plots()).get(plot) if source.cells.all else None
+    return as_bytes(make().figure, "svg") if make else None
 
 
 def write_each(folder: Path, out: Path) -> None:
-    """Write the reports of all experiments side by side: most of their time goes into the plots.
+    """Write the reports of all experiments side by side, for the book: with the plots alone that its pages show.
 
     Args:
         folder: of the records. Those of an experiment that has no file are named and left out.
@@ -71,16 +70,23 @@ def write_each(folder: Path, out: Path) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     names = _experiments(folder)
+    shown = [shown_plots(name) for name in names]
     workers = min(len(names), os.cpu_count() or 1)
     if workers < 2:
-        for name in names:
-            write(name, folder, out)
+        for name, only in zip(names, shown, strict=True):
+            write(name, folder, out, only)
         return
     # A fork has loaded the packages, which takes longer than most reports; it is safe while no other thread runs.
     start = "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
     with ProcessPoolExecutor(workers, multiprocessing.get_context(start), _end_with_parent) as pool:
-        for _ in pool.map(write, names, itertools.repeat(folder), itertools.repeat(out)):
+        for _ in pool.map(write, names, itertools.repeat(folder), itertools.repeat(out), shown):
             pass
+
+
+def shown_plots(experiment: str) -> set[str]:
+    """Return the names of an experiment's plots that the pages of the book ask for."""
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "book").rglob("*.md") if "_build" not in path.parts]
+    return {plot for page in pages for plot in re.findall(rf"\{{records-figure\}} {experiment}/(\S+)", page)}
 
 
 def _experiments(folder: Path) -> list[str]:
@@ -116,18 +122,22 @@ class Report:
     def __init__(self, source: Source, target: Path) -> None:
         self.source, self.target = source, target
 
-    def write(self) -> bool:
-        """Write the report; returns False, and leaves no report, if there is no attack record."""
+    def write(self, only: Collection[str] | None = None) -> bool:
+        """Write the report; returns False, and leaves no report, if there is no attack record.
+
+        Args:
+            only: names of the plots that are drawn; None: all.
+        """
         if self.target.exists():
             shutil.rmtree(self.target)
         if not self.source.cells.all:
             return False
-        for name, make in self.exhibits():
-            exhibit = make()
-            if isinstance(exhibit, Table):
-                self._write_table(name, exhibit)
-            elif isinstance(exhibit, Plot):
-                self._write_plot(name, exhibit)
+        for name, make in self.tables():
+            if table := make():
+                self._write_table(name, table)
+        for name, make in self.plots():
+            if only is None or name in only:
+                self._write_plot(name, make())
         chosen = chooser(self.source.experiment, self.source.cells, self.source.evidence())
         chosen |= self.source.origin(("attack",))
         compact = json.dumps(chosen, allow_nan=False, separators=(",", ":"))
@@ -139,50 +149,65 @@ class Report:
         self._write_json(self.target / "numbers.json", self.source.numbers(), sort_keys=True)
         return True
 
-    def exhibits(self) -> Iterator[tuple[str, Callable[[], Exhibit | None]]]:
-        """Yield the name of every table and plot that the records allow, with its maker (which may return None)."""
+    def tables(self) -> Iterator[tuple[str, Callable[[], Table | None]]]:
+        """Yield the name of every table that the records allow, with its maker (which may return None)."""
         source, experiment, found = self.source, self.source.experiment, self.source.cells
         evidence, bare = source.evidence(), source.evidence(intervals=False)
         records = list(source.records.values())
-        analysed = [(label, record) for _, label, record in source.of_kind("minmax")]
-        attacked = [record for record in source.whole.values() if record.kind == "attack"]
-        examples = source.examples()
-        judge = claims.Judge(experiment, found, analysed, source.masks())
+        judge = claims.Judge(experiment, found, self._analysed, source.masks())
         old = {(source.records[name].kind, source.records[name].run) for name in source.stale}
         suites = f"Worst case over {tables.suites(experiment)}. {evidence}"
-        judged, drawn = verdicts.verdicts(judge, suites), curves.curves(experiment, attacked, found.labels)
-        trained, proved = [record for record in records if record.kind == "train"], certified.exists(found)
-        every: list[tuple[str, object, Callable[[], Exhibit | None]]] = [
+        judged, proved = verdicts.verdicts(judge, suites), certified.exists(found)
+        every: list[tuple[str, object, Callable[[], Table | None]]] = [
             ("results", True, lambda: tables.results(experiment, found, evidence)),
             ("attacks", True, lambda: tables.attacks(experiment, found, evidence)),
             ("sweep", True, lambda: tables.sweep(experiment, found, evidence)),
             ("status", True, lambda: tables.status(experiment.name, source.keys, records, old)),
             ("pairs", True, lambda: tables.pairs(experiment, source.masks(), found, bare)),
-            ("costs", True, lambda: tables.costs(attacked)),
+            ("costs", True, lambda: tables.costs(self._attacked)),
             ("certified", proved, lambda: certified.table(experiment, found, bare)),
             ("flags", any(one.flags for one in records), lambda: flags.found(experiment.name, records)),
-            ("bounds", analysed, lambda: minmax.bounds(analysed)),
-            ("region", analysed, lambda: minmax.region(analysed)),
+            ("bounds", self._analysed, lambda: minmax.bounds(self._analysed)),
+            ("region", self._analysed, lambda: minmax.region(self._analysed)),
             ("verdicts", judged, lambda: judged),
             ("rules", judged, verdicts.rules),
             ("changed", judged, lambda: verdicts.changed(judge, suites)),
+        ]
+        yield from ((name, make) for name, when, make in every if when)
+        for name, table in tables.by_attack(experiment, found, evidence).items():
+            yield f"attack-{name}", lambda table=table: table
+        for name, table in source.explained.tables() if source.explained else ():
+            yield name, lambda table=table: table
+
+    def plots(self) -> Iterator[tuple[str, Callable[[], Plot]]]:
+        """Yield the name of every plot that the records allow, with what draws it."""
+        source, experiment, found = self.source, self.source.experiment, self.source.cells
+        bare, examples = source.evidence(intervals=False), source.examples()
+        drawn = curves.curves(experiment, self._attacked, found.labels)
+        trained = [record for record in source.records.values() if record.kind == "train"]
+        proved = certified.exists(found)
+        every: list[tuple[str, object, Callable[[], Plot]]] = [
             ("robust", True, lambda: curves.robust(experiment, found, bare)),
             ("readings", True, lambda: curves.readings(experiment, found, bare)),
+            ("seeds", True, lambda: curves.seeds(experiment, found, bare)),
             ("sandwich", proved, lambda: certified.sandwich(experiment, found, bare)),
             ("constants", proved and certified.constants(experiment), lambda: certified.sweep(experiment, found, bare)),
             ("training", True, lambda: curves.training(trained, found.labels)),
             ("sweep", drawn, lambda: drawn["sweep"]),
             ("convergence", drawn, lambda: drawn["convergence"]),
-            ("coverage", analysed, lambda: minmax.coverage(analysed)),
-            ("examples", examples, lambda: curves.examples(experiment, examples, found.labels)),
+            ("coverage", self._analysed, lambda: minmax.coverage(self._analysed)),
+            ("examples", examples, lambda: curves.examples(experiment, examples)),
         ]
         yield from ((name, make) for name, when, make in every if when)
-        for name, table in tables.by_attack(experiment, found, evidence).items():
-            yield f"attack-{name}", lambda table=table: table
-        if source.explained:
-            for name, table in source.explained.tables():
-                yield name, lambda table=table: table
-            yield from source.explained.plots()
+        yield from source.explained.plots() if source.explained else ()
+
+    @functools.cached_property
+    def _analysed(self) -> list[tuple[str, Record]]:
+        return [(label, record) for _, label, record in self.source.of_kind("minmax")]
+
+    @functools.cached_property
+    def _attacked(self) -> list[Record]:
+        return [record for record in self.source.whole.values() if record.kind == "attack"]
 
     def write_notebooks(self) -> None:
         """Write the executed notebooks of the run that the experiment shows, where they are there and current."""

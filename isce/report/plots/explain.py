@@ -14,21 +14,21 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import NullFormatter
 
-from isce.report.names import reader_name
-from isce.report.plots.runs import COLOURS, MARKERS, draw_image, eps_text, grid
+from isce.report.names import core, reader_name
+from isce.report.plots.runs import draw_image, eps_text, grid, looks, name_beside
 
 Arrays = Mapping[str, np.ndarray]
-TRAINING, MATCHED = COLOURS[1], COLOURS[0]
+TRAINING, MATCHED = "#7A4A1E", "#1B7F79"  # no loss has these
 #: An ascent's colour and line, and what it is called.
 ASCENTS = {
     "training": {"color": TRAINING, "linestyle": "--", "label": "ascending the training loss"},
-    "matched": {"color": MATCHED, "linestyle": "-", "label": "ascending the matched function"},
+    "matched": {"color": MATCHED, "linestyle": "-", "label": "ascending the margin"},
 }
 #: Of two classes alone, the gap from which the true class's entry of SCE's gradient rounds to 0 in float32.
 ROUNDED = 24 * math.log(2)
 #: Below this a loss in float32, and a cross-entropy in float64, is rounding.
 FLOOR = {"loss": 1e-8, "entropy": 1e-16}
-CLASS_COLOURS = (*COLOURS, "#777777")
+CLEAN, ADVERSARIAL = "0.55", "0.1"
 
 
 def _panels(count: int, side: float) -> tuple[Figure, list[Axes]]:
@@ -43,14 +43,15 @@ def _panels(count: int, side: float) -> tuple[Figure, list[Axes]]:
 
 
 def paths(found: Mapping[str, Arrays]) -> Figure:
-    """Along both ascents, a row for each objective: training loss, cross-entropy, margin, and who still stands."""
+    """Along both ascents, a row for each of three losses: training loss, cross-entropy, margin, who is still right."""
     names = {
         "loss": "training loss",
-        "entropy": "cross-entropy of the raw logits",
+        "entropy": "cross-entropy",
         "margin": "margin",
         "standing": "still right (%)",
     }
-    figure, axes = grid(len(found), len(names), 10.4, 1.9 * len(found) + 0.9)
+    found = {label: found[label] for label in core(found)[:3]}
+    figure, axes = grid(len(found), len(names), 8.4, 1.7 * len(found) + 0.9)
     for row, (label, arrays) in zip(axes, found.items(), strict=True):
         for ax, what in zip(row, names, strict=True):
             for ascent, style in ASCENTS.items():
@@ -60,13 +61,18 @@ def paths(found: Mapping[str, Arrays]) -> Figure:
                 ax.set_ylim(bottom=max(ax.get_ylim()[0], FLOOR[what]))
         row[2].axhline(0, color="black", linewidth=0.8)
         row[3].set_ylim(-2, 102)
-        row[0].set_ylabel(reader_name(label))
+        row[0].set_ylabel(_in_lines(label), fontsize=9)
     for ax, name in zip(axes[0], names.values(), strict=True):
         ax.set_title(name, fontsize=10)
     for ax in axes[-1]:
         ax.set_xlabel("step")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return figure
+
+
+def _in_lines(label: str) -> str:
+    """A loss's name on two lines where it has a part in brackets."""
+    return reader_name(label).replace(" (", "\n(")
 
 
 def _wide(arrays: Arrays, what: str) -> bool:
@@ -93,7 +99,7 @@ def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
         found: of the objectives with a kink; two rows for each, the second a part of the first around the kink.
         kinks: where it is, by label.
     """
-    figure, axes = grid(2 * len(found), 2, 9.4, 8.6 * len(found))
+    figure, axes = grid(2 * len(found), 2, 8.4, 7.8 * len(found))
     for number, (label, arrays) in enumerate(found.items()):
         every = [arrays[f"{name}.sphere"].astype(float) for name in ASCENTS]
         low = min(float(ways.min()) for ways in every) - 0.05
@@ -108,7 +114,7 @@ def sphere(found: Mapping[str, Arrays], kinks: Mapping[str, float]) -> Figure:
             part.set(xlim=near[0], ylim=near[1])
             whole.set_title(f"{reader_name(label)}, {style['label']}", fontsize=9)
             part.set_title("the same, around the kink", fontsize=9)
-    axes[0][0].legend(loc="lower left", frameon=False, fontsize=8)
+    axes[0][0].legend(loc="lower left", frameon=False, fontsize=9)
     return figure
 
 
@@ -116,8 +122,8 @@ def _trajectories(ax: Axes, ways: np.ndarray, kink: float, colour: str) -> None:
     """Of each image its way ``(S, n, 2)``: a circle where it starts, a cross where it ends."""
     ax.add_patch(Circle((0, 0), 1, fill=False, edgecolor="0.6"))
     ax.plot([-1, 1], [-1, 1], color="black", linewidth=1, label="decision boundary")
-    ax.axvline(kink, color=COLOURS[2], linestyle=":", linewidth=2, label=f"the clip's kink, $t_y$ = {kink:g}")
-    ax.axvspan(kink, 1.02, color=COLOURS[2], alpha=0.1, linewidth=0)
+    ax.axvline(kink, color="0.4", linestyle=":", linewidth=2, label=f"the clip's kink, $t_y$ = {kink:g}")
+    ax.axvspan(kink, 1.02, color="0.4", alpha=0.12, linewidth=0)
     for way in np.moveaxis(ways, 1, 0):
         ax.plot(*way.T, color=colour, linewidth=0.9, alpha=0.8, marker=".", markersize=2.5)
     ax.plot(*ways[0].T, "o", color="white", markeredgecolor=colour, markersize=5, label="image")
@@ -125,18 +131,17 @@ def _trajectories(ax: Axes, ways: np.ndarray, kink: float, colour: str) -> None:
     ax.set(xlabel="$t_y$, the true class's entry", ylabel="largest other entry")
 
 
-def walk(found: Mapping[str, Arrays], styles: Mapping[str, int], rows: Mapping[str, int], image: int) -> Figure:
+def walk(found: Mapping[str, Arrays], rows: Mapping[str, int], image: int) -> Figure:
     """Left, one image before and after an attack on each network; right, the median margin along the ascent.
 
     Args:
         found: by label.
-        styles: number of each label's colour and marker.
         rows: by label, the attack's row in the gallery.
         image: its place in the gallery.
     """
     figure = Figure(figsize=(8.4, 3.4), layout="constrained", facecolor="white")
     pictures, line = figure.subfigures(1, 2, squeeze=False, width_ratios=(len(found) + 0.4, 4))[0]
-    axes = pictures.subplots(2, len(found), squeeze=False)
+    axes, look = pictures.subplots(2, len(found), squeeze=False), looks(found)
     ax = line.subplots()
     for column, (label, arrays) in zip(axes.T, found.items(), strict=True):
         name, row = reader_name(label), rows[label]
@@ -146,9 +151,8 @@ def walk(found: Mapping[str, Arrays], styles: Mapping[str, int], rows: Mapping[s
             predicted, sure = arrays["gallery.predictions"][seen, image]
             place.set(xticks=[], yticks=[])
             place.set_xlabel(f"{int(predicted)} ({sure:.0%})", fontsize=10)
-        column[0].set_title(name.replace(" (", "\n("), fontsize=10)
-        margins, number = arrays["training.margin"][1], styles[label] % 9
-        ax.plot(margins, color=COLOURS[number], marker=MARKERS[number], markevery=10, label=name)
+        column[0].set_title(_in_lines(label), fontsize=10)
+        ax.plot(arrays["training.margin"][1], **look[label], markevery=10, label=name)
     axes[0][0].set_ylabel("image")
     axes[1][0].set_ylabel("attacked")
     ax.axhline(0, color="black", linewidth=0.8)
@@ -161,12 +165,12 @@ def walk(found: Mapping[str, Arrays], styles: Mapping[str, int], rows: Mapping[s
 
 def gradients(found: Mapping[str, Arrays]) -> Figure:
     """Of each image against its margin: size of the training loss's gradient, and what float32 and the loss keep."""
-    figure, (axes,) = grid(1, 3, 9.4, 3.9)
+    found = {label: found[label] for label in core(found)}
+    look, (figure, (axes,)) = looks(found), grid(1, 3, 8.4, 3.6)
     smallest = min((a["gradients.size"][a["gradients.size"] > 0].min(initial=1) for a in found.values()), default=1)
-    for number, (label, arrays) in enumerate(found.items()):
+    for label, arrays in found.items():
         right = arrays["gradients.margin"] > 0
-        style: dict[str, Any] = {"color": COLOURS[number % 9], "marker": MARKERS[number % 9], "linestyle": "none"}
-        style |= {"markersize": 3, "alpha": 0.5}
+        style: dict[str, Any] = look[label] | {"linestyle": "none", "markersize": 3, "alpha": 0.5}
         size = np.maximum(arrays["gradients.size"], smallest / 10)
         for ax, values in zip(axes, (size, arrays["gradients.kept"], arrays["gradients.aim"]), strict=True):
             ax.plot(arrays["gradients.margin"][right], values[right], label=reader_name(label), **style)
@@ -196,20 +200,18 @@ def promise(found: Mapping[str, Arrays], eps: float, standing: Mapping[str, tupl
         standing: by label: per cent right after one step, and after the adaptive attack on the margin, and of that the
             half-width of a Wilson interval.
     """
-    figure, axes = grid(1, 2, 9.0, 0.32 * len(found) + 2.6)
-    left, right = axes[0]
+    look, (figure, ((left, right),)) = looks(found), grid(1, 2, 8.4, 0.28 * len(found) + 2.4)
     for number, (label, arrays) in enumerate(found.items()):
         distance = arrays["gradients.distance"].astype(float)
         low, first, middle, third, high = np.quantile(distance, (0.1, 0.25, 0.5, 0.75, 0.9))
-        colour, marker = COLOURS[number % 9], MARKERS[number % 9]
+        colour, marker = look[label]["color"], look[label]["marker"]
         left.plot([low, high], [number, number], color=colour, linewidth=1.5)
         left.plot([first, third], [number, number], color=colour, linewidth=6, alpha=0.5)
         left.plot([middle], [number], color=colour, marker=marker, markersize=7)
         one, all_steps, half = standing[label]
         right.plot([middle], [one], color=colour, marker=marker, markersize=6, fillstyle="none")
-        right.errorbar(
-            [middle], [all_steps], [half], color=colour, marker=marker, markersize=7, label=reader_name(label)
-        )
+        right.plot([middle] * 2, [all_steps - half, all_steps + half], color=colour)
+        right.plot([middle], [all_steps], color=colour, marker=marker, markersize=7, label=reader_name(label))
     left.axvline(eps, color="black", linewidth=1, linestyle=":")
     left.annotate(f" eps {eps_text(eps)}", (eps, -0.7), fontsize=9, va="center")
     left.set(
@@ -220,55 +222,45 @@ def promise(found: Mapping[str, Arrays], eps: float, standing: Mapping[str, tupl
     )
     left.set(xlabel=r"promised distance ($\ell_\infty$)")
     right.set(xlabel="median promised distance", ylabel="still right (%)", ylim=(-2, 102))
-    right.legend(frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    name_beside(right)
     return figure
 
 
 def margins(found: Mapping[str, Arrays]) -> Figure:
     """Clean and adversarial margins, as curves of the share of images that lie below; a panel for each objective."""
-    figure, axes = _panels(len(found), 2.6)
+    figure, axes = _panels(len(found), 2.5)
     for ax, (label, arrays) in zip(axes, found.items(), strict=True):
         clean, moved = np.sort(arrays["gradients.margin"]), np.sort(arrays["features.adversarial_margin"])
         share = 100 * (np.arange(len(clean)) + 1) / len(clean)
-        ax.step(clean, share, color=COLOURS[0], label="clean")
-        ax.step(moved, share, color=COLOURS[1], linestyle="--", label="adversarial")
+        ax.step(clean, share, color=CLEAN, label="clean")
+        ax.step(moved, share, color=ADVERSARIAL, linestyle="--", label="adversarial")
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(title=reader_name(label), ylim=(0, 102))
+        ax.set_title(reader_name(label), fontsize=10)
+        ax.set_ylim(0, 102)
         ax.set_xlabel("margin")
     axes[0].set_ylabel("images below (%)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
-def feature_maps(found: Mapping[str, Arrays], each: int = 80) -> Figure:
-    """Clean and adversarial embeddings in the plane of the class means, drawn as their labels; a row per objective."""
-    figure, axes = grid(len(found), 3, 10.2, 3.3 * len(found) + 0.3)
-    for row, (label, arrays) in zip(axes, found.items(), strict=True):
-        both, labels = arrays["features.plane"].astype(float)[:, :each], arrays["labels"][:each]
-        reach = float(np.abs(both).max()) * 1.08
-        for ax, points in zip(row, both, strict=False):
-            for k in np.unique(labels):
-                colour = CLASS_COLOURS[int(k) % len(CLASS_COLOURS)]
-                ax.plot(*points[labels == k].T, linestyle="none", marker=f"${k}$", color=colour, markersize=6)
-            ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
-        _own_and_other(row[2], arrays["features.distances"].astype(float))
-        row[0].set_ylabel(reader_name(label))
-    titles = ("clean embeddings", "adversarial embeddings", "distance to class means")
-    for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title, fontsize=10)
-    axes[-1][2].set_xlabel("to the own mean")
+def feature_maps(found: Mapping[str, Arrays]) -> Figure:
+    """Distances of clean and adversarial embeddings to the own class's mean and to the nearest other; a panel each."""
+    figure, axes = _panels(len(found), 2.5)
+    for ax, (label, arrays) in zip(axes, found.items(), strict=True):
+        distances = arrays["features.distances"].astype(float)
+        for points, name, colour, marker in zip(
+            distances, ("clean", "adversarial"), (CLEAN, TRAINING), ("o", "x"), strict=True
+        ):
+            ax.plot(*points.T, linestyle="none", marker=marker, markersize=3, color=colour, alpha=0.6, label=name)
+        reach = float(np.quantile(distances, 0.99)) * 1.05
+        ax.plot([0, reach], [0, reach], color="black", linewidth=0.8)
+        ax.set(xlim=(0, reach), ylim=(0, reach), xlabel="to the own mean")
+        ax.set_title(reader_name(label), fontsize=10)
+    axes[0].set_ylabel("to the nearest other")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False, markerscale=2
+    )
     return figure
-
-
-def _own_and_other(ax: Axes, distances: np.ndarray) -> None:
-    for points, name, colour, marker in zip(
-        distances, ("clean", "adversarial"), (COLOURS[0], COLOURS[1]), ("o", "x"), strict=True
-    ):
-        ax.plot(*points.T, linestyle="none", marker=marker, markersize=3, color=colour, alpha=0.6, label=name)
-    reach = float(np.quantile(distances, 0.99)) * 1.05
-    ax.plot([0, reach], [0, reach], color="black", linewidth=0.8)
-    ax.set(xlim=(0, reach), ylim=(0, reach), ylabel="to the nearest other")
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def gallery_sheet(arrays: Arrays, rows: Sequence[Sequence[str]], labels: Sequence[int]) -> Figure:

@@ -5,21 +5,36 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from IPython.display import Image
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from isce.report.names import reader_name
+from isce.report.names import core, panels, reader_name
 
 # Okabe and Ito's palette: told apart with every common kind of colour blindness. Marker and line differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00", "#6A3D9A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+#: Colour and marker of each loss in every figure: places in the two above.
+LOOKS = {
+    "sce": (6, 0),
+    "isce": (1, 1),
+    "isce-m2": (1, 1),
+    "isce-m5": (4, 4),
+    "isce-released": (0, 3),
+    "mmc": (8, 5),
+    "lgm": (7, 6),
+    "center": (5, 7),
+    "contrastive": (3, 8),
+    "triplet": (2, 2),
+}
 
 
 def eps_text(eps: float) -> str:
@@ -41,28 +56,30 @@ def three(value: float) -> str:
     return f"{digits:,.0f}" if abs(digits) >= 100 else f"{value:#.3g}"
 
 
-def _style(number: int) -> dict[str, Any]:
-    """Colour and marker of the line with this number; no pair comes twice within 81."""
-    turn, place = divmod(number, len(COLOURS))
-    return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)]}
+def looks(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """``color`` and ``marker`` of each label: those of :data:`LOOKS`, for others pairs that none of these has.
+
+    No pair comes twice within 81 labels.
+    """
+    labels = list(labels)
+    taken = set(LOOKS.values())
+    pairs = ((k % 9, (k % 9 + turn) % 9) for turn in range(9) for k in range(9))
+    free = (pair for pair in pairs if pair not in taken)
+    found = {label: LOOKS[label] if label in LOOKS else next(free) for label in labels}
+    return {label: {"color": COLOURS[colour], "marker": MARKERS[marker]} for label, (colour, marker) in found.items()}
 
 
-def _below(figure: Figure, ax: Axes) -> None:
-    """A legend of all panels, below them."""
-    handles, labels = ax.get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False)
-
-
-MANY = 7  #: lines of which a legend would cover some
-
-
-def _legend(ax: Axes) -> None:
-    """A legend; of many lines beside the axes, where it covers none of them."""
-    if len(ax.get_legend_handles_labels()[1]) > MANY:
-        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    else:
-        ax.legend(frameon=False)
+def name_beside(ax: Axes, extra: Sequence[Artist] = ()) -> None:
+    """Name the labelled lines right of the axes, by falling mean height; then ``extra``."""
+    drawn, names = ax.get_legend_handles_labels()
+    known = [(line, name) for line, name in zip(drawn, names, strict=True) if isinstance(line, Line2D)]
+    known.sort(key=lambda one: -float(np.nanmean(np.asarray(one[0].get_ydata(), dtype=float))))
+    handles = [line for line, _ in known]
+    if not handles:
+        return
+    texts = [*(name for _, name in known), *(str(artist.get_label()) for artist in extra)]
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "borderaxespad": 0.2}
+    ax.legend([*handles, *extra], texts, **place, frameon=False, fontsize=9, handlelength=1.6)
 
 
 def grid(rows: int, columns: int, width: float, height: float, shade: str = "0.92") -> tuple[Figure, list[list[Axes]]]:
@@ -73,11 +90,6 @@ def grid(rows: int, columns: int, width: float, height: float, shade: str = "0.9
         ax.grid(color=shade)
         ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _figure(columns: int = 1, width: float = 6.4, height: float = 3.8) -> tuple[Figure, list[Axes]]:
-    figure, (axes,) = grid(1, columns, width, height, "0.9")
     return figure, axes
 
 
@@ -98,50 +110,77 @@ def draw_image(ax: Axes, image: np.ndarray, *, difference: bool = False, **place
 
 
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Training loss and validation accuracy by epoch.
+    """Training loss and validation accuracy by epoch; of many labels in several rows.
 
     Args:
         histories: for each label the history of one run or more: rows with ``epoch``, ``train_loss``,
             ``validation_accuracy`` (share); several runs of a label are drawn as their mean with the band from the
             lowest to the highest.
     """
-    figure, (left, right) = _figure(2, 8.4, 3.4)
-    for number, (label, rows) in enumerate(histories.items()):
-        if not rows:  # training diverged in its first epoch
-            continue
-        frame = pd.DataFrame(list(rows)).groupby("epoch")
-        for ax, name, factor in ((left, "train_loss", 1), (right, "validation_accuracy", 100)):
-            mean, low, high = (factor * frame[name].agg(how) for how in ("mean", "min", "max"))
-            ax.plot(mean.index, mean, label=reader_name(str(label)), markevery=0.2, **_style(number))
-            ax.fill_between(mean.index, low, high, color=_style(number)["color"], alpha=0.2, linewidth=0)
-    left.set(xlabel="epoch", ylabel="training loss (each objective's own)")
-    right.set(xlabel="epoch", ylabel="validation accuracy (%)")
-    if len(right.lines) > MANY:
-        _below(figure, right)
-    elif right.lines:
-        right.legend(frameon=False)
+    groups, look = panels(list(histories)), looks(histories)
+    figure, axes = grid(len(groups), 2, 8.4, 3.2 * len(groups))
+    for (left, right), group in zip(axes, groups, strict=True):
+        for label in group:
+            if not histories[label]:  # training diverged in its first epoch
+                continue
+            frame = pd.DataFrame(list(histories[label])).groupby("epoch")
+            for ax, name, factor in ((left, "train_loss", 1), (right, "validation_accuracy", 100)):
+                mean, low, high = (factor * frame[name].agg(how) for how in ("mean", "min", "max"))
+                ax.plot(mean.index, mean, label=reader_name(label), markevery=0.2, **look[label])
+                ax.fill_between(mean.index, low, high, color=look[label]["color"], alpha=0.2, linewidth=0)
+        left.set(xlabel="epoch", ylabel="training loss (own scale)")
+        right.set(xlabel="epoch", ylabel="validation accuracy (%)")
+        name_beside(right)
     return figure
 
 
 def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
-    """Robust accuracy against eps: worst case over the suite (solid), strongest attack on the own loss (dashed).
+    """Robust accuracy against eps: worst case over the suite (solid), strongest attack on the training loss (dashed).
 
     Args:
         frame: columns ``label``, ``eps``, ``own``, ``worst`` and the bounds ``low``, ``high`` of ``worst``, all
-            accuracies in per cent. eps 0 stands for clean accuracy.
+            accuracies in per cent. eps 0 stands for clean accuracy. Of more than four labels the main ones are drawn.
         norm: name of the norm for the axis.
     """
-    figure, (ax,) = _figure()
-    for number, (label, rows) in enumerate(frame.groupby("label", sort=False)):
-        rows = rows.sort_values("eps")
-        style = _style(number)
+    figure, ((ax,),) = grid(1, 1, 6.8, 3.9)
+    labels = core(frame["label"].unique())
+    look = looks(labels)
+    rising = frame.sort_values("eps", kind="stable")
+    for label, rows in rising[rising["label"].isin(labels)].groupby("label", sort=False):
+        style = look[str(label)]
         ax.plot(rows["eps"], rows["worst"], label=reader_name(str(label)), **style)
         ax.fill_between(rows["eps"], rows["low"], rows["high"], color=style["color"], alpha=0.2, linewidth=0)
         ax.plot(rows["eps"], rows["own"], linestyle="--", alpha=0.7, **style)
     ax.set(xlabel=f"eps ({norm}, images in [0, 1])", ylabel="accuracy (%)", ylim=(-2, 102))
-    ax.plot([], [], color="0.3", label="worst case over the suite")
-    ax.plot([], [], color="0.3", linestyle="--", label="strongest attack on the training loss")
-    _legend(ax)
+    solid = Line2D([], [], color="0.3", label="worst case")
+    dashed = Line2D([], [], color="0.3", linestyle="--", label="best attack on\nthe training loss")
+    name_beside(ax, (solid, dashed))
+    return figure
+
+
+def seeds(frame: pd.DataFrame, xlabel: str) -> Figure:
+    """A row for each label: worst case of each training seed (filled), mean under training-loss attacks (hollow).
+
+    Args:
+        frame: columns ``label``, ``own`` and ``worst``: accuracies of one seed in per cent, NaN where not evaluated.
+        xlabel: of the axis.
+    """
+    labels = list(frame["label"].unique())
+    figure, ((ax,),) = grid(1, 1, 6.8, 0.38 * len(labels) + 1.3)
+    look = looks(labels)
+    for place, label in enumerate(labels):
+        rows, style = frame[frame["label"] == label], look[label]
+        own, worst = rows["own"].mean(), rows["worst"].mean()
+        if np.isfinite(own) and np.isfinite(worst):
+            arrow = {"arrowstyle": "->", "color": style["color"], "alpha": 0.7, "shrinkA": 4, "shrinkB": 0}
+            ax.annotate("", (worst, place), (own, place), arrowprops=arrow)
+        ax.plot([own], [place], **style, fillstyle="none", markersize=8)
+        ax.plot(rows["worst"], [place] * len(rows), **style, linestyle="none", alpha=0.75)
+    ax.set(yticks=range(len(labels)), yticklabels=[reader_name(label) for label in labels], xlabel=xlabel)
+    ax.set(ylim=(len(labels) - 0.4, -0.6), xlim=(-2, 102))
+    ax.plot([], [], "o", color="0.3", fillstyle="none", label="best attack on the training loss, mean")
+    ax.plot([], [], "o", color="0.3", label="worst case, each seed")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -153,22 +192,23 @@ def lines(frame: pd.DataFrame, x: str, xlabel: str, order: Sequence[str], *, log
             one has NaN, its label has a gap.
         x: name of the column.
         xlabel: of the axis.
-        order: labels in the order of their colours.
+        order: labels in their order.
         log: logarithmic axis.
     """
-    figure, (ax,) = _figure()
-    for number, label in enumerate(order):
-        part = frame[frame["label"] == label]
-        if part.empty:
-            continue
-        table = part.pivot(index=x, columns="run", values="percent")
-        table = table.mask(table.ffill() == 0, 0)
-        style = _style(number)
-        middle, low, high = (getattr(table, name)(axis=1, skipna=False) for name in ("mean", "min", "max"))
-        ax.plot(table.index, middle, label=reader_name(label), **style)
-        ax.fill_between(table.index, low, high, color=style["color"], alpha=0.2, linewidth=0)
-    ax.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 102), xscale="log" if log else "linear")
-    _legend(ax)
+    known = set(frame["label"])
+    labels = [label for label in order if label in known]
+    groups, look = panels(labels), looks(labels)
+    figure, axes = grid(len(groups), 1, 6.8, 3.3 * len(groups) + 0.3)
+    for (ax,), group in zip(axes, groups, strict=True):
+        for label in group:
+            table = frame[frame["label"] == label].pivot(index=x, columns="run", values="percent")
+            table = table.mask(table.ffill() == 0, 0)
+            style = look[label]
+            middle, low, high = (getattr(table, name)(axis=1, skipna=False) for name in ("mean", "min", "max"))
+            ax.plot(table.index, middle, label=reader_name(label), markevery=max(1, len(table) // 12), **style)
+            ax.fill_between(table.index, low, high, color=style["color"], alpha=0.2, linewidth=0)
+        ax.set(xlabel=xlabel, ylabel="accuracy (%)", ylim=(-2, 102), xscale="log" if log else "linear")
+        name_beside(ax)
     return figure
 
 
@@ -185,7 +225,7 @@ def example_images(
     """
     count = len(clean)
     if count == 0:
-        figure, (ax,) = _figure(width=5, height=1)
+        figure, ((ax,),) = grid(1, 1, 5, 1)
         ax.set_axis_off()
         ax.text(0.5, 0.5, "No image fell to this attack.", ha="center", va="center")
         return figure
@@ -215,21 +255,19 @@ def coverage(rows: pd.DataFrame, norm: str) -> Figure:
         rows: columns ``label``, ``eps``, ``m``, ``covered`` (per cent).
         norm: name of the norm.
     """
-    every = sorted(rows["eps"].unique())
-    figure, axes = _figure(len(every), 2.6 * len(every) + 1.2, 3.2)
-    for ax, eps in zip(axes, every, strict=True):
-        part = rows[rows["eps"] == eps]
-        for number, (label, line) in enumerate(part.groupby("label", sort=False)):
-            ax.plot(line["m"], line["covered"], label=reader_name(str(label)), **_style(number))
-        ax.set(title=f"{norm}, eps {eps_text(eps)}", xlabel="m", ylim=(-2, 102))
-    axes[0].set_ylabel("covered (%)")
-    _below(figure, axes[-1])
+    every, labels = sorted(rows["eps"].unique()), list(rows["label"].unique())
+    groups, look = panels(labels), looks(labels)
+    figure, axes = grid(len(groups), len(every), 2.1 * len(every) + 1.6, 2.9 * len(groups), "0.9")
+    for line_of, group in zip(axes, groups, strict=True):
+        for ax, eps in zip(line_of, every, strict=True):
+            for label in group:
+                line = rows[(rows["eps"] == eps) & (rows["label"] == label)]
+                ax.plot(line["m"], line["covered"], label=reader_name(label), **look[label])
+            ax.set(xlabel="m", ylim=(-2, 102))
+            ax.set_title(f"{norm}, eps {eps_text(eps)}", fontsize=10)
+        line_of[0].set_ylabel("covered (%)")
+        name_beside(line_of[-1])
     return figure
-
-
-def looks(count: int) -> list[dict[str, Any]]:
-    """``color`` and ``marker`` of so many lines, in their order: for what shows the same objectives elsewhere."""
-    return [_style(number) for number in range(count)]
 
 
 def as_bytes(figure: Figure, kind: str) -> bytes:

@@ -51,9 +51,9 @@ def softmax_margin() -> Figure:
     figure, (left, right) = _figure(2)
     u = torch.linspace(-3, 8, 300, dtype=torch.float64)
     low, high = (_text(_margins(u, rivals), 0.0) for rivals in (1, CLASSES - 1))
-    left.fill_between(u, low, high, color=BLUE, alpha=0.25, linewidth=0, label="every SCE with this margin")
-    left.plot(u, low, color=BLUE, label="one rival")
-    left.plot(u, high, color=BLUE, linestyle="--", label=f"{CLASSES - 1} equal rivals")
+    left.fill_between(u, low, high, color=BLACK, alpha=0.2, linewidth=0, label="every SCE with this margin")
+    left.plot(u, low, color=BLACK, label="one rival")
+    left.plot(u, high, color=BLACK, linestyle="--", label=f"{CLASSES - 1} equal rivals")
     left.axvline(0, color=BLACK, linewidth=0.8)
     left.annotate("decision boundary", (0, 3.2), (0.2, 3.2), fontsize=9)
     left.set(xlabel=r"margin $z_y - \max_{k \neq y} z_k$", ylabel="SCE", ylim=(0, 5.4))
@@ -62,7 +62,7 @@ def softmax_margin() -> Figure:
     logits = WEIGHTS @ point
     scale = torch.linspace(0.25, 8, 200, dtype=torch.float64)
     gap = (logits[0] - logits[1:].max()) / (WEIGHTS[0] - WEIGHTS[1 + int(logits[1:].argmax())]).norm()
-    right.plot(scale, _text(scale[:, None] * logits, 0.0), color=RED, label="SCE")
+    right.plot(scale, _text(scale[:, None] * logits, 0.0), color=BLACK, label="SCE")
     right.plot(scale, gap.expand(len(scale)), color=GREEN, linestyle="-.", label="distance to the boundary")
     right.set(xlabel="factor on all logits of a linear model", ylabel="value at one point", ylim=(0, None))
     right.legend(frameon=False, fontsize=9)
@@ -232,7 +232,7 @@ def released_geometry() -> Figure:
     a = torch.linspace(0.55, 1, 900, dtype=torch.float64)
     sphere = _on_sphere(a)
     variants = (("m = 0", 0.0, False, BLACK, "-"), ("m = 0.1, no clip", 0.1, False, GREEN, "-."))
-    for label, m, clip, colour, style in (*variants, ("m = 0.1, clip (released)", 0.1, True, RED, "--")):
+    for label, m, clip, colour, style in (*variants, ("I-SCE (code): m = 0.1, clip", 0.1, True, BLUE, "--")):
         loss = _released(sphere, m, clip)
         lowest = int(loss.argmin())
         left.plot(a, loss, color=colour, linestyle=style, label=label)
@@ -241,8 +241,10 @@ def released_geometry() -> Figure:
     left.legend(frameon=False, fontsize=9)
 
     for start, style in ((0.91, "-"), (0.97, "--")):
-        right.plot(_ascent(start, _released), color=RED, linestyle=style, label=f"released loss, from $t_y$ = {start}")
-    right.plot(_ascent(0.91, _negative_margin), color=BLUE, linestyle="-.", label="margin of z, from 0.91")
+        right.plot(
+            _ascent(start, _released), color=BLUE, linestyle=style, label=f"on I-SCE (code), from $t_y$ = {start}"
+        )
+    right.plot(_ascent(0.91, _negative_margin), color=GREEN, linestyle="-.", label="on the margin, from 0.91")
     right.axhline(0, color=BLACK, linewidth=0.8)
     right.annotate("decision boundary", (0, 0), (1, 0.03), fontsize=9)
     right.set(
@@ -253,15 +255,15 @@ def released_geometry() -> Figure:
 
 
 def explorer() -> Figure:
-    """The interactive figure's still: loss of class 0 over the plane, SCE and both readings."""
+    """The interactive figure's still: loss of class 0 over the plane, SCE and both versions."""
     figure, axes = _figure(3, 8.4, 3.1)
     grid = torch.linspace(-3, 3, 161, dtype=torch.float64)
     x, y = torch.meshgrid(grid, grid, indexing="xy")
     logits = torch.stack([x.flatten(), y.flatten()], dim=1) @ WEIGHTS.T
     panels = (
         ("SCE (m = 0)", _text(logits, 0.0)),
-        ("text reading, m = 2", _text(logits, 2.0)),
-        ("released reading, m = 0.1", _released(logits)),
+        ("I-SCE (text), m = 2", _text(logits, 2.0)),
+        ("I-SCE (code), m = 0.1", _released(logits)),
     )
     for ax, (title, loss) in zip(axes, panels, strict=True):
         ax.grid(visible=False)
@@ -278,7 +280,7 @@ def worked_example() -> Figure:
     figure, (left, right) = _figure(2, 8.4, 3.2)
     places, plain, ours = np.arange(len(worked.CLASSES)), worked.work(0.0), worked.work(worked.INFERENCE)
     name = f"I-SCE, m = {worked.INFERENCE:g}"
-    left.bar(places, ours.probabilities, 0.62, color=BLUE, alpha=0.75, label=name)
+    left.bar(places, ours.probabilities, 0.62, color=RED, alpha=0.75, label=name)
     left.bar(places, plain.probabilities, 0.8, fill=False, edgecolor=BLACK, linestyle="--", label="SCE")
     left.set(xticks=places, xticklabels=worked.CLASSES, ylabel="probability in the loss", ylim=(0, 1))
     left.legend(frameon=False)
@@ -286,7 +288,7 @@ def worked_example() -> Figure:
     leads = torch.linspace(-2, 7, 200, dtype=torch.float64)
     logits = torch.stack([max(rivals) + leads, *(torch.full_like(leads, z) for z in rivals)], dim=1)
     lead = true - max(rivals)
-    for m, made, colour, style in ((worked.INFERENCE, ours, BLUE, "-"), (0.0, plain, BLACK, "--")):
+    for m, made, colour, style in ((worked.INFERENCE, ours, RED, "-"), (0.0, plain, BLACK, "--")):
         right.plot(leads, _text(logits, m), color=colour, linestyle=style, label=name if m else "SCE")
         right.plot([lead], [made.loss], "o", color=colour)
     right.set(xlabel=f"lead of {worked.CLASSES[0]} over {worked.CLASSES[1]}", ylabel="loss", xlim=(-2, 7), ylim=(0, 5))

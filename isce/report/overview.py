@@ -1,0 +1,81 @@
+"""Tables of the book's page of findings: the claims in plain words with their verdicts, and what was not run."""
+
+from __future__ import annotations
+
+import json
+
+from isce.report.exhibits import Table
+from isce.report.reference import Files, each, runs_of
+
+#: The paper's claims as a reader would say them.
+CLAIMS = {
+    "C1": "Softmax cross-entropy fits its training data and is easy to fool.",
+    "C2": "Losses that only separate classes are limited in robustness.",
+    "C3": "Inference information separates the classes better.",
+    "C4": "I-SCE is more robust than softmax cross-entropy.",
+    "C5": "I-SCE is robust in the min-max framework.",
+    "C6": "I-SCE beats the state of the art under strong adaptive attacks.",
+    "C7": "I-SCE is easy to implement.",
+    "C8": "I-SCE gains 63 percentage points on MNIST under 50-step PGD.",
+}
+#: Experiments whose verdicts stand side by side.
+COLUMNS = {
+    "mnist": "MNIST",
+    "digits": "digits",
+    "cifar10-small": "CIFAR-10 (small)",
+    "mnist-at-free": "MNIST, adversarial",
+}
+
+
+def claims(files: Files) -> Table:
+    """Return a row for each claim: what it says, and its verdict by the records of each experiment."""
+    found = {name: _verdicts(files, name) for name in COLUMNS}
+    rows = [
+        [f"{claim}. {text}", *(_cell(found[name].get(claim, {})) for name in COLUMNS)] for claim, text in CLAIMS.items()
+    ]
+    caption = "The claims and their verdicts, by data set. Where versions of I-SCE differ each is named."
+    return Table(columns=["claim", *COLUMNS.values()], rows=rows, caption=caption)
+
+
+def _verdicts(files: Files, name: str) -> dict[str, dict[str, str]]:
+    """Verdicts of one experiment by claim and then by what it is about."""
+    path = files.report / name / "tables" / "verdicts.json"
+    files.note(path)
+    if not path.is_file():
+        return {}
+    table = json.loads(path.read_text(encoding="utf-8"))
+    claim, about, verdict = (table["columns"].index(column) for column in ("claim", "of", "verdict"))
+    found: dict[str, dict[str, str]] = {}
+    for row in table["rows"]:
+        found.setdefault(row[claim].partition(" ")[0], {})[row[about]] = row[verdict]
+    return found
+
+
+def _cell(verdicts: dict[str, str]) -> str:
+    """One verdict where all agree, else who has which; "not asked" where the experiment has none."""
+    if len(set(verdicts.values())) < 2:
+        return next(iter(verdicts.values()), "not asked")
+    alike: dict[str, list[str]] = {}
+    for about, verdict in verdicts.items():
+        alike.setdefault(verdict, []).append(about)
+    return "; ".join(f"{', '.join(map(_short, names))}: {verdict}" for verdict, names in alike.items())
+
+
+def _short(about: str) -> str:
+    """``I-SCE (text, m = 2)`` as "text, m = 2": all that differ are versions of I-SCE."""
+    return about.removeprefix("I-SCE (").removesuffix(")")
+
+
+def unrun(files: Files) -> Table:
+    """Return every experiment that lacks runs, with how many of them were done."""
+    rows: list[list[str]] = []
+    for experiment in each(files):
+        numbers, wanted = files.report / experiment.name / "numbers.json", sum(runs_of(experiment).values())
+        files.note(numbers)
+        done = json.loads(numbers.read_text(encoding="utf-8"))["runs"]["value"] if numbers.is_file() else 0
+        if done < wanted and experiment.name != "quick":  # whose numbers mean nothing
+            rows.append([experiment.title, f"{done:.0f} of {wanted}", f"make reproduce EXPERIMENT={experiment.name}"])
+    rows.sort(key=lambda row: row[1].startswith("0"))
+    return Table(
+        columns=["what", "runs done", "command"], rows=rows, caption="Experiments that are not run, or run in part."
+    )
