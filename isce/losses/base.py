@@ -58,7 +58,7 @@ class Objective(nn.Module):
     needs_embedding: ClassVar[bool] = False
     """Whether a call needs the embedding beside the logits."""
     needs_bounds: ClassVar[bool] = False
-    """Whether training needs bounds over the input ball, see :mod:`isce.losses.certified`."""
+    """Whether training needs bounds over the input ball."""
 
     weight: Tensor | None
 
