@@ -138,8 +138,9 @@ def labels() -> list[str]:
     return sorted({objective.label for experiment in every for objective in experiment.objectives})
 
 
-def test_every_loss_has_a_name_for_readers_and_no_two_the_same():
-    names = [reader_name(label) for label in labels()]
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml")))
+def test_every_loss_of_an_experiment_has_a_name_for_readers_and_no_two_the_same(experiment):
+    names = [reader_name(objective.label) for objective in load_experiment(experiment).objectives]
     assert len(set(names)) == len(names)
     assert [name for name in names if re.search(r"isce|lgm|mmc-", name)] == []
 

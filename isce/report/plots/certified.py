@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from isce.report.names import reader_name
-from isce.report.plots.runs import COLOURS, MARKERS, grid
+from isce.report.plots.runs import COLOURS, grid, looks
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -25,12 +25,12 @@ def sandwich(rows: Rows, norm: str) -> Figure:
     columns = min(4, len(labels))
     count = -(-len(labels) // columns)
     figure, axes = grid(count, columns, 2.3 * columns, 2.6 * count)
-    for number, label in enumerate(labels):
-        ax, colour = axes[number // columns][number % columns], COLOURS[number % len(COLOURS)]
+    for number, (label, look) in enumerate(looks(labels).items()):
+        ax, colour = axes[number // columns][number % columns], look["color"]
         part = [row for row in rows if row["label"] == label]
         eps, proved, left = ([row[name] for row in part] for name in ("eps", "certified", "attacked"))
         ax.fill_between(eps, proved, left, color=colour, alpha=0.2, linewidth=0)
-        ax.plot(eps, left, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=4)
+        ax.plot(eps, left, **look, markersize=4)
         ax.plot(eps, proved, color=colour, linestyle="--", marker=".", markersize=4)
         ax.set(ylim=(-3, 103), xlabel=f"eps ({norm})")
         ax.set_title(reader_name(label), fontsize=9)
