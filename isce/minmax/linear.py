@@ -201,20 +201,21 @@ def _back(layer: nn.Module, lines: list[Lines], rows: Rows, shape: torch.Size) -
 
 
 def _transposed(values: Tensor, layer: nn.Conv2d) -> Tensor:
-    """The transposed convolution of patches: one product of matrices, since torch has a slow one only in float64."""
+    """The transposed convolution of patches, by a product of matrices: torch's own in float64 goes image by image."""
     (_, _, kernel_h, kernel_w), (down, along) = layer.weight.shape, layer.stride
     count, _, height, width = values.shape
-    spread = [
-        block.permute(0, 2, 3, 1).flatten(0, 2) @ weight.flatten(1)
+    pieces = [
+        block.permute(0, 2, 3, 1).flatten(0, 2) @ weight.permute(0, 2, 3, 1).flatten(1)
         for block, weight in zip(values.chunk(layer.groups, 1), layer.weight.chunk(layer.groups), strict=True)
     ]
-    pieces = torch.cat(spread, 1).view(count, height, width, -1, kernel_h, kernel_w).permute(4, 5, 0, 3, 1, 2)
-    shape = (height - 1) * down + kernel_h, (width - 1) * along + kernel_w
-    found = values.new_zeros(count, layer.in_channels, *shape)
+    # Channels last: short rows of a patch are added as long ones.
+    shaped = [piece.view(count, height, width, kernel_h, kernel_w, -1) for piece in pieces]
+    spread = shaped[0] if len(shaped) == 1 else torch.cat(shaped, -1)
+    found = values.new_zeros(count, (height - 1) * down + kernel_h, (width - 1) * along + kernel_w, layer.in_channels)
     for i in range(kernel_h):
         for j in range(kernel_w):
-            found[:, :, i : i + down * height : down, j : j + along * width : along] += pieces[i, j]
-    return found
+            found[:, i : i + down * height : down, j : j + along * width : along] += spread[:, :, :, i, j]
+    return found.permute(0, 3, 1, 2)
 
 
 def _cut(rows: Rows, shape: torch.Size) -> Rows:
