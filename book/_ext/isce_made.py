@@ -86,7 +86,7 @@ class MadeTable(SphinxDirective):
     """``made-table reference.effort``, ``made-table attacks.facts pgd``: a table of ``isce.report``.
 
     The function takes :class:`Files` and the further arguments. A class of the table may be given, ``:kind:``, the
-    folder of the pages that the names in its first column lead to, ``:links:``, and ``:wrap:``: its cells are sentences.
+    folder of the pages that the names in its first column lead to, ``:links:``, ``:wrap:``: its cells are sentences.
     """
 
     required_arguments = 1

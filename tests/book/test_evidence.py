@@ -101,7 +101,7 @@ def test_each_names_its_records_notebook_and_command(book: Path):
 
 
 NEEDED = {
-    "train": (r"\d training seed", r"\d images", r"\d validation images"),
+    "train": (r"\d training seed", r"\d training images", r"\d validation images"),
     "attack": (
         r"\d test images|^Test images",
         r"training seed",
