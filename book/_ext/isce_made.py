@@ -85,20 +85,21 @@ def files_of(directive: SphinxDirective) -> Files:
 class MadeTable(SphinxDirective):
     """``made-table reference.effort``, ``made-table attacks.facts pgd``: a table of ``isce.report``.
 
-    The function takes :class:`Files` and the further arguments. A class of the table may be given, ``:kind:``, and the
-    folder of the pages that the names in its first column lead to, ``:links:``.
+    The function takes :class:`Files` and the further arguments. A class of the table may be given, ``:kind:``, the
+    folder of the pages that the names in its first column lead to, ``:links:``, ``:wrap:``: its cells are sentences.
     """
 
     required_arguments = 1
     optional_arguments = 1
-    option_spec: ClassVar = {"kind": directives.unchanged, "links": directives.unchanged}
+    option_spec: ClassVar = {"kind": directives.unchanged, "links": directives.unchanged, "wrap": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         module, _, name = self.arguments[0].partition(".")
         made: Table = getattr(import_module(f"isce.report.{module}"), name)(files_of(self), *self.arguments[1:])
         if not made.rows:
             return [nodes.paragraph(made.caption, made.caption, classes=["isce-none"])]
-        table = table_nodes(made.caption, made.columns, made.rows, kind=self.options.get("kind", "isce-prose"))
+        kind, wrap = self.options.get("kind", "isce-prose"), "wrap" in self.options
+        table = table_nodes(made.caption, made.columns, made.rows, kind=kind, wrap=wrap)
         file = save_csv(self.env, "-".join((name, *self.arguments[1:])), made.columns, made.rows)
         line = evidence(self.env, [("CSV", file)], *made_by(self.env, name, f"isce/report/{module}.py"))
         if folder := self.options.get("links"):

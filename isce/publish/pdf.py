@@ -31,7 +31,7 @@ SHRINK = """(width) => {
         if (wide > room + 1) box.style.zoom = room / wide;
     }
 }"""
-APPENDIX = "Appendix"  #: the part that stays on the screen
+APPENDIX, SOURCES = "Appendix", "bibliography.html"  #: the part that stays on the screen, but for the sources
 PRINTS = 4  # at most: the page numbers of one stand in the contents of the next
 
 
@@ -51,7 +51,7 @@ class Chapter:
 
 
 def chapters(html: Path) -> list[Chapter]:
-    """Every page before the appendix in the order of the side bar; what ``index.html`` leads to comes first.
+    """Every page before the appendix, in the order of the side bar, and the sources; the book's first page comes first.
 
     Raises:
         ConfigError: the folder holds no rendered book.
@@ -65,11 +65,11 @@ def chapters(html: Path) -> list[Chapter]:
     found = [Chapter(root, _text(first.select_one("article h1")), "", 1)]
     part = ""
     for item in first.select("nav.bd-links .caption-text, nav.bd-links li > a.reference.internal"):
-        if item.name != "span":
+        if item.name == "span":
+            part = _text(item)
+        elif part != APPENDIX or item["href"] == SOURCES:
             name = str(item["href"]).removesuffix(".html")
             found.append(Chapter(name, _text(item), part, len(item.find_parents("li"))))
-        elif (part := _text(item)) == APPENDIX:
-            break
     return found
 
 

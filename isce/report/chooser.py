@@ -46,9 +46,9 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
         results = [_figures(found, label, key) for label in found.labels]
         rows.setdefault(row_name(key.row) if key.row else NAMES[key.kind], []).append(about | {"results": results})
     caption = (
-        "Choose an attack: accuracy (%) under it, mean (marker) and Wilson 95% interval (bar); the upright line is "
-        f"clean accuracy. Attacks of {suites(experiment)}. Images and seeds of what is chosen are named above; at "
-        f"most {evidence}"
+        "Choose an attack: accuracy (%) in one threat model at one eps, mean (marker) and Wilson 95% interval "
+        f"(bar); the upright line is clean accuracy. Attacks of {suites(experiment)}. Images and seeds of what is "
+        f"chosen are named above; at most {evidence}"
     )
     objectives = [
         {"label": reader_name(label), "clean": found.percents(label, Key("clean"))[0], **look}

@@ -159,8 +159,8 @@ def training(trained: Iterable[Record], order: list[str]) -> Plot:
     seeds = {split_run(record.run)[1] for record in trained}
     images, held = (max(r.results[name] for r in trained) for name in ("train_images", "validation_images"))
     caption = (
-        f"Training loss, on each loss's own scale, and validation accuracy by epoch. {images:,} training and {held:,} "
-        f"validation images; {over_seeds(seeds)}."
+        f"Training loss, on each loss's own scale, and validation accuracy by epoch. {images:,} training images and "
+        f"{held:,} validation images; {over_seeds(seeds)}."
     )
     alt = (
         "Two line plots by epoch, of training loss and of validation accuracy, for "

@@ -278,7 +278,7 @@ class Explained:
         caption = (
             f"{reader_name(label)}: the first test images of {len(labels)} classes under each attack, and the "
             "change, amplified. Below each the predicted class and its softmax probability, bold with ≠ where "
-            f"wrong. Training seed {record.run.rsplit('-s', 1)[1]}."
+            f"wrong. The threat model is below the attack's name. Training seed {record.run.rsplit('-s', 1)[1]}."
         )
         wrong = (arrays["gallery.predictions"][1:, :, 0] != labels).sum(1)
         broken = ", ".join(f"{name} {count}" for (name, _), count in zip(rows, wrong, strict=True))

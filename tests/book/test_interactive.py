@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page
 from isce.report import worked
 
 pytestmark = pytest.mark.full
-ATTACK, THREAT = "pgd50-training", "linf, eps 0.1"
+ATTACK, THREAT = "PGD-50 on the training loss", "linf, eps 0.1"
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def page(context):
     opened.close()
 
 
-def chooser(page: Page, book: Path, name: str = "mnist") -> Locator:
+def chooser(page: Page, book: Path, name: str = "mnist_full") -> Locator:
     page.goto((book / "experiments" / f"{name}.html").as_uri())
     return page.locator(".isce-chooser")
 
@@ -59,7 +59,7 @@ def test_a_chosen_attack_shows_the_figures_of_the_table(book: Path, page: Page):
 
 
 def test_what_was_not_evaluated_says_why_and_stands_last(book: Path, page: Page):
-    html = (book / "experiments" / "mnist.html").read_text(encoding="utf-8")
+    html = (book / "experiments" / "mnist_full.html").read_text(encoding="utf-8")
     start = html.index('<script type="application/json">{"start"') + len('<script type="application/json">')
     data, _ = json.JSONDecoder().raw_decode(html[start:])
     text = "not evaluated: seed 0: autoattack: ValueError: no"
@@ -87,10 +87,10 @@ def test_eps_and_what_was_left_are_said(book: Path, page: Page):
     box.get_by_label("Threat model and eps").select_option("linf, eps 0.3")
     assert accuracies(box) != at_first
     assert "had left" not in box.locator("[aria-live]").inner_text()
-    box.get_by_label("Attack").select_option("autoattack")
+    box.get_by_label("Attack").select_option("AutoAttack")
     assert box.get_by_label("Threat model and eps").input_value() == "linf, eps 0.3", "kept where it was run"
     assert "had left" in box.locator("[aria-live]").inner_text()
-    box.get_by_label("Attack").select_option("cw100")
+    box.get_by_label("Attack").select_option("C&W-100")
     assert box.get_by_label("Threat model and eps").input_value() == "l2, eps 2"
     assert violations(page) == []
 
@@ -98,12 +98,12 @@ def test_eps_and_what_was_left_are_said(book: Path, page: Page):
 def test_objectives_are_chosen_and_sorted(book: Path, page: Page):
     box = chooser(page, book)
     every = accuracies(box)
-    box.get_by_label("center").uncheck()
-    assert accuracies(box) == {label: text for label, text in every.items() if label != "center"}
+    box.get_by_label("center loss").uncheck()
+    assert accuracies(box) == {label: text for label, text in every.items() if label != "center loss"}
     box.get_by_label("highest first").check()
     heights = [float(text.split()[0]) for text in accuracies(box).values()]
     assert heights == sorted(heights, reverse=True)
-    assert list(accuracies(box)) != [label for label in every if label != "center"]
+    assert list(accuracies(box)) != [label for label in every if label != "center loss"]
 
 
 def test_a_mark_stands_where_its_figure_says(book: Path, page: Page):
@@ -114,7 +114,7 @@ def test_a_mark_stands_where_its_figure_says(book: Path, page: Page):
         assert 100 * middle == pytest.approx(float(item.locator("b").inner_text()), abs=1)
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["digits_full", "mnist_full", "cifar10_full"])
 def test_the_keyboard_suffices(book: Path, page: Page, name: str):
     box = chooser(page, book, name)
     said = box.locator("[aria-live]").inner_text()

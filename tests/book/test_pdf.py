@@ -16,7 +16,9 @@ from isce.strict import ConfigError
 PAGE = """<!doctype html><html><head><title>{title} — Book</title></head><body>
 <nav class="bd-links"><p><span class="caption-text">Part</span></p><ul>
 <li><a class="reference internal" href="{up}a.html">A</a><ul>
-<li><a class="reference internal" href="{up}deep/b.html">B</a></li></ul></li></ul></nav>
+<li><a class="reference internal" href="{up}deep/b.html">B</a></li></ul></li></ul>
+<p><span class="caption-text">Appendix</span></p><ul>
+<li><a class="reference internal" href="{up}c.html">C</a></li></ul></nav>
 <article><section id="s"><h1>{title}<a class="headerlink" href="#s">#</a></h1>{text}</section></article>
 </body></html>"""
 

@@ -31,7 +31,7 @@ def test_one_line_for_each_run_with_the_total_and_a_table(built):
     assert {line.split("]")[0] for line in lines} == {f"[{n:>3}/6" for n in range(1, 7)}
     assert sum("validation accuracy" in line for line in lines) == 2
     assert sum("worst case linf@0.1" in line for line in lines) == 2
-    assert "own loss" in out, "the table of results"
+    assert "training loss" in out, "the table of results"
 
 
 def test_records_hold_parameters_outcome_and_hashes(built):
