@@ -17,6 +17,10 @@ KINDS = {
         "Over several attacks",
         "An image is robust if it is classified right and no attack, at this eps or a smaller one, changes that.",
     ),
+    "certified": (
+        "Proved",
+        "No point of the ball changes the prediction, whatever the attack: a lower bound of robust accuracy.",
+    ),
     "own": ("Over several attacks", "The lowest of the attacks on the training loss, for each network."),
     "attack": ("By itself", "The attack's own result, whatever the others find."),
     "left": (
@@ -24,7 +28,7 @@ KINDS = {
         "It attacked only what the attacks before it in the suite had left; its result is what remains after them all.",
     ),
 }
-NAMES = {"worst": "worst case", "own": "training loss"}
+NAMES = {"worst": "worst case", "certified": "proved", "own": "training loss"}
 
 
 def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, Any]:
