@@ -21,6 +21,7 @@ CLAIMS = {
 #: Experiments whose verdicts stand side by side.
 COLUMNS = {
     "mnist": "MNIST",
+    "mnist-long": "MNIST, one schedule",
     "digits": "digits",
     "cifar10-small": "CIFAR-10 (small)",
     "mnist-at-free": "MNIST, adversarial",
