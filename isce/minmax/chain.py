@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from isce.losses.gaussian import GaussianScores, SimplexScores
 from isce.minmax.checks import check_evaluation
@@ -56,8 +57,10 @@ def chain(classifier: Classifier) -> Chain:
         raise ValueError("no bounds: with batch statistics an image's logits depend on the rest of the batch")
     if backbone.mean_image is not None:
         raise ValueError("no bounds: the released normalisation divides each image by its own deviation")
-    if type(backbone).features is not Backbone.features:
-        raise ValueError(f"no bounds for {type(backbone).__name__}: it is no chain of layers")
+    for part, base in ((backbone, Backbone), (classifier, Classifier)):
+        own = [name for name in ("forward", "features", "normalise") if hasattr(base, name)]
+        if any(getattr(type(part), name) is not getattr(base, name) for name in own):
+            raise ValueError(f"no bounds for {type(part).__name__}: it is no chain of layers")
     layers = [layer for layer in (*backbone.layers, backbone.embed) if not isinstance(layer, nn.Identity)]
     for layer in layers:
         _check(layer)
@@ -111,7 +114,7 @@ def difference_map(score_map: nn.Module) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: if the map is of another type.
     """
-    if isinstance(score_map, nn.Linear):
+    if isinstance(score_map, nn.Linear) and type_before_parametrizations(score_map) is nn.Linear:
         return score_map.weight, bias_of(score_map)
     if isinstance(score_map, SimplexScores):
         return 2 * score_map.centres, -score_map.centres.square().sum(1)
@@ -125,10 +128,10 @@ def difference_map(score_map: nn.Module) -> tuple[Tensor, Tensor]:
 
 def _check(layer: nn.Module) -> None:
     """Refuse a layer, or a setting of a layer, that no rule covers (:class:`ValueError`)."""
-    name = type(layer).__name__
-    if not isinstance(layer, AFFINE + MONOTONE):
+    kind = type_before_parametrizations(layer)  # a subclass may compute something else
+    if kind not in AFFINE + MONOTONE:
         known = ", ".join(sorted(kind.__name__ for kind in AFFINE + MONOTONE))
-        raise ValueError(f"no bounds for the layer {name}; known: {known}")
+        raise ValueError(f"no bounds for the layer {kind.__name__}; known: {known}")
     if isinstance(layer, nn.Conv2d) and (
         layer.padding_mode != "zeros" or isinstance(layer.padding, str) or layer.dilation != (1, 1)
     ):

@@ -298,12 +298,18 @@ def test_what_is_proved_is_below_zero_with_slack_to_spare(digits):
 
 REFUSED = {
     "resnet": (lambda: build("preact-resnet-20", input_shape=(3, 8, 8), mean=[0.5] * 3, std=[0.5] * 3), "BatchNorm"),
+    "subclass": (lambda: _with(Doubling()), "layer Doubling; known: Conv2d"),
     "branching": (lambda: Branching((1, 8, 8), [0.5], [0.5]), "Branching: it is no chain of layers"),
     "gelu": (lambda: _with(nn.GELU()), "layer GELU; known: Conv2d"),
     "dilated": (lambda: _with(nn.Conv2d(1, 1, 3, dilation=2)), "dilation"),
     "overlapping": (lambda: _with(nn.MaxPool2d(3, stride=1)), "windows side by side"),
     "released": (lambda: _released(), "divides each image"),
 }  # fmt: skip
+
+
+class Doubling(nn.ReLU):
+    def forward(self, x):
+        return 2 * super().forward(x)
 
 
 class Branching(SmallCNN):
@@ -347,6 +353,9 @@ def test_methods_norms_modes_and_score_maps_without_bounds_are_refused():
     cosine = losses.build("cosface").score_map(8, 4)
     with pytest.raises(ValueError, match="no bounds for the score map CosineScores"):
         upper_bounds(Classifier(classifier.backbone, cosine).eval(), x, y, Threat("linf", 0.1), "interval")
+    scaled = type("Scaled", (Classifier,), {"forward": lambda self, x: 3 * Classifier.forward(self, x)})
+    with pytest.raises(ValueError, match="no bounds for Scaled"):
+        upper_bounds(scaled(classifier.backbone, classifier.score_map).eval(), x, y, Threat("linf", 0.1), "interval")
     batch = build("preact-resnet-20", input_shape=(3, 8, 8), mean=[0.5] * 3, std=[0.5] * 3, batch_statistics=True)
     with pytest.raises(ValueError, match="batch statistics"):
         upper_bounds(
