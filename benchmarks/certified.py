@@ -40,7 +40,9 @@ def terms(seconds: float) -> list[dict[str, Any]]:
         target = torch.randint(shape[1], shape[:1], generator=generator)
         vector, table = torch.rand(shape[1], generator=generator), torch.rand(shape, generator=generator)
 
-        def step(m: torch.Tensor, per_example: bool, logits=logits, target=target) -> None:  # noqa: ANN001
+        def step(
+            m: torch.Tensor, per_example: bool, logits: torch.Tensor = logits, target: torch.Tensor = target
+        ) -> None:
             logits.grad = None
             inference_softmax_cross_entropy(logits, target, m, per_example=per_example).backward()
 

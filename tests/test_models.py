@@ -18,8 +18,8 @@ from isce.models.resnet import BasicBlock, PreActivationBlock
 RESNETS = ["preact-resnet-20", "preact-resnet-32", "preact-resnet-110", "resnet-18"]
 # Smallest images that show every layer at work.
 PROVABLE = ["interval-cnn", "lipschitz-cnn", "lipschitz-dense"]
-SHAPES = {"small-cnn": (1, 8, 8), "lenet": (1, 12, 12), **dict.fromkeys(RESNETS, (3, 8, 8))}
-SHAPES |= dict.fromkeys(PROVABLE, (1, 8, 8))
+SMALL = dict.fromkeys(["small-cnn", *PROVABLE], (1, 8, 8))
+SHAPES = {**SMALL, "lenet": (1, 12, 12), **dict.fromkeys(RESNETS, (3, 8, 8))}
 
 
 def build(name, shape=None, **options):

@@ -308,8 +308,8 @@ REFUSED = {
 
 
 class Doubling(nn.ReLU):
-    def forward(self, x):
-        return 2 * super().forward(x)
+    def forward(self, input):  # noqa: A002 - torch's own name
+        return 2 * super().forward(input)
 
 
 class Branching(SmallCNN):
