@@ -29,6 +29,7 @@ LOOKS = {
     "isce-m2": (1, 1),
     "isce-m5": (4, 4),
     "isce-released": (0, 3),
+    "isce-certified": (2, 5),
     "mmc": (8, 5),
     "lgm": (7, 6),
     "center": (5, 7),
@@ -65,7 +66,8 @@ def looks(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     taken = set(LOOKS.values())
     pairs = ((k % 9, (k % 9 + turn) % 9) for turn in range(9) for k in range(9))
     free = (pair for pair in pairs if pair not in taken)
-    found = {label: LOOKS[label] if label in LOOKS else next(free) for label in labels}
+    kinds = {label: "isce-certified" if label.startswith("isce-certified") else label for label in labels}
+    found = {label: LOOKS[kind] if kind in LOOKS else next(free) for label, kind in kinds.items()}
     return {label: {"color": COLOURS[colour], "marker": MARKERS[marker]} for label, (colour, marker) in found.items()}
 
 
