@@ -21,28 +21,11 @@ from torch import Tensor, nn
 
 from isce.minmax.chain import AFFINE, Chain, bias_of
 from isce.minmax.interval import step
+from isce.minmax.lines import Lines, lines_of, unfolded, windows
 from isce.models.lipschitz import MaxMin
 
 CHUNK = 2**20
 """Entries of a batch of linear functions that are walked back at once."""
-
-_TINY = 1e-300  # in place of the width of a range that is a point
-
-
-class Lines(NamedTuple):
-    """Lines below and above each output of a nonlinear layer, on the ranges of its input.
-
-    Attributes:
-        below: slopes of the lines below in each input entry, shaped as the input (N, ...).
-        above: slopes of the lines above.
-        below_offset: heights at 0 of the lines below, shaped as the output; None: 0.
-        above_offset: heights at 0 of the lines above.
-    """
-
-    below: Tensor
-    above: Tensor
-    below_offset: Tensor | None
-    above_offset: Tensor
 
 
 class Rows(NamedTuple):
@@ -83,7 +66,7 @@ def linear_bounds(parts: Chain, x: Tensor, y: Tensor, eps: float, *, tighten: bo
             feeds = place > 0 and isinstance(parts.layers[place - 1], AFFINE)
             if tighten and feeds and any(lines):
                 low, high = ranges[-1] = _tightened(parts.layers, place, lines, ranges)
-            lines.append(_lines(layer, low, high))
+            lines.append(lines_of(layer, low, high))
         else:
             lines.append([])
         ranges.append(step(layer, low, high))
@@ -125,7 +108,7 @@ def _undecided(ahead: list[nn.Module], low: Tensor, high: Tensor) -> Tensor:
         return (low < 0) & (high > 0)
     if isinstance(layer, MaxMin):
         return torch.ones_like(low, dtype=torch.bool)
-    lows, highs = _windows(layer, low), _windows(layer, high)
+    lows, highs = windows(layer, low), windows(layer, high)
     floor = lows.amax(-1, keepdim=True)
     matters = highs >= floor
     several = matters.sum(-1, keepdim=True) > 1
@@ -133,7 +116,7 @@ def _undecided(ahead: list[nn.Module], low: Tensor, high: Tensor) -> Tensor:
         matters &= (several | (floor < 0)) & (highs > 0)  # what is below 0 becomes 0
     else:
         matters &= several
-    return _unfolded(layer, matters, low.shape)
+    return unfolded(layer, matters, low.shape)
 
 
 def _walk(
@@ -148,7 +131,7 @@ def _walk(
 
     Args:
         layers: from the image on.
-        lines: of each layer, see :func:`_lines`; none for an affine one.
+        lines: of each layer, see :func:`~isce.minmax.lines.lines_of`; none for an affine one.
         ranges: of each layer's input, for all images; the first is the box.
         values: the functions' coefficients (P, D); with ``corner`` those of the channels at one place of a map.
         image: which image each of them is for (P,).
@@ -267,56 +250,3 @@ def _through(rows: Rows, spread: Tensor, lines: Lines, size: int) -> Rows:
     wide = rows._replace(values=spread, constant=constant, top=rows.top * size, left=rows.left * size)
     slopes = torch.where(spread > 0, _taken(lines.above, wide), _taken(lines.below, wide))
     return wide._replace(values=spread * slopes)
-
-
-def _lines(layer: nn.Module, low: Tensor, high: Tensor) -> list[Lines]:
-    """Lines of a layer on the ranges of its input; of ``MaxMin`` those of its maxima and those of its minima."""
-    if isinstance(layer, nn.ReLU):
-        chord = high.clamp(min=0) / (high - low).clamp(min=_TINY)
-        above = torch.where(low >= 0, 1.0, chord).where(high > 0, 0.0)
-        return [Lines((high > -low).to(low), above, None, -above * low.clamp(max=0))]
-    maxima = _maximum(layer, low, high)
-    if not isinstance(layer, MaxMin):
-        return [maxima]
-    turned = _maximum(layer, -high, -low)  # min(a, b) = -max(-a, -b)
-    zeros = torch.zeros_like(turned.above_offset)
-    return [maxima, Lines(turned.above, turned.below, -turned.above_offset, zeros)]
-
-
-def _maximum(layer: nn.Module, low: Tensor, high: Tensor) -> Lines:
-    """Lines for the maximum over windows, see :func:`_windows`.
-
-    Below: the entry with the highest lower end. Above: with z_j the entry of the highest upper end and r the highest
-    upper end of the others, the maximum is at most max(z_j, r), and that at most its chord on the range of z_j.
-    """
-    shape = low.shape
-    low, high = _windows(layer, low), _windows(layer, high)
-    top = high.topk(2, dim=-1)
-    j, (end, rest) = top.indices[..., :1], top.values.unbind(-1)
-    start = low.gather(-1, j).squeeze(-1)
-    chord = (end - rest) / (end - start).clamp(min=_TINY)
-    zeros = torch.zeros_like(low)
-    above = zeros.scatter(-1, j, torch.where(start >= rest, 1.0, chord).unsqueeze(-1))
-    below = zeros.scatter(-1, low.argmax(-1, keepdim=True), 1.0)
-    offset = torch.where(start >= rest, 0.0, rest - chord * start)
-    return Lines(_unfolded(layer, below, shape), _unfolded(layer, above, shape), None, offset)
-
-
-def _windows(layer: nn.Module, values: Tensor) -> Tensor:
-    """The input entries that each maximum of a layer is taken over (N, ..., W)."""
-    if isinstance(layer, MaxMin):
-        return torch.stack(values.chunk(2, 1), -1)
-    size = int(layer.kernel_size)  # pyright: ignore[reportArgumentType] - see isce.minmax.chain
-    return values.unfold(2, size, size).unfold(3, size, size).flatten(-2)
-
-
-def _unfolded(layer: nn.Module, windows: Tensor, shape: torch.Size) -> Tensor:
-    """Windows (N, ..., W) put back to a layer's input; entries in none are 0."""
-    if isinstance(layer, MaxMin):
-        return torch.cat(windows.unbind(-1), 1)
-    size = int(layer.kernel_size)  # pyright: ignore[reportArgumentType] - see isce.minmax.chain
-    count, channels, height, width = windows.shape[:4]
-    found = windows.new_zeros(shape)
-    blocks = windows.view(count, channels, height, width, size, size).transpose(3, 4)
-    found[:, :, : height * size, : width * size] = blocks.reshape(count, channels, height * size, width * size)
-    return found

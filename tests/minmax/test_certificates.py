@@ -18,7 +18,8 @@ from isce.minmax import certified, projected_ascent, upper_bounds
 from isce.minmax.certificates import SLACK
 from isce.minmax.chain import Chain, double
 from isce.minmax.interval import interval_bounds, propagate
-from isce.minmax.linear import _lines, linear_bounds
+from isce.minmax.linear import linear_bounds
+from isce.minmax.lines import lines_of
 from isce.models import Backbone, Classifier, build
 from isce.models.lipschitz import MaxMin
 from isce.models.shallow import SmallCNN
@@ -171,7 +172,7 @@ def test_lines_enclose_a_layer_on_its_ranges(layer, seed):
     for _ in range(20):
         z = low + (high - low) * torch.rand(shape, generator=generator).double().round(decimals=1)
         out = layer(z)
-        for half, lines in enumerate(_lines(layer, low, high)):
+        for half, lines in enumerate(lines_of(layer, low, high)):
             at = out.chunk(2, 1)[half] if isinstance(layer, MaxMin) else out
 
             def gathered(slopes, z=z):
