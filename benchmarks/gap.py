@@ -44,21 +44,19 @@ from isce.training.loop import train
 Loss = Callable[[Tensor, Tensor], Tensor]
 NETWORKS, LARGE = ("sce", "isce-m2", "isce-released"), "isce-m10"
 #: How its training differs from SCE's: at that rate it diverges.
-OF_LARGE = {
-    "objective": ObjectiveSpec(name="isce", params={"inference": 10.0}),
-    "optimizer": OptimizerSpec(lr=0.01),
-    "epochs": 5,
-}
-SEEDS, IMAGES, BATCH = (0, 1, 2), 500, 250
+TEN = ObjectiveSpec(name="isce", params={"inference": 10.0})
+OF_LARGE = {"objective": TEN, "optimizer": OptimizerSpec(lr=0.01), "epochs": 5}
+SEEDS, IMAGES, BATCH = (0, 2), 500, 250
 STEPS = (5, 50)
 #: What bounds the points beside the box, and the size of a step, in pixel values; the script knows no ball, and its
 #: steps of 0.01 and 0.04 on [-1, 1] are 0.005 and 0.02 here.
 BOUNDS = ((0.1, 0.01), (0.2, 0.01), (0.3, 0.01), (None, 0.005), (None, 0.02))
-SOME = ((0.2, 0.01), (0.3, 0.01), (None, 0.005))
+SOME, ONE = ((0.2, 0.01), (None, 0.005)), ((0.2, 0.01),)
 DOUBLE = (0.3, 0.01)
 #: The script's map of the outputs on I-SCE (code): m, s, clip. The network was trained with the first.
 MAPS = ((0.1, 1.0, True), (0.1, 1.0, False), (0.0, 1.0, True), (1.0, 1.0, True), (0.1, 10.0, True))
-LABELS, STAND_OUT = ("true", "predicted"), ("training", "clipped SCE")
+LABELS = ("true", "predicted")
+STOOD_OUT = (("training", "true"), ("training", "predicted"), ("clipped SCE", "true"))
 CLIPPED = 1e-7  # the probabilities that some libraries' cross-entropy stops at
 WORST = (
     AttackSpec(attack="matched", objective="margin", steps=100),
@@ -120,10 +118,12 @@ def named(m: float, s: float, clip: bool) -> str:
 def walk(classifier: nn.Module, loss: Loss, way: Way, x: Tensor, y: Tensor) -> dict[str, list[Tensor]]:
     """Attack one batch; what stands after each number of ``STEPS``, and what stood still at the first step.
 
+    With the true label it ends when every image of the batch is misclassified.
+
     Args:
         classifier: images (N, C, H, W) to logits (N, K), in the precision of ``way``.
         loss: to be ascended, see :func:`functions`.
-        way: see there; the images are cast to its precision.
+        way: how; the images are cast to its precision.
         x: images in [0, 1].
         y: true labels (N,).
 
@@ -148,6 +148,9 @@ def walk(classifier: nn.Module, loss: Loss, way: Way, x: Tensor, y: Tensor) -> d
             found["all"].append(right)
         if number == max(STEPS):
             break
+        if number and way.label == "true" and not bool((predicted == y).any()):  # nothing is left to do
+            rest = [predicted == y] * (len(STEPS) - len(found["last"]))
+            return found | {"last": found["last"] + rest, "all": found["all"] + rest}
         (slope,) = torch.autograd.grad(loss(logits, y if way.label == "true" else predicted).sum(), point)
         if not bool(slope.isfinite().all() & logits.isfinite().all()):
             raise FloatingPointError(f"a gradient or a logit is not finite at step {number} of {way}")
@@ -158,25 +161,27 @@ def walk(classifier: nn.Module, loss: Loss, way: Way, x: Tensor, y: Tensor) -> d
 
 
 def ways(losses: Iterable[str], first: bool) -> Iterator[Way]:
-    """On the first seed every loss, on the others those that stand out."""
+    """On the first seed every function, the training loss within every bound; on the others what stood out there."""
     for loss, label in itertools.product(losses, LABELS):
-        if first or loss in STAND_OUT:
-            yield from (Way(loss, label, *bound) for bound in (BOUNDS if first and loss in STAND_OUT else SOME))
-        if first and loss == "training":
+        if not first:
+            bounds = ONE if (loss, label) in STOOD_OUT else ()
+        elif loss == "training":
+            bounds = BOUNDS
             yield Way(loss, label, *DOUBLE, double=True)
+        else:
+            bounds = SOME if (loss, label) in STOOD_OUT else ONE
+        yield from (Way(loss, label, *bound) for bound in bounds)
 
 
 def worst(loaded: LoadedCheckpoint, x: Tensor, y: Tensor, radii: list[float]) -> dict[float, Tensor]:
     """Which images the adaptive attacks leave within each radius, bool (N,); what fell in a smaller ball has fallen."""
+    network, found = (loaded.classifier, loaded.objective), dict[float, Tensor]()
     with torch.no_grad():
         stands = loaded.classifier(x).argmax(1) == y
-    found: dict[float, Tensor] = {}
     for radius, spec in itertools.product(sorted(radii), WORST):
         rows = stands.nonzero()[:, 0]
-        for part in rows.split(BATCH):
-            made = attacks.run(
-                spec, loaded.classifier, loaded.objective, x[part], y[part], Threat("linf", radius), seed=0, index=part
-            )
+        for part in rows.split(BATCH) if len(rows) else ():  # nothing, split, is one empty part
+            made = attacks.run(spec, *network, x[part], y[part], Threat("linf", radius), seed=0, index=part)
             if bool((made.rejected & ~made.success).any()):
                 raise FloatingPointError(f"{spec.label} has no outcome for some images at radius {radius}")
             stands = stands.index_put((part,), ~made.success)
@@ -187,15 +192,12 @@ def worst(loaded: LoadedCheckpoint, x: Tensor, y: Tensor, radii: list[float]) ->
 def judge(name: str, loaded: LoadedCheckpoint, seed: int, x: Tensor, y: Tensor, first: bool) -> list[dict[str, Any]]:
     """Every way on one network: a row for each number of steps, with the worst case in its ball."""
     losses, double = functions(name, loaded), copy.deepcopy(loaded.classifier).double()
+    batches = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
     done: list[tuple[Way, dict[str, list[Tensor]]]] = []
     for way in tqdm(list(ways(losses, first)), desc=f"{name}-s{seed}", file=sys.stderr):
         classifier = double if way.double else loaded.classifier
-        parts = [
-            walk(classifier, losses[way.loss], way, *part) for part in zip(x.split(BATCH), y.split(BATCH), strict=True)
-        ]
-        done.append(
-            (way, {key: [torch.cat(of) for of in zip(*(p[key] for p in parts), strict=True)] for key in parts[0]})
-        )
+        parts = [walk(classifier, losses[way.loss], way, *batch) for batch in batches]
+        done.append((way, {key: [*map(torch.cat, zip(*(p[key] for p in parts), strict=True))] for key in parts[0]}))
     left = worst(loaded, x, y, sorted({way.reach(max(STEPS)) for way, _ in done}))
     for way, found in done:  # whatever broke an image inside a ball counts in it
         for stands, steps in zip(found["all"], STEPS, strict=True):
@@ -231,8 +233,8 @@ def gaps(rows: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
             continue
         loss = row["loss"] if row["loss"] in ("margin", "clipped SCE") else "training"
         sce = of_sce[loss, other or own, *(row[key] for key in same)]
-        shares = {"isce": row[judged], "sce": sce[judged], "worst isce": row["worst"], "worst sce": sce["worst"]}
-        shares = {key: None if count is None else 100 * count / images for key, count in shares.items()}
+        counts = {"isce": row[judged], "sce": sce[judged], "worst isce": row["worst"], "worst sce": sce["worst"]}
+        shares: dict[str, Any] = {key: None if of is None else 100 * of / images for key, of in counts.items()}
         about = {key: row[key] for key in ("network", "loss", *same)} | {"labels": labels, "judged": judged}
         left = None if row["worst"] is None else shares["worst isce"] - shares["worst sce"]
         found.append(about | shares | {"gap": shares["isce"] - shares["sce"], "left": left})
@@ -289,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     for gap in sorted(found["gaps"], key=lambda gap: -gap["gap"])[:20]:
         print(json.dumps(gap))
     if options.out:
-        save(options.out, found, "gap", "mechanisms")
+        save(options.out, found, "gap", "mechanisms", "numbers")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -198,15 +199,48 @@ def mechanisms(found: dict[str, Any]) -> Table:
         f"{found['images']} test images."
     )
     columns = ["network", "ascends", "label", "radius, step", "I-SCE", "SCE", "gap", "other seeds"]
-    return _table(caption, [*columns, "worst case: I-SCE", "SCE", "gap left"], rows)
+    return _table(caption, [*columns, "worst case: I-SCE", "worst case: SCE", "gap left"], rows)
+
+
+def numbers(found: dict[str, Any]) -> dict[str, str]:
+    """What the page about the gap says in its sentences, on the first seed, judged by the last point."""
+    tried = [each for each in found["gaps"] if _first(found).items() <= each.items() and each["judged"] == "last"]
+    large = [each for each in tried if each["gap"] >= 50]
+    plain = [each for each in tried if each["loss"] != "clipped SCE"]
+    alone = max((each for each in plain if each["labels"] == "predicted, SCE true"), key=lambda each: each["gap"])
+    texts = {"tried": str(len(tried)), "large": str(len(large)), "images": str(found["images"])}
+    texts |= {"large-left": f"{max((each['left'] for each in large), default=math.nan):+.1f}"}
+    for name, labels in (("true", "true"), ("predicted", "predicted")):
+        texts[name] = f"{max(each['gap'] for each in plain if each['labels'] == labels):+.1f}"
+    texts |= {f"alone-{key}": f"{alone[key]:.1f}" for key in ("isce", "sce")}
+    texts |= {f"alone-{key}": f"{alone[key]:+.1f}" for key in ("gap", "left")}
+    for network in ("isce-m2", "isce-m10"):
+        best = _largest(found, network=network, loss="clipped SCE", labels="true", judged="last")
+        texts |= {f"{network}-{key}": f"{best[key]:.1f}" for key in ("isce", "sce")}
+        texts |= {f"{network}-{key}": f"{best[key]:+.1f}" for key in ("gap", "left")}
+    first = found["gaps"][0]["seed"]
+    still = {r["network"]: r["still"] for r in found["rows"] if (r["loss"], r["seed"]) == ("clipped SCE", first)}
+    texts |= {f"{network}-still": f"{100 * of / found['images']:.1f}%" for network, of in still.items()}
+    pairs: dict[Any, list[int]] = {}
+    for row in found["rows"]:
+        if row["loss"] == "training":
+            way = tuple(row[key] for key in ("network", "seed", "label", "eps", "size", "steps"))
+            pairs.setdefault(way, []).append(row["last"])
+    apart = max(abs(pair[0] - pair[1]) for pair in pairs.values() if len(pair) == 2)
+    return texts | {"precision": f"{100 * apart / found['images']:.1f}"}
 
 
 MOST = 12  #: rows of the largest gaps
 
 
+def _first(found: dict[str, Any]) -> dict[str, Any]:
+    """What holds for the gaps after 50 steps on the first seed."""
+    return {"steps": 50, "seed": found["gaps"][0]["seed"]}
+
+
 def _largest(found: dict[str, Any], **which: Any) -> dict[str, Any]:
     """The largest gap after 50 steps on the first seed, of those with these values (None: any)."""
-    wanted = {"steps": 50, "seed": found["gaps"][0]["seed"]} | {key: of for key, of in which.items() if of is not None}
+    wanted = _first(found) | {key: of for key, of in which.items() if of is not None}
     return max((each for each in found["gaps"] if wanted.items() <= each.items()), key=lambda each: each["gap"])
 
 
@@ -227,5 +261,5 @@ def _items(name: str, value: Any) -> list[str]:
 
 TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     found.__name__: found
-    for found in (steps, attacks, autoattack, training, plan, threads, reliability, gap, mechanisms)
+    for found in (steps, attacks, autoattack, training, plan, threads, reliability, gap, mechanisms, numbers)
 }
