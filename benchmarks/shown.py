@@ -207,11 +207,13 @@ def numbers(found: dict[str, Any]) -> dict[str, str]:
     tried = [each for each in found["gaps"] if _first(found).items() <= each.items() and each["judged"] == "last"]
     large = [each for each in tried if each["gap"] >= 50]
     plain = [each for each in tried if each["loss"] != "clipped SCE"]
-    alone = max((each for each in plain if each["labels"] == "predicted, SCE true"), key=lambda each: each["gap"])
+    own = {"network": "isce-m10", "loss": "training", "labels": "predicted, SCE true", "judged": "last"}
+    alone = _largest(found, **own)
     texts = {"tried": str(len(tried)), "large": str(len(large)), "images": str(found["images"])}
+    known = [each for each in plain if each["network"] != "isce-m10"]
     texts |= {"large-left": f"{max((each['left'] for each in large), default=math.nan):+.1f}"}
     for name, labels in (("true", "true"), ("predicted", "predicted")):
-        texts[name] = f"{max(each['gap'] for each in plain if each['labels'] == labels):+.1f}"
+        texts[name] = f"{max(each['gap'] for each in known if each['labels'] == labels):+.1f}"
     texts |= {f"alone-{key}": f"{alone[key]:.1f}" for key in ("isce", "sce")}
     texts |= {f"alone-{key}": f"{alone[key]:+.1f}" for key in ("gap", "left")}
     for network in ("isce-m2", "isce-m10"):
@@ -221,9 +223,15 @@ def numbers(found: dict[str, Any]) -> dict[str, str]:
     first = found["gaps"][0]["seed"]
     still = {r["network"]: r["still"] for r in found["rows"] if (r["loss"], r["seed"]) == ("clipped SCE", first)}
     texts |= {f"{network}-still": f"{100 * of / found['images']:.1f}%" for network, of in still.items()}
+    lasting = max(tried, key=lambda each: each["left"])
+    texts |= {f"lasting-{key}": f"{lasting[key]:.1f}" for key in ("worst isce", "worst sce", "eps")}
+    texts |= {"lasting-left": f"{lasting['left']:+.1f}", "lasting-network": reader_name(lasting["network"])}
+    m2, code = (_largest(found, **own | {"network": name}) for name in ("isce-m2", "isce-released"))
+    texts |= {f"m2-alone-{key}": f"{m2[key]:.1f}" for key in ("isce", "sce")}
+    texts |= {"m2-alone-gap": f"{m2['gap']:+.1f}", "code-alone-gap": f"{code['gap']:+.1f}"}
     pairs: dict[Any, list[int]] = {}
     for row in found["rows"]:
-        if row["loss"] == "training":
+        if (row["loss"], row["label"]) == ("training", "true"):
             way = tuple(row[key] for key in ("network", "seed", "label", "eps", "size", "steps"))
             pairs.setdefault(way, []).append(row["last"])
     apart = max(abs(pair[0] - pair[1]) for pair in pairs.values() if len(pair) == 2)

@@ -37,6 +37,14 @@ OWN = {
     "gallery.md": [r"logits of norm 1\b", r"nearly 1 for everything", r"255 levels"],
     "region_seen.md": [r"Take half the distance between a class mean and the nearest other one as the unit"],
     "why.md": [r"stop at 0 and 1\.", r"a gap of about 17\b", r"a margin of about 37\b", r"rises to 1 again"],
+    "gap.md": [
+        r"\b63 \(percentage points, presumably\)",
+        r"\+63\b",
+        r"50-step PGD",
+        r"\b50 (untargeted steps|points or more)",
+        r"a margin of about 16\b",
+        r"within of 0 and 1\b",
+    ],
     "variations.md": [r"to 0\.3, with its clip"],
     "released.md": [  # the settings of the authors' script
         r"linear embedding of 64\.",
