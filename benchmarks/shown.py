@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from isce.files import write_atomic
+from isce.report.names import reader_name
 
 Table = dict[str, Any]
 
@@ -157,6 +159,104 @@ def reliability(found: dict[str, Any]) -> Table:
     return _table(caption, ["test", "cases", "outcome", "seconds"], rows)
 
 
+def gap(found: dict[str, Any]) -> Table:
+    """The largest gap between I-SCE and SCE for each network and what is ascended, by whose label is asked for."""
+    rows = []
+    for network, loss in dict.fromkeys((each["network"], each["loss"]) for each in found["gaps"]):
+        cells = [reader_name(network), loss]
+        for labels, judged in (("true", "last"), ("predicted", "last"), ("predicted, SCE true", "last"), (None, "all")):
+            best = _largest(found, network=network, loss=loss, labels=labels, judged=judged)
+            cells.append(f"{best['gap']:+.1f} ({_bounds(best)})")
+        rows.append([*cells, f"{_largest(found, network=network, loss=loss)['left']:+.1f}"])
+    caption = (
+        "I-SCE less SCE in points of accuracy after 50 steps: the largest over what bounds the points (radius of the "
+        "ball and step, both in pixel values). The first three columns of figures judge the last point, by whose label "
+        "the attack's loss is about; the fourth counts an image as fallen at any point on the way; the last is the gap "
+        f"of the worst cases where the row's largest was. First seed, {found['images']} test images. {_where(found)}"
+    )
+    columns = ["network", "ascends", "true label", "predicted label", "predicted label on I-SCE alone", "any point"]
+    return _table(caption, [*columns, "left in the worst case"], rows, joined=1)
+
+
+def mechanisms(found: dict[str, Any]) -> Table:
+    """The ways with the largest gaps, with both networks' accuracies, and the worst case in the same ball."""
+    kinds = ("network", "loss", "labels")
+    best = [
+        _largest(found, judged="last", **dict(zip(kinds, kind, strict=True)))
+        for kind in dict.fromkeys(tuple(each[key] for key in kinds) for each in found["gaps"])
+    ]
+    rows = []
+    for each in sorted(best, key=lambda each: -each["gap"])[:MOST]:
+        same = {key: each[key] for key in (*kinds, "eps", "size", "double", "steps", "judged")}
+        others = [row["gap"] for row in found["gaps"] if same.items() <= row.items() and row["seed"] != each["seed"]]
+        cells = [reader_name(each["network"]), each["loss"], each["labels"], _bounds(each)]
+        cells += [f"{each[key]:.1f}" for key in ("isce", "sce")] + [f"{each['gap']:+.1f}"]
+        cells.append(", ".join(f"{gap:+.1f}" for gap in others) or "not run")
+        rows.append([*cells, *(f"{each[key]:.1f}" for key in ("worst isce", "worst sce")), f"{each['left']:+.1f}"])
+    caption = (
+        f"The {len(rows)} largest gaps after 50 steps, by the last point; one row for each network, function and "
+        "label. Accuracies in per cent, gaps in points; the worst case is within the ball that the steps can't leave. "
+        f"{found['images']} test images."
+    )
+    columns = ["network", "ascends", "label", "radius, step", "I-SCE", "SCE", "gap", "other seeds"]
+    return _table(caption, [*columns, "worst case: I-SCE", "worst case: SCE", "gap left"], rows)
+
+
+def numbers(found: dict[str, Any]) -> dict[str, str]:
+    """What the page about the gap says in its sentences, on the first seed, judged by the last point."""
+    tried = [each for each in found["gaps"] if _first(found).items() <= each.items() and each["judged"] == "last"]
+    large = [each for each in tried if each["gap"] >= 50]
+    plain = [each for each in tried if each["loss"] != "clipped SCE"]
+    own = {"network": "isce-m10", "loss": "training", "labels": "predicted, SCE true", "judged": "last"}
+    alone = _largest(found, **own)
+    texts = {"tried": str(len(tried)), "large": str(len(large)), "images": str(found["images"])}
+    known = [each for each in plain if each["network"] != "isce-m10"]
+    texts |= {"large-left": f"{max((each['left'] for each in large), default=math.nan):+.1f}"}
+    for name, labels in (("true", "true"), ("predicted", "predicted")):
+        texts[name] = f"{max(each['gap'] for each in known if each['labels'] == labels):+.1f}"
+    texts |= {f"alone-{key}": f"{alone[key]:.1f}" for key in ("isce", "sce")}
+    texts |= {f"alone-{key}": f"{alone[key]:+.1f}" for key in ("gap", "left")}
+    for network in ("isce-m2", "isce-m10"):
+        best = _largest(found, network=network, loss="clipped SCE", labels="true", judged="last")
+        texts |= {f"{network}-{key}": f"{best[key]:.1f}" for key in ("isce", "sce")}
+        texts |= {f"{network}-{key}": f"{best[key]:+.1f}" for key in ("gap", "left")}
+    first = found["gaps"][0]["seed"]
+    still = {r["network"]: r["still"] for r in found["rows"] if (r["loss"], r["seed"]) == ("clipped SCE", first)}
+    texts |= {f"{network}-still": f"{100 * of / found['images']:.1f}%" for network, of in still.items()}
+    lasting = max(tried, key=lambda each: each["left"])
+    texts |= {f"lasting-{key}": f"{lasting[key]:.1f}" for key in ("worst isce", "worst sce", "eps")}
+    texts |= {"lasting-left": f"{lasting['left']:+.1f}", "lasting-network": reader_name(lasting["network"])}
+    m2, code = (_largest(found, **own | {"network": name}) for name in ("isce-m2", "isce-released"))
+    texts |= {f"m2-alone-{key}": f"{m2[key]:.1f}" for key in ("isce", "sce")}
+    texts |= {"m2-alone-gap": f"{m2['gap']:+.1f}", "code-alone-gap": f"{code['gap']:+.1f}"}
+    pairs: dict[Any, list[int]] = {}
+    for row in found["rows"]:
+        if (row["loss"], row["label"]) == ("training", "true"):
+            way = tuple(row[key] for key in ("network", "seed", "label", "eps", "size", "steps"))
+            pairs.setdefault(way, []).append(row["last"])
+    apart = max(abs(pair[0] - pair[1]) for pair in pairs.values() if len(pair) == 2)
+    return texts | {"precision": f"{100 * apart / found['images']:.1f}"}
+
+
+MOST = 12  #: rows of the largest gaps
+
+
+def _first(found: dict[str, Any]) -> dict[str, Any]:
+    """What holds for the gaps after 50 steps on the first seed."""
+    return {"steps": 50, "seed": found["gaps"][0]["seed"]}
+
+
+def _largest(found: dict[str, Any], **which: Any) -> dict[str, Any]:
+    """The largest gap after 50 steps on the first seed, of those with these values (None: any)."""
+    wanted = _first(found) | {key: of for key, of in which.items() if of is not None}
+    return max((each for each in found["gaps"] if wanted.items() <= each.items()), key=lambda each: each["gap"])
+
+
+def _bounds(gap: dict[str, Any]) -> str:
+    radius = "no ball" if gap["eps"] is None else f"{gap['eps']:g}"
+    return f"{radius}, {gap['size']:g}{', float64' if gap['double'] else ''}"
+
+
 def _where(found: dict[str, Any]) -> str:
     """The machine and the versions, as a sentence; what belongs to one group is named without it."""
     named = [item for name, value in found["where"].items() for item in _items(name, value)]
@@ -179,5 +279,6 @@ def bounds(found: dict[str, Any]) -> Table:
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
-    found.__name__: found for found in (steps, attacks, autoattack, bounds, training, plan, threads, reliability)
+    found.__name__: found
+    for found in (steps, attacks, autoattack, bounds, training, plan, threads, reliability, gap, mechanisms, numbers)
 }

@@ -100,6 +100,15 @@ def _adopt(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from isce.publish.checkpoints import export
+
+    networks = export(options.experiments, ROOT / "build" / "runs")["networks"]
+    size = sum(about["bytes"] for about in networks.values()) / 1e6
+    print(f"{len(networks)} networks are now in {ROOT / 'checkpoints'}, {size:.1f} MB; commit them")
+    return 0
+
+
 def _verify(options: argparse.Namespace) -> int:
     from isce.runs.verification import verify_run
 
@@ -173,6 +182,8 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--all", action="store_true", help="print every cell of every run, too")
         else:
             added.add_argument("--partial", action="store_true", help="adopt the runs that are done, keep the others")
+    exporting = command("export", _export, "copy networks of own training runs to those that isce.load knows")
+    exporting.add_argument("experiments", nargs="*", help="with none the repository's address alone is written anew")
     proving = command("prove", _prove, "run an experiment by a commit's code and by this code, and compare all bytes")
     proving.add_argument("--base", default="HEAD", help="the commit (default: HEAD, against which changes are made)")
     proving.add_argument("--experiment", default="quick")

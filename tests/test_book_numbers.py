@@ -37,6 +37,14 @@ OWN = {
     "region_seen.md": [r"Take half the distance between a class mean and the nearest other one as the unit"],
     "why.md": [r"multiplied by 10\b"],
     "why_full.md": [r"stop at 0 and 1\.", r"a gap of about 17\b", r"a margin of about 37\b", r"rises to 1 again"],
+    "gap.md": [
+        r"\b63 \(percentage points, presumably\)",
+        r"\+63\b",
+        r"50-step PGD",
+        r"\b50 (untargeted steps|points or more)",
+        r"a margin of about 16\b",
+        r"within of 0 and 1\b",
+    ],
     "variations.md": [r"to 0\.3, with its clip"],
     "released.md": [  # the settings of the authors' script
         r"linear embedding of 64\.",

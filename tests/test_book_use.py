@@ -18,7 +18,7 @@ LINES = {
 @pytest.fixture
 def project(tmp_path):
     """A copy of what the pages work on."""
-    for name in ("isce", "notebooks", "experiments", "workflow"):
+    for name in ("isce", "notebooks", "experiments", "workflow", "checkpoints"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "book").mkdir()
     return tmp_path

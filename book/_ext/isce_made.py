@@ -18,6 +18,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from isce_report import RecordsTable, report_folder
 from isce_tables import caption_details, table_nodes
+from matplotlib.figure import Figure
 from sphinx import addnodes
 from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
@@ -30,6 +31,7 @@ from isce.report import worked
 from isce.report.attacks import records
 from isce.report.exhibits import Table
 from isce.report.plots import theory as theory_figures
+from isce.report.plots.runs import as_bytes
 from isce.report.reference import Files
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,13 @@ def save_csv(env: BuildEnvironment, name: str, columns: list[str], rows: list[li
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     path = Path(env.doctreedir) / "tables" / f"{name}.csv"
     _write(path, text.getvalue())
+    return path
+
+
+def draw(env: BuildEnvironment, name: str, figure: Figure) -> Path:
+    """The figure as a file beside the book's sources; one whose content stays the same is left alone."""
+    path = Path(env.srcdir) / FIGURES / f"{name}.svg"
+    _write(path, as_bytes(figure, "svg").decode())
     return path
 
 

@@ -33,7 +33,7 @@ def adopt(name: str, source: Path, results: Path, partial: bool = False) -> tupl
     """
     experiment = load_experiment(name)
     runs = planned_runs(experiment)
-    finished = [run for run in runs if _is_finished(run, source, partial)]
+    finished = [run for run in runs if is_finished(run, source, partial)]
     if not finished:
         raise ConfigError(f"no finished run of {name}: `make reproduce` first")
     target, fresh = results / name, results / f".{name}.new"  # whole before the former ones go: the disk may be full
@@ -57,7 +57,12 @@ def adopt(name: str, source: Path, results: Path, partial: bool = False) -> tupl
     return len(finished), len(runs)
 
 
-def _is_finished(run: Run, source: Path, partial: bool) -> bool:
+def is_finished(run: Run, source: Path, partial: bool = False) -> bool:
+    """Whether a run's record is current and its files are whole.
+
+    Raises:
+        ConfigError: it is not, and ``partial`` is False.
+    """
     path = source / run.folder / "record.json"
     try:
         problem = whole.damage(path) or (None if records.read(path).key == run.key else "is stale")

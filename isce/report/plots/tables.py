@@ -1,0 +1,33 @@
+"""Drawings of tables that a benchmark wrote; the book's build draws them anew. A cell is a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from isce.report.plots.runs import COLOURS, grid
+
+#: Columns of the table ``mechanisms``: accuracies that the attack's way shows, and those of the worst case.
+PANELS = {"what the attack shows": ("I-SCE", "SCE"), "worst case": ("worst case: I-SCE", "worst case: SCE")}
+
+
+def mechanisms(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
+    """For each way of attacking the accuracy of I-SCE and SCE, as it shows it and in the worst case.
+
+    Args:
+        columns: headings, those of :data:`PANELS` among them; the first four say which way it is.
+        rows: cells, in per cent.
+    """
+    figure, (axes,) = grid(1, len(PANELS), 9.6, 1.2 + 0.42 * len(rows))
+    places = range(len(rows))
+    for number, (ax, (title, pair)) in enumerate(zip(axes, PANELS.items(), strict=True)):
+        isce, sce = ([float(row[columns.index(name)]) for row in rows] for name in pair)
+        ax.hlines(places, sce, isce, color="0.6", linewidth=2)
+        ax.plot(isce, places, "o", color=COLOURS[1], label="I-SCE")
+        ax.plot(sce, places, "s", color=COLOURS[0], label="SCE", markerfacecolor="white")
+        ax.set(title=title, xlabel="accuracy (%)", xlim=(-4, 104), ylim=(len(rows) - 0.4, -0.6), yticks=places)
+        ax.set_yticklabels([", ".join(row[:2]) + f"\n{row[2]} ({row[3]})" if not number else "" for row in rows])
+        ax.tick_params(axis="y", labelsize=7)
+    axes[-1].legend(frameon=False, loc="upper right")
+    return figure
