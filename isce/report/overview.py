@@ -24,7 +24,6 @@ COLUMNS = {
     "mnist-long": "MNIST, one schedule",
     "digits": "digits",
     "cifar10-small": "CIFAR-10 (small)",
-    "mnist-at-free": "MNIST, adversarial",
 }
 
 
