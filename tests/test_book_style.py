@@ -109,7 +109,8 @@ def test_a_chapter_begins_with_a_question_and_a_figure_and_ends_with_two_exercis
     begin = text.partition("\n\n")[2]
     assert re.match(r"\*[^*]+\?\*", begin), "a question"
     if page.stem != "discussion":
-        assert re.search(r"^```\{(?:records-|benchmark-)?figure\}", text.partition("\n## ")[0], flags=re.MULTILINE), "a figure"
+        first = text.partition("\n## ")[0]
+        assert re.search(r"^```\{(?:records-|benchmark-)?figure\}", first, flags=re.MULTILINE), "a figure"
     exercises = text.partition("\n## Exercises\n")[2]
     assert re.findall(r"^\*\*(\d)\.\*\*", exercises, flags=re.MULTILINE) == ["1", "2"]
     assert exercises.count(":::{dropdown} Solution") == 2
