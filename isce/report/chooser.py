@@ -60,7 +60,7 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
     ]
     attacks = [{"name": name, "at": at} for name, at in rows.items() if at]
     start = _in_words(Key.at("worst", plan.main_eps), plan.norm)
-    used = {one["kind"] for attack in attacks for one in attack["at"]}
+    used = {one["kind"] for at in rows.values() for one in at}
     kinds = {kind: about for kind, about in KINDS.items() if kind in used}
     return {"caption": caption, "start": start, "kinds": kinds, "objectives": objectives, "attacks": attacks}
 
