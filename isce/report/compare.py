@@ -83,8 +83,8 @@ def lacking(ours: Source, theirs: Source) -> list[str]:
         raised = [] if own is None else [flag for flag in FATAL if flag in own.flags and flag not in record.flags]
         if record.kind not in KINDS:
             continue
-        reasons = ["missing"] if own is None else ["stale"] * (path in ours.stale) + [f"flagged {one}" for one in raised]
-        for what in reasons:
+        whys = ["missing"] if own is None else ["stale"] * (path in ours.stale) + [f"flagged {one}" for one in raised]
+        for what in whys:
             found.setdefault(what, []).append(f"{record.kind} {record.run}")
     return [f"own records are {what}: {', '.join(names)}" for what, names in found.items()]
 
