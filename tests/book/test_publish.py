@@ -62,11 +62,18 @@ def test_a_release_has_checksums_of_what_it_holds(tmp_path: Path):
     (tmp_path / "book" / "_build" / "html").mkdir(parents=True)
     (tmp_path / "book" / "_build" / "html" / "index.html").write_text("book")
     (tmp_path / "book" / "_build" / "isce.pdf").write_text("pdf")
+    (tmp_path / "checkpoints" / "digits").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "digits" / "sce-s0.safetensors").write_text("weights")
     identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
     for command in (["init", "-q"], ["add", "pyproject.toml"], [*identity, "commit", "-q", "-m", "one"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     subprocess.run(["bash", "-e", "-o", "pipefail", "-c", gather], cwd=tmp_path, check=True)
     names = [line.split()[1] for line in (tmp_path / "release" / "SHA256SUMS").read_text().splitlines()]
-    assert names == ["isce-1.2.3-book.pdf", "isce-1.2.3-book.tar.gz", "isce-1.2.3-source.tar.gz"]
+    assert names == [
+        "digits.sce-s0.safetensors",
+        "isce-1.2.3-book.pdf",
+        "isce-1.2.3-book.tar.gz",
+        "isce-1.2.3-source.tar.gz",
+    ]
     checked = subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "release", check=False)
     assert checked.returncode == 0

@@ -77,7 +77,8 @@ def test_terminal_shows_run_row_eps_images_and_time_in_one_line_that_is_gone_at_
 
 
 def test_narrow_terminal_is_not_left_with_a_second_line(stub):
-    _, _, shown = on_terminal(stub, "sce-s0", 40)
+    code, _, shown = on_terminal(stub, "sce-s0", 40)
+    assert code == 0, shown
     assert max(len(line) for line in shown.split(ERASE)) == 39
 
 
