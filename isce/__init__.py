@@ -26,7 +26,7 @@ def load(name: str, device: torch.device | str = "cpu") -> LoadedCheckpoint:
         ModuleNotFoundError: the extra ``workflow`` is not installed.
         isce.training.CheckpointError: no such network, or its file is missing or damaged.
     """
-    try:
+    try:  # here, so that `import isce` needs no package
         from isce.training import load as load_shipped
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}: isce.load needs the extra, pip install 'isce[workflow]'") from None

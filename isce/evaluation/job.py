@@ -24,7 +24,7 @@ from isce.evaluation import memory
 from isce.evaluation.outcome import Mask, Outcome
 from isce.files import ROOT
 from isce.losses import Objective
-from isce.minmax.certificates import certified
+from isce.minmax.certificates import Method, certified
 from isce.models import Classifier
 from isce.parameters.attack import AttackParameters
 from isce.training.checkpoint import load_checkpoint
@@ -74,19 +74,13 @@ class Job:
         """Which images are classified right."""
         return (self.logits.argmax(1) == self.labels.to(self.device)).cpu().numpy()
 
-    def certified(self, threat: Threat) -> Mask:
-        """Which images ``parameters.certify`` proves in a ball; none where that is None."""
-        method = self.parameters.certify
-        if method is None:
-            return np.zeros(len(self.labels), dtype=bool)
+    def certified(self, threat: Threat, method: Method) -> Mask:
+        """Which images bounds prove in a ball."""
         if not isinstance(self.classifier, Classifier):
             raise ValueError(f"no bounds for {type(self.classifier).__name__}: certify needs an isce.models.Classifier")
-        found = np.zeros(len(self.labels), dtype=bool)
         with untouched(self.classifier):
-            for batch in self.batches(~found):
-                x, y = self.images[batch].to(self.device), self.labels[batch].to(self.device)
-                found[batch.numpy()] = certified(self.classifier, x, y, threat, method).cpu().numpy()
-        return found
+            x, y = self.images.to(self.device), self.labels.to(self.device)
+            return certified(self.classifier, x, y, threat, method).cpu().numpy()
 
     def _check_classifier(self) -> None:
         """Refuse a classifier that the suite can't be run on, seen on a few images."""

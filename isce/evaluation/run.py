@@ -13,7 +13,7 @@ from isce.attacks import Threat
 from isce.attacks.checks import check_call, check_index
 from isce.attacks.spec import AttackSpec, about
 from isce.evaluation.job import Job
-from isce.evaluation.outcome import Evaluation, Outcome
+from isce.evaluation.outcome import Evaluation, Mask, Outcome
 from isce.evaluation.state import RowKeys, State
 from isce.losses import Objective
 from isce.parameters.attack import AttackParameters
@@ -69,7 +69,9 @@ def evaluate(
     keys = RowKeys(job) if kept.path else None
     clean = job.clean()
     suites = _suites(parameters)
-    proved = {threat.label: job.certified(threat) for threat in suites if threat.norm == parameters.norm}
+    proved: dict[str, Mask] = {}
+    if method := parameters.certify:
+        proved = {threat.label: job.certified(threat, method) for threat in suites if threat.norm == parameters.norm}
     found: dict[str, dict[str, Outcome]] = {threat.label: {} for threat in suites}
     seconds: dict[str, dict[str, float]] = {threat.label: {} for threat in suites}
     order = _order(suites)
@@ -94,7 +96,7 @@ def evaluate(
             bar.update()
     kept.close()
     in_order = {t.label: {row.label: found[t.label][row.label] for row in rows} for t, rows in suites.items()}
-    return Evaluation(clean, in_order, job.batch_size, seconds, proved if parameters.certify else {})
+    return Evaluation(clean, in_order, job.batch_size, seconds, proved)
 
 
 def _suites(parameters: AttackParameters) -> dict[Threat, list[AttackSpec]]:

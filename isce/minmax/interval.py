@@ -3,7 +3,8 @@
 A monotone layer carries the two ends of an interval, an affine one centre and radius (the radius by the absolute
 weights: the exact range of each entry by itself). The last layer is taken as differences of its rows,
 so that what all logits share cancels (Gowal et al. 2018, "On the Effectiveness of Interval Bound Propagation for
-Training Verifiably Robust Models"). Costs two forward passes and is differentiable: what certified training uses.
+Training Verifiably Robust Models"). Costs two to three forward passes and is differentiable: what certified training
+uses.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def interval_bounds(parts: Chain, x: Tensor, y: Tensor, eps: float) -> Tensor:
         :func:`isce.minmax.certificates.upper_bounds`.
     """
     low, high = propagate(parts.layers, *parts.box(x, eps))
-    weight, bias = parts.differences(y)
+    return highest(*parts.differences(y), low, high)
+
+
+def highest(weight: Tensor, bias: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Largest values (N, K) of linear functions, weight (N, K, D), bias (N, K), on ranges of their entries (N, D)."""
     centre, radius = (low + high) / 2, (high - low) / 2
     return (weight @ centre.unsqueeze(2) + weight.abs() @ radius.unsqueeze(2)).squeeze(2) + bias
 

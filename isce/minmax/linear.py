@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isce.minmax.chain import AFFINE, Chain, bias_of
-from isce.minmax.interval import step
+from isce.minmax.interval import highest, step
 from isce.minmax.lines import Lines, lines_of, unfolded, windows
 from isce.models.lipschitz import MaxMin
 
@@ -73,10 +73,7 @@ def linear_bounds(parts: Chain, x: Tensor, y: Tensor, eps: float, *, tighten: bo
     weight, bias = parts.differences(y)
     image = torch.arange(len(x), device=x.device).repeat_interleave(weight.shape[1])
     found = _walk(parts.layers, lines, ranges, weight.flatten(0, 1), image).view(bias.shape) + bias
-    low, high = ranges[-1]
-    centre, radius = (low + high) / 2, (high - low) / 2
-    by_range = (weight @ centre.unsqueeze(2) + weight.abs() @ radius.unsqueeze(2)).squeeze(2) + bias
-    return torch.minimum(found, by_range)
+    return torch.minimum(found, highest(weight, bias, *ranges[-1]))
 
 
 def _tightened(

@@ -71,6 +71,13 @@ class Backbone(nn.Module):
         # The floor comes before the root, whose gradient at 0 is infinite.
         return centred / variance.clamp(min=1 / math.prod(self.input_shape)).sqrt()
 
+    def _at_least(self, size: int, name: str) -> Shape:
+        """Return channels, height and width of an image; refuse one that is smaller (:class:`ValueError`)."""
+        channels, height, width = self.input_shape
+        if min(height, width) < size:
+            raise ValueError(f"{name} needs images of at least {size}x{size}, got {height}x{width}")
+        return channels, height, width
+
     def _set_layers(self, layers: Sequence[nn.Module], width: int, embedding_dim: int | None) -> None:
         """Set the layers, which end with ``width`` values, then a linear layer to ``embedding_dim`` values if asked."""
         self.layers = nn.Sequential(*layers)

@@ -40,7 +40,28 @@ class AlmostOrthogonal(nn.Module):
         return weight * overlaps.clamp(min=torch.finfo(weight.dtype).tiny).rsqrt()[:, None, None]
 
 
-class LipschitzDense(Backbone):
+class _Lipschitz(Backbone):
+    """What the 1-Lipschitz networks share: images that are centred alone, an even width, and an orthogonal score map.
+
+    An image is not divided by its deviation, which would multiply the constant.
+    """
+
+    def __init__(
+        self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None
+    ) -> None:
+        super().__init__(input_shape, mean, [1.0] * len(std))
+        self.width = 256 if embedding_dim is None else embedding_dim
+        if self.width % 2:
+            raise ValueError(f"embedding_dim of a 1-Lipschitz network must be even, got {embedding_dim}")
+
+    def scores(self, score_map: nn.Module) -> nn.Module:
+        """The objective's linear map, made orthogonal: a difference of two logits then moves by sqrt(2) at most."""
+        if type(score_map) is not nn.Linear:
+            raise ValueError(f"a 1-Lipschitz network needs linear logits, got {type(score_map).__name__}")
+        return _orthogonal(score_map)
+
+
+class LipschitzDense(_Lipschitz):
     """Orthogonal dense layers with :class:`MaxMin`: 1-Lipschitz in l_2, from the image in pixel units to the logits.
 
     Three hidden layers of 256 units. Orthogonal by the Cayley map of :mod:`torch.nn.utils.parametrizations`. The image
@@ -59,21 +80,14 @@ class LipschitzDense(Backbone):
     def __init__(
         self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
     ) -> None:
-        super().__init__(input_shape, mean, [1.0] * len(std))
-        width = _even(embedding_dim)
+        super().__init__(input_shape, mean, std, embedding_dim)
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs in (math.prod(self.input_shape), width, width):
-            layers += [_orthogonal(nn.Linear(inputs, width)), MaxMin()]
-        self._set_layers(layers, width, None)
-
-    def scores(self, score_map: nn.Module) -> nn.Module:
-        """The objective's linear map, made orthogonal: a difference of two logits then moves by sqrt(2) at most."""
-        if type(score_map) is not nn.Linear:
-            raise ValueError(f"a 1-Lipschitz network needs linear logits, got {type(score_map).__name__}")
-        return _orthogonal(score_map)
+        for inputs in (math.prod(self.input_shape), self.width, self.width):
+            layers += [_orthogonal(nn.Linear(inputs, self.width)), MaxMin()]
+        self._set_layers(layers, self.width, None)
 
 
-class LipschitzCNN(LipschitzDense):
+class LipschitzCNN(_Lipschitz):
     """Two strided 4x4 convolutions (16, 32 channels, :class:`AlmostOrthogonal`), then an orthogonal hidden layer.
 
     As :class:`LipschitzDense` 1-Lipschitz in l_2, with :class:`MaxMin` after each layer.
@@ -91,17 +105,15 @@ class LipschitzCNN(LipschitzDense):
     def __init__(
         self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
     ) -> None:
-        Backbone.__init__(self, input_shape, mean, [1.0] * len(std))
-        channels, height, breadth = self.input_shape
-        if min(height, breadth) < 4:
-            raise ValueError(f"lipschitz-cnn needs images of at least 4x4, got {height}x{breadth}")
-        width, layers = _even(embedding_dim), list[nn.Module]()
+        super().__init__(input_shape, mean, std, embedding_dim)
+        channels, height, breadth = self._at_least(4, "lipschitz-cnn")
+        layers = list[nn.Module]()
         for inputs, outputs in ((channels, 16), (16, 32)):
             layer = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
             layers += [parametrize.register_parametrization(layer, "weight", AlmostOrthogonal()), MaxMin()]
         inside = 32 * (height // 2 // 2) * (breadth // 2 // 2)
-        layers += [nn.Flatten(), _orthogonal(nn.Linear(inside, width)), MaxMin()]
-        self._set_layers(layers, width, None)
+        layers += [nn.Flatten(), _orthogonal(nn.Linear(inside, self.width)), MaxMin()]
+        self._set_layers(layers, self.width, None)
 
 
 def plain(network: nn.Module) -> None:
@@ -110,14 +122,6 @@ def plain(network: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear) and parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
             layer.weight = nn.Parameter(layer.weight.detach())
-
-
-def _even(width: int | None) -> int:
-    if width is None:
-        return 256
-    if width % 2:
-        raise ValueError(f"embedding_dim of a 1-Lipschitz network must be even, got {width}")
-    return width
 
 
 def _orthogonal(layer: nn.Linear) -> nn.Module:

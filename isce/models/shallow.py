@@ -32,9 +32,7 @@ class SmallCNN(Backbone):
         self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
     ) -> None:
         super().__init__(input_shape, mean, std)
-        channels, height, width = self.input_shape
-        if min(height, width) < 4:
-            raise ValueError(f"small-cnn needs images of at least 4x4, got {height}x{width}")
+        channels, height, width = self._at_least(4, "small-cnn")
         layers: list[nn.Module] = []
         for out in (16, 32, 64):
             layers.append(nn.Conv2d(channels, out, 3, padding=1))
@@ -68,9 +66,7 @@ class LeNet(Backbone):
         self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
     ) -> None:
         super().__init__(input_shape, mean, std)
-        channels, height, width = self.input_shape
-        if min(height, width) < 12:
-            raise ValueError(f"lenet needs images of at least 12x12, got {height}x{width}")
+        channels, height, width = self._at_least(12, "lenet")
         inside = (height // 2 - 4) // 2 * ((width // 2 - 4) // 2)
         layers = [
             nn.Conv2d(channels, 6, 5, padding=2),
@@ -109,9 +105,7 @@ class IntervalCNN(Backbone):
         self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
     ) -> None:
         super().__init__(input_shape, mean, std)
-        channels, height, width = self.input_shape
-        if min(height, width) < 4:
-            raise ValueError(f"interval-cnn needs images of at least 4x4, got {height}x{width}")
+        channels, height, width = self._at_least(4, "interval-cnn")
         hidden = 128 if embedding_dim is None else embedding_dim
         inside = 64 * (height // 2 // 2) * (width // 2 // 2)
         layers = [
