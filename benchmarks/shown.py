@@ -169,9 +169,10 @@ def gap(found: dict[str, Any]) -> Table:
             cells.append(f"{best['gap']:+.1f} ({_bounds(best)})")
         rows.append([*cells, f"{_largest(found, network=network, loss=loss)['left']:+.1f}"])
     caption = (
-        "I-SCE less SCE in points of accuracy after 50 steps: the largest over what bounds the points (radius of the "
-        "ball and step, both in pixel values). The first three columns of figures judge the last point, by whose label "
-        "the attack's loss is about; the fourth counts an image as fallen at any point on the way; the last is the gap "
+        "Accuracy of I-SCE minus that of SCE after 50 steps, in points. Shown is the largest over the balls and sizes "
+        "of step that were tried, which stand in brackets in pixel values. The first three columns of gaps judge the "
+        "last point, by whose label the attack's loss is about; the fourth counts an image as fallen at any point on "
+        "the way; the last is the gap "
         f"of the worst cases where the row's largest was. First seed, {found['images']} test images. {_where(found)}"
     )
     columns = ["network", "ascends", "true label", "predicted label", "predicted label on I-SCE alone", "any point"]
