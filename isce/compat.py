@@ -48,6 +48,16 @@ def import_torchvision() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
+def import_transforms() -> ModuleType:
+    """The module ``torchvision.transforms.v2``; imported at first use, since it takes a second.
+
+    Raises:
+        ImportError, RuntimeError: see :func:`import_torchvision`.
+    """
+    import_torchvision()
+    return importlib.import_module("torchvision.transforms.v2")
+
+
 def import_advertorch() -> ModuleType:
     """The package ``advertorch`` with its ``attacks``; ``torch`` is left as it was found.
 

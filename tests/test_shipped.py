@@ -63,7 +63,7 @@ def test_files_and_manifest_agree_and_stay_small():
 def test_each_is_the_network_of_its_name(name):
     loaded = isce.load(name)
     about, experiment = MANIFEST["networks"][name], name.partition("/")[0]
-    label = f"{loaded.parameters.objective.label}-s{loaded.parameters.seed}"
+    label = f"{loaded.parameters.label}-s{loaded.parameters.seed}"
     assert label == name.partition("/")[2]
     assert not loaded.classifier.training
     (run,) = [run for run in planned_runs(load_experiment(experiment)) if (run.kind, run.name) == ("train", label)]

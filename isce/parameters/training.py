@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from isce import data, losses, models
+from isce import data, defences, losses, models
 from isce.parameters.base import RunParameters
 from isce.strict import Strict, check_known, read_exponents
 
@@ -44,9 +44,13 @@ class ObjectiveSpec(Strict):
     @property
     def label(self) -> str:
         """Short name of the objective with its parameters, fit for a file name: ``isce-m2``, ``sce``."""
-        short = {"inference": "m", "scale": "s"}
-        parts = [f"{short.get(key, key)}{_slug(value)}" for key, value in sorted(self.params.items())]
-        return "-".join([self.name, *parts])
+        return _label(self.name, self.params)
+
+
+def _label(name: str, params: dict[str, Any]) -> str:
+    short = {"inference": "m", "scale": "s"}
+    parts = [f"{short.get(key, key)}{_slug(value)}" for key, value in sorted(params.items())]
+    return "-".join([name, *parts])
 
 
 def _slug(value: Any) -> str:
@@ -54,6 +58,36 @@ def _slug(value: Any) -> str:
         return "on" if value else "off"
     text = f"{value:g}" if isinstance(value, int | float) else str(value)
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+
+
+class DefenceSpec(Strict):
+    """A defence by its registry name, with the parameters of ``isce.defences.build``."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return read_exponents(value)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        check_known(self.name, "defence", defences.names())
+        try:
+            self.build()
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def build(self) -> defences.Defence:
+        """Build the defence."""
+        return defences.build(self.name, **self.params)
+
+    @property
+    def label(self) -> str:
+        """Short name of the defence with its parameters, fit for a file name: ``mixup``, ``mixup-alpha0.2``."""
+        return _label(self.name, self.params)
 
 
 class OptimizerSpec(Strict):
@@ -131,6 +165,9 @@ class TrainParameters(RunParameters):
     )
     threads: int = Field(default=1, ge=1, description="CPU threads; a recorded parameter, since it can change bits")
     adversarial: AdversarialSpec | None = Field(default=None, description="None: standard training")
+    defence: DefenceSpec | None = Field(
+        default=None, json_schema_extra={"neutral": None}, description="a defence that the paper names; None: no other"
+    )
     normalisation: Literal["channel", "released"] = Field(
         default="channel", description="inside the network: by channel, or as the released script prepares images"
     )
@@ -139,9 +176,15 @@ class TrainParameters(RunParameters):
     )
 
     def parts(self) -> list[str]:
-        """Name the objective, the network and the adversarial training, as ``isce.parameters.semantics`` does."""
+        """Name objective, network, adversarial training and defence, as ``isce.parameters.semantics`` does."""
         adversarial = [f"adversarial.{self.adversarial.kind}"] if self.adversarial else []
-        return [f"objective.{self.objective.name}", f"network.{self.model}", *adversarial]
+        defence = [f"defence.{self.defence.name}"] if self.defence else []
+        return [f"objective.{self.objective.name}", f"network.{self.model}", *adversarial, *defence]
+
+    @property
+    def label(self) -> str:
+        """Short name of what is compared in an experiment: the objective, and the defence where there is one."""
+        return self.objective.label + (f"-{self.defence.label}" if self.defence else "")
 
     @property
     def passes(self) -> int:
@@ -162,6 +205,16 @@ class TrainParameters(RunParameters):
     def _bounds_instead_of_attacks(self) -> Self:
         if self.adversarial and losses.build(self.objective.name, **self.objective.params).needs_bounds:
             raise ValueError(f"{self.objective.name} trains on bounds over the ball: adversarial must be None")
+        return self
+
+    @model_validator(mode="after")
+    def _defence_fits(self) -> Self:
+        if self.defence:
+            self.defence.build().check(losses.build(self.objective.name, **self.objective.params))
+            if self.adversarial and self.adversarial.kind == "free":
+                raise ValueError(
+                    f"defence {self.defence.name} can't go with free adversarial training: kind must be pgd"
+                )
         return self
 
     @model_validator(mode="after")

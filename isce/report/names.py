@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from isce import defences
+
 _NAMES = {
     "sce": "SCE",
     "isce": "I-SCE (text)",
@@ -22,6 +24,10 @@ _NAMES = {
 _CERTIFIED = re.compile(r"isce-certified-eps(\d+(?:\.\d+)?)(?:-.*)?")
 _TEXT = re.compile(r"isce-m(-?\d+(?:\.\d+)?)(?:-temperature\d+(?:\.\d+)?)?")
 _CODE = re.compile(r"isce-released(?:-clip(?P<clip>on|off))?-m(?P<m>\d+(?:\.\d+)?)")
+_DEFENDED = re.compile(
+    rf"(?P<loss>.+?)-(?P<name>{'|'.join(sorted(defences.names(), key=len, reverse=True))})"
+    r"(?P<params>(?:-[a-z_]+[\d.]+)*)"
+)
 _ATTACKS = {
     "pgd": "PGD",
     "bim": "BIM",
@@ -64,6 +70,10 @@ _CORE = ("sce", "isce-m2", "isce-released", "mmc")
 
 def reader_name(label: str) -> str:
     """Return the name for a label of an experiment file: ``isce-m2`` gives "I-SCE (text, m = 2)"; others stay."""
+    if defended := _DEFENDED.fullmatch(label):
+        params = ", ".join(re.sub(r"([a-z_]+)([\d.]+)", r"\1 \2", one) for one in defended["params"].split("-")[1:])
+        title = defences.about(defended["name"]).title
+        return f"{reader_name(defended['loss'])} + {title}" + (f" ({params})" if params else "")
     if certified := _CERTIFIED.fullmatch(label):
         return f"certified I-SCE (eps {certified[1]})"
     if text := _TEXT.fullmatch(label):

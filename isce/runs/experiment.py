@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from isce.files import ROOT
 from isce.parameters.analysis import ExplainParameters, ExplainSettings, MinmaxParameters, MinmaxSettings
 from isce.parameters.attack import AttackParameters, AttackSettings, Suite, check_main_eps
-from isce.parameters.training import ObjectiveSpec, TrainParameters
+from isce.parameters.training import DefenceSpec, ObjectiveSpec, TrainParameters
 from isce.strict import Strict, load_named, validate
 
 #: Tiers of experiments, by what they are meant for.
@@ -33,7 +33,7 @@ class Plan(Strict):
 
     def fits(self, training: TrainParameters) -> bool:
         """Whether it is for a training run."""
-        label, seed = training.objective.label, training.seed
+        label, seed = training.label, training.seed
         return label in (self.objectives or [label]) and seed in (self.seeds or [seed])
 
     def check(self, what: str, labels: list[str], seeds: list[int]) -> None:
@@ -88,6 +88,22 @@ def _only(settings: type[Strict], plan: Plan) -> dict[str, Any]:
     return plan.model_dump(include=set(settings.model_fields))
 
 
+class Choice(ObjectiveSpec):
+    """What an experiment compares: an objective, perhaps with a defence."""
+
+    defence: DefenceSpec | None = None
+
+    @property
+    def label(self) -> str:
+        """Short name, as :attr:`isce.parameters.training.TrainParameters.label`."""
+        return super().label + (f"-{self.defence.label}" if self.defence else "")
+
+    def training(self) -> dict[str, Any]:
+        """Return the values of training parameters that it decides."""
+        objective = ObjectiveSpec(name=self.name, params=self.params)
+        return {"objective": objective} | ({"defence": self.defence} if self.defence else {})
+
+
 class Experiment(Strict):
     """A grid of runs: one data set and network, objectives x seeds, attacks, perhaps min-max and explain runs."""
 
@@ -96,7 +112,7 @@ class Experiment(Strict):
     tier: Literal["A", "B", "C"] | None = Field(default=None, description="what it is meant for; see TIERS")
     minutes: float | None = Field(default=None, gt=0, description="wall time, measured as `measured_on` says")
     measured_on: str | None = None
-    objectives: list[ObjectiveSpec] = Field(min_length=1)
+    objectives: list[Choice] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     training: dict[str, Any] = Field(default_factory=dict, description="TrainParameters without objective and seed")
     overrides: dict[str, dict[str, Any]] = Field(
@@ -149,13 +165,13 @@ class Experiment(Strict):
         for plan in self.plans:
             if plan.fits(training):
                 return plan
-        raise ValueError(f"no attack plan is for objective {training.objective.label!r} with seed {training.seed}")
+        raise ValueError(f"no attack plan is for objective {training.label!r} with seed {training.seed}")
 
     def runs(self) -> Iterator[tuple[str, TrainParameters]]:
         """All training runs as (run name, parameters); the name is the objective's label and the seed."""
-        for objective, seed in itertools.product(self.objectives, self.seeds):
-            name = f"{objective.label}-s{seed}"
-            values = self.training | self.overrides.get(objective.label, {}) | {"objective": objective, "seed": seed}
+        for choice, seed in itertools.product(self.objectives, self.seeds):
+            name = f"{choice.label}-s{seed}"
+            values = self.training | self.overrides.get(choice.label, {}) | choice.training() | {"seed": seed}
             yield name, validate(TrainParameters, values, f"run {name}")
 
 

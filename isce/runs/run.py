@@ -51,7 +51,7 @@ def planned_runs(experiment: Experiment, root: Path = ROOT) -> list[Run]:
     def run(kind: Kind, name: str, training: TrainParameters, own: RunParameters, *needs: Run) -> Run:
         found = key(kind, own, data.SETS[training.dataset].sha256, {_checkpoint(other): other.key for other in needs})
         values, names = own.model_dump(mode="json"), tuple(other.name for other in needs)
-        return Run(kind, experiment.name, name, training.objective.label, found, values, names)
+        return Run(kind, experiment.name, name, training.label, found, values, names)
 
     trained = {name: (training, run("train", name, training, training)) for name, training in experiment.runs()}
     found = [train for _, train in trained.values()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,14 +22,18 @@ from tqdm.auto import tqdm
 from isce import data as data_sets
 from isce.data.batches import DeviceSet, draw_moves
 from isce.data.sets import Data
+from isce.defences import Batch
 from isce.losses import CertifiedInferenceSoftmaxCrossEntropy
 from isce.minmax.chain import chain
 from isce.minmax.interval import interval_bounds, proves
-from isce.parameters.training import OptimizerSpec, ScheduleSpec, TrainParameters
+from isce.models import Classifier
+from isce.parameters.training import DefenceSpec, OptimizerSpec, ScheduleSpec, TrainParameters
 from isce.training.adversarial import pgd
+from isce.training.checkpoint import load_checkpoint
 from isce.training.state import Row, State
 
 VALIDATION_BATCH = 256
+FIRST = "first"  # folder of the network that a defence begins with, in that of its run
 VALIDATED = ("validation_accuracy", "validation_certified")
 
 
@@ -92,6 +97,9 @@ def train(
         train_set = DeviceSet(data.train if images is None else data.train.subset(images), device)
         validation_set = DeviceSet(data.validation, device)
         state = State(parameters, data, device, folder)
+        if state.defence and (first := state.defence.before()) is not None:
+            before = parameters.model_copy(update={"defence": DefenceSpec.model_validate(first) if first else None})
+            state.defence.begin(state.classifier, _first(before, folder / FIRST, data, device, progress))
         resumed = state.resume()
         left = range(resumed + 1, parameters.epochs + 1)
         bar = tqdm(left, total=parameters.epochs, initial=resumed, disable=not progress, unit="epoch")
@@ -108,8 +116,28 @@ def train(
             shown = {name.removeprefix("validation_"): f"{row[name]:.1%}" for name in VALIDATED if name in row}
             bar.set_postfix({"loss": f"{row['train_loss']:.3f}", **shown})
         state.finish()
+        shutil.rmtree(folder / FIRST, ignore_errors=True)
     seconds = time.monotonic() - started
     return TrainResult(state.history, state.best_epoch, seconds, diverged, state.collapsed(), resumed, state.precision)
+
+
+def _first(parameters: TrainParameters, folder: Path, data: Data, device: torch.device, progress: bool) -> Classifier:
+    """Train the network that a defence begins with, unless a killed run left it there.
+
+    Raises:
+        RuntimeError: its training diverged.
+    """
+    path = folder / "last.safetensors"
+    if not path.exists():
+        result = train(parameters, folder, data=data, device=device, progress=progress)
+        if result.diverged:
+            shutil.rmtree(folder)
+            raise RuntimeError(f"the network that {folder.parent.name} begins with: {result.diverged}")
+    loaded = load_checkpoint(path, device)
+    if loaded.parameters != parameters or loaded.metadata["data_sha256"] != data.sha256:
+        shutil.rmtree(folder)
+        return _first(parameters, folder, data, device, progress)
+    return loaded.classifier
 
 
 @contextmanager
@@ -148,7 +176,7 @@ def train_epoch(state: State, split: DeviceSet, epoch: int) -> Row:
     order = torch.randperm(len(split), generator=_generator(parameters.seed, "order", epoch)).to(state.device)
     moved = parameters.augment == "shift-flip"
     moves = draw_moves(split, _generator(parameters.seed, "moves", epoch)) if moved else None
-    starts = _generator(parameters.seed, "starts", epoch)
+    starts, draws = (_generator(parameters.seed, purpose, epoch) for purpose in ("starts", "defence"))
     sums, lr = torch.zeros(3, dtype=torch.float64, device=state.device), 0.0
     batches = order.split(parameters.batch_size)
     for place, index in enumerate(batches):
@@ -157,16 +185,15 @@ def train_epoch(state: State, split: DeviceSet, epoch: int) -> Row:
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         x, y = split.batch(index, moves)
-        if state.objective.needs_bounds:
-            sums += update(state, x, y, progress=step / (parameters.epochs * len(batches)))
-        elif adversarial is None:
-            sums += update(state, x, y)
-        elif adversarial.kind == "pgd":
+        progress = step / (parameters.epochs * len(batches))
+        if adversarial is not None and adversarial.kind == "free":
+            sums += _replay(state, x, y)
+            continue
+        if adversarial is not None:
             noise = torch.rand(x.shape, generator=starts).to(state.device)
             budget = adversarial.eps, adversarial.steps, adversarial.step_size
-            sums += update(state, pgd(lambda point: outputs(state, point), state.objective, x, y, noise, *budget), y)
-        else:
-            sums += _replay(state, x, y)
+            x = pgd(lambda point: outputs(state, point), state.objective, x, y, noise, *budget)
+        sums += update(state, x, y, draws=draws, progress=progress)
     loss, correct, seen = sums.tolist()
     return {"lr": lr, "train_loss": loss / seen, "train_accuracy": correct / seen}
 
@@ -180,34 +207,59 @@ def _replay(state: State, x: Tensor, y: Tensor) -> Tensor:
     for _ in range(spec.steps):
         # Differentiate at the clipped point: before the clip the gradient is 0 where the clip is active.
         point = (x + carried).clamp(0, 1).requires_grad_()
-        sums += update(state, point, y)
+        sums += update(state, point, y, draws=torch.Generator(), progress=0.0)
         assert point.grad is not None
         carried.add_(point.grad, alpha=spec.step_size).clamp_(-spec.eps, spec.eps)
     return sums
 
 
-def update(state: State, x: Tensor, y: Tensor, progress: float | None = None) -> Tensor:
+def update(state: State, x: Tensor, y: Tensor, *, draws: torch.Generator, progress: float) -> Tensor:
     """Take one step of the optimizer; return sum of losses, right answers and number of images (3,) before the step.
 
-    With ``progress``, the share of the steps taken, the loss is made from bounds over the ball around each image.
     Images that require a gradient are given the sign of the gradient of the matched function, from the same pass.
+
+    Args:
+        state: the run.
+        x: images (N, C, H, W) in [0, 1].
+        y: labels (N,).
+        draws: what a defence draws from.
+        progress: share of the run's steps that have been taken.
     """
     state.optimizer.zero_grad()
-    logits, embedding = outputs(state, x)
-    loss = _certified(state, logits, x, y, progress) if progress is not None else state.objective(logits, y, embedding)
-    if x.requires_grad:
-        matched = state.objective.matched(logits, y, embedding).sum()
-        x.grad = torch.autograd.grad(matched, x, retain_graph=True)[0].sign()
+    loss, logits = _loss(state, x, y, draws, progress)
     loss.backward(inputs=state.learnt)
     state.optimizer.step()
+    if state.defence:
+        state.defence.after_step(state.classifier)
     with torch.no_grad():
         correct = (logits.argmax(1) == y).sum()
         return torch.stack([loss.double() * len(y), correct, torch.full_like(correct, len(y))])
 
 
-def _certified(state: State, logits: Tensor, x: Tensor, y: Tensor, progress: float) -> Tensor:
-    objective = state.objective
-    assert isinstance(objective, CertifiedInferenceSoftmaxCrossEntropy)
+def _loss(state: State, x: Tensor, y: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
+    """Compute the loss of a batch, and its logits."""
+    if state.defence:
+        images, classes = (lambda point: outputs(state, point)), state.data.num_classes
+        batch = Batch(x, y, state.classifier, images, state.objective, draws, classes, progress)
+        return state.defence.loss(batch)
+    logits, embedding = outputs(state, x)
+    if isinstance(state.objective, CertifiedInferenceSoftmaxCrossEntropy):
+        return _certified(state, state.objective, logits, x, y, progress), logits
+    if x.requires_grad:
+        matched = state.objective.matched(logits, y, embedding).sum()
+        x.grad = torch.autograd.grad(matched, x, retain_graph=True)[0].sign()
+    return state.objective(logits, y, embedding), logits
+
+
+def _certified(
+    state: State,
+    objective: CertifiedInferenceSoftmaxCrossEntropy,
+    logits: Tensor,
+    x: Tensor,
+    y: Tensor,
+    progress: float,
+) -> Tensor:
+    """Compute the loss from bounds over the ball around each image."""
     radius, plain = objective.schedule(progress)
     if plain == 1:
         return objective(logits, y)

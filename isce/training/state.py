@@ -36,6 +36,7 @@ class State:
     Attributes:
         classifier: the network.
         objective: its training loss.
+        defence: what it changes about the training; None: nothing.
         learnt: the weights that the optimizer moves.
         optimizer: its learning rate is set anew for each batch.
         history: one row for each finished epoch, see :class:`isce.training.TrainResult`.
@@ -58,6 +59,7 @@ class State:
             chain(classifier)  # refuses a network without bounds, before any work
         self.classifier = placed(classifier, device)
         self.objective = objective.to(device)
+        self.defence = parameters.defence.build().to(device) if parameters.defence else None
         # A score map may hold weights of its objective: each only once.
         self.learnt = list(dict.fromkeys([*self.classifier.parameters(), *self.objective.parameters()]))
         spec = parameters.optimizer
@@ -153,7 +155,7 @@ class State:
         metadata = {
             "kind": "checkpoint",
             "parameters": parameters.model_dump(mode="json"),
-            "objective": parameters.objective.label,
+            "objective": parameters.label,
             "model": parameters.model,
             "data_sha256": data.sha256,
             **{n: getattr(data, n) for n in ("input_shape", "mean", "std", "num_classes", "class_names")},

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from trained import trained
 
-from isce import attacks, data, losses, models
+from isce import attacks, data, defences, losses, models
 from isce.attacks import Threat
 from isce.attacks.base import margin
 from isce.attacks.spec import AttackSpec
@@ -153,6 +153,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "objective": {"name": "isce-certified", "params": {"wait": 0.3, "ramp": 0.5}},
     },
     "free": {"adversarial": {"kind": "free", "eps": 0.1, "steps": 2, "step_size": 0.1}},
+    **{f"defence.{name}": {"defence": {"name": name}} for name in defences.names()},
 }
 
 
@@ -343,6 +344,7 @@ def parts() -> dict[str, Callable[[], Columns]]:
         "adversarial.pgd": lambda: training("pgd"),
         "adversarial.free": lambda: training("free"),
     }
+    found |= {f"defence.{name}": functools.partial(training, f"defence.{name}") for name in defences.names()}
     found |= {f"objective.{name}": functools.partial(objective, name) for name in losses.names()}
     found["objective.isce-certified"] = certified_objective
     found |= {f"bounds.{name}": functools.partial(bounds, name) for name in NORMS}

@@ -1,0 +1,112 @@
+"""What every defence shares: the batch that it is shown, and what it may change about a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from isce.losses import Objective
+from isce.models import Classifier
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of a training run, before the step.
+
+    Attributes:
+        x: images (N, C, H, W) in [0, 1].
+        y: labels (N,), int64.
+        classifier: the network, in training mode.
+        outputs: gives logits (N, K) and embedding (N, D) of images, in float32, as the run computes them.
+        objective: its training loss.
+        draws: generator on the CPU, keyed by the run's seed and the epoch; batches draw from it in turn.
+        classes: number of classes.
+        progress: share of the run's steps that have been taken, in [0, 1).
+    """
+
+    x: Tensor
+    y: Tensor
+    classifier: Classifier
+    outputs: Callable[[Tensor], tuple[Tensor, Tensor]]
+    objective: Objective
+    draws: torch.Generator
+    classes: int
+    progress: float
+
+    def seed(self) -> int:
+        """Draw a seed for a library that has a generator of its own."""
+        return int(torch.randint(2**62, (1,), generator=self.draws))
+
+
+class Defence(nn.Module):
+    """A choice about training that goes with any objective, unless :meth:`check` refuses it.
+
+    A subclass implements :meth:`loss`. It learns no weights of its own and keeps nothing from batch to batch; what it
+    leaves behind is the classifier.
+    """
+
+    name: ClassVar[str]
+    """Name in the registry."""
+    title: ClassVar[str]
+    """Name for readers."""
+    source: ClassVar[str]
+    """Where it comes from: authors and year."""
+
+    def check(self, objective: Objective) -> None:
+        """Refuse an objective that the defence is not defined for (:class:`ValueError`); here none."""
+        del objective
+
+    def before(self) -> dict[str, Any] | None:
+        """Name the defence of the run that must come first, by ``name`` and ``params``.
+
+        None: no run comes first. An empty mapping: the same run without a defence.
+        """
+        return None
+
+    def begin(self, classifier: Classifier, first: Classifier) -> None:
+        """Take over what it needs from the network of the run that came first; here nothing.
+
+        A run that goes on after it was killed begins in the same way, and then takes up its own weights.
+
+        Args:
+            classifier: the fresh network of this run.
+            first: the network that the run before ended with.
+        """
+        del classifier, first
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Compute what the step goes down.
+
+        Returns:
+            The loss, a scalar; and logits (N, K), from which the accuracy while training is counted.
+        """
+        raise NotImplementedError
+
+    def after_step(self, classifier: Classifier) -> None:
+        """Change the network after a step of the optimizer; here nothing."""
+        del classifier
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """Seed torch's global generator on the CPU inside, for a library that draws from it; afterwards it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def needs_soft(objective: Objective, what: str) -> None:
+    """Refuse an objective that takes no probabilities as targets.
+
+    Raises:
+        ValueError: names the objective, the defence and the reason.
+    """
+    if "soft" in objective.exempt:
+        raise ValueError(f"{what} trains on probabilities, and {objective.name} takes none: {objective.exempt['soft']}")
+    if objective.needs_bounds:
+        raise ValueError(f"{what} has no bounds, and {objective.name} trains on bounds over the ball")
