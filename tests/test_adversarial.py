@@ -10,10 +10,10 @@ from torch import nn
 
 from isce import data, losses
 from isce.data.batches import DeviceSet
+from isce.defences.adversarial import pgd
 from isce.models.assembly import assemble
 from isce.parameters import training as config
 from isce.training import checkpoint, loop
-from isce.training.adversarial import pgd
 from isce.training.checkpoint import load_checkpoint
 from isce.training.loop import train
 from isce.training.state import State

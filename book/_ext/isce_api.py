@@ -35,7 +35,6 @@ SETTINGS: dict[str, Any] = {
     "nitpick_ignore": [
         ("py:class", "isce.losses.base.LossOptions"),
         ("py:class", "isce.strict.Model"),
-        ("py:mod", "isce.training.adversarial"),
     ],
     # Links that don't lead into this package are text: other packages' pages can't be read without a network.
     "nitpick_ignore_regex": [(r"py:.*", r"(?!isce\.).*")],

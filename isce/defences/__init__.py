@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from isce.defences.adversarial import AdversarialTraining, Trades
 from isce.defences.base import Batch, Defence
 from isce.defences.distillation import Distillation, Temperature
 from isce.defences.mixup import Mixup
@@ -15,7 +16,9 @@ from isce.losses.checks import known
 
 __all__ = ["Batch", "Defence", "about", "build", "names"]
 
-_DEFENCES: dict[str, type[Defence]] = {cls.name: cls for cls in (Distillation, Mixup, Temperature)}
+_DEFENCES: dict[str, type[Defence]] = {
+    cls.name: cls for cls in (AdversarialTraining, Distillation, Mixup, Temperature, Trades)
+}
 
 
 def names() -> list[str]:

@@ -125,7 +125,7 @@ class ScheduleSpec(Strict):
 class AdversarialSpec(Strict):
     """Adversarial training against the l_inf ball, on the objective's matched function.
 
-    Run by :mod:`isce.training.adversarial`.
+    Run by :mod:`isce.defences.adversarial`.
 
     * ``pgd`` (Madry et al. 2018): each update on the points that ``steps`` steps of projected ascent from a random
       start reach, on nothing else.

@@ -16,7 +16,7 @@ from typing import Any
 
 from isce.evaluation import mean_interval, percent, wilson
 from isce.files import ROOT
-from isce.parameters.training import ObjectiveSpec, TrainParameters
+from isce.parameters.training import TrainParameters
 from isce.report.cells import Cells, NotEvaluatedError, accuracies, mean
 from isce.report.differences import (
     CONTRADICTED,
@@ -89,9 +89,10 @@ class Judge:
             experiment.training | {"objective": experiment.objectives[0], "seed": experiment.seeds[0]}
         )
         self.data, self.adversarial = training.dataset, training.adversarial is not None
-        self.objectives: dict[str, ObjectiveSpec] = {o.label: o for o in experiment.objectives}
-        self.ours = [label for label in found.labels if self.objectives[label].name.startswith("isce")]
-        self.others = [label for label in found.labels if label not in self.ours]
+        self.objectives = {o.label: o for o in experiment.objectives}
+        isce = [label for label in found.labels if self.objectives[label].name.startswith("isce")]
+        self.ours = [label for label in isce if self.objectives[label].defence is None]
+        self.others = [label for label in found.labels if label not in isce]
         self.norm, main = experiment.plans[0].norm, experiment.plans[0].main_eps
         self.worst, self.paper, self.eps = Key.at("worst", main), Key.at("attack", main, PAPER), eps_text(main)
         self.grid = sorted({eps for plan in experiment.plans for eps in plan.eps})
@@ -220,7 +221,8 @@ class Judge:
         if first == SUPPORTED:  # above the best on average is above all only if it is above each
             first = every(*(pair.verdict for pair in known.values()))
         found = Verdict("C6", label, ours, first, first)
-        if any(self.objectives[other].name in SEPARATING for other in self.others):
+        competitors = [self.objectives[other] for other in self.others]
+        if any(other.name in SEPARATING or other.defence for other in competitors):
             return found
         return replace(found, ours=f"{ours}; no competitor but SCE", verdict=UNTESTABLE)
 

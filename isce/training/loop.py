@@ -23,12 +23,12 @@ from isce import data as data_sets
 from isce.data.batches import DeviceSet, draw_moves
 from isce.data.sets import Data
 from isce.defences import Batch
+from isce.defences.adversarial import pgd
 from isce.losses import CertifiedInferenceSoftmaxCrossEntropy
 from isce.minmax.chain import chain
 from isce.minmax.interval import interval_bounds, proves
 from isce.models import Classifier
 from isce.parameters.training import DefenceSpec, OptimizerSpec, ScheduleSpec, TrainParameters
-from isce.training.adversarial import pgd
 from isce.training.checkpoint import load_checkpoint
 from isce.training.state import Row, State
 

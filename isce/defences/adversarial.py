@@ -1,0 +1,142 @@
+"""Adversarial training: on the last points of an ascent (Madry et al. 2018), and TRADES (Zhang et al. 2019).
+
+The network is seen as it is while it trains (batch normalisation by the batch at hand; running statistics see the
+adversarial points as well), the usual way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from isce.attacks.ascent import ascend, slope
+from isce.attacks.threat import Threat
+from isce.defences.base import Batch, Defence, needs_attack
+from isce.losses import Objective
+from isce.losses.checks import integer, number
+
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def pgd(
+    network: Network, objective: Objective, x: Tensor, y: Tensor, noise: Tensor, eps: float, steps: int, size: float
+) -> Tensor:
+    """Return the last points of projected ascent from a random start (Madry et al. 2018), l_inf.
+
+    Args:
+        network: gives logits (N, K) and embedding (N, D) of images.
+        objective: its :meth:`~isce.losses.Objective.matched` is ascended.
+        x: images (N, C, H, W) in [0, 1].
+        y: labels (N,).
+        noise: shaped as ``x``, uniform in [0, 1): the start within the ball.
+        eps: radius, in units of [0, 1].
+        steps: number of steps.
+        size: of a step, in units of [0, 1].
+
+    Returns:
+        Images in [0, 1], within ``eps`` of ``x``; without a graph. No gradient reaches a weight.
+    """
+
+    def value(point: Tensor) -> Tensor:
+        logits, embedding = network(point)
+        return objective.matched(logits, y, embedding)
+
+    return _ascent(value, x, x + eps * (2 * noise - 1), eps, steps, size)
+
+
+def _ascent(value: Callable[[Tensor], Tensor], x: Tensor, start: Tensor, eps: float, steps: int, size: float) -> Tensor:
+    """Climb by signs within the ball around ``x`` and the box."""
+    threat = Threat("linf", eps)
+
+    def step(point: Tensor, gradient: Tensor, _: int) -> Tensor:
+        return threat.project(point + size * gradient.sign(), x)
+
+    return ascend(threat.project(start, x), lambda point: slope(value, point), step, steps)
+
+
+class _Ball(Defence):
+    """A defence that ascends within the l_inf ball."""
+
+    def __init__(self, eps: float, steps: int, step_size: float) -> None:
+        super().__init__()
+        self.eps = number("eps", eps, above=0, at_most=1)
+        self.step_size = number("step_size", step_size, above=0, at_most=1)
+        self.steps = integer("steps", steps)
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+
+    def check(self, objective: Objective) -> None:
+        """Refuse an objective that trains on bounds over the ball."""
+        needs_attack(objective, self.name)
+
+
+class AdversarialTraining(_Ball):
+    """Train on the last points of projected ascent from a random start (Madry et al. 2018), on nothing else.
+
+    The same as the training parameter ``adversarial`` of kind ``pgd``, so that it can stand beside other defences.
+
+    Args:
+        eps: radius of the l_inf ball, in units of [0, 1].
+        steps: of the inner ascent.
+        step_size: in units of [0, 1].
+    """
+
+    name = "pgd-training"
+    title = "adversarial training"
+    source = "Madry et al. 2018"
+
+    def __init__(self, eps: float = 0.1, steps: int = 7, step_size: float = 0.03) -> None:
+        super().__init__(eps, steps, step_size)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Objective at the last points; the logits are those of these points."""
+        noise = torch.rand(batch.x.shape, generator=batch.draws).to(batch.x)
+        x = pgd(batch.outputs, batch.objective, batch.x, batch.y, noise, self.eps, self.steps, self.step_size)
+        logits, embedding = batch.outputs(x)
+        return batch.objective(logits, batch.y, embedding), logits
+
+
+class Trades(_Ball):
+    """Train on the objective of the image plus beta KL(p(x) || p(x')) (Zhang et al. 2019, eq. 5, beta = 1 / lambda).
+
+    x' is the last point of an ascent of the same divergence, from the image plus 0.001 times a normal draw, as there.
+    p(x) is part of the graph in the loss and a constant in the ascent.
+
+    Args:
+        beta: weight of the divergence, above 0; the paper has 1 and 6.
+        eps: radius of the l_inf ball, in units of [0, 1].
+        steps: of the inner ascent.
+        step_size: in units of [0, 1].
+    """
+
+    name = "trades"
+    title = "TRADES"
+    source = "Zhang et al. 2019"
+
+    def __init__(self, beta: float = 6.0, eps: float = 0.1, steps: int = 7, step_size: float = 0.03) -> None:
+        super().__init__(eps, steps, step_size)
+        self.beta = number("beta", beta, above=0)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Objective plus beta times the mean divergence; the logits are those of the images."""
+        logits, embedding = batch.outputs(batch.x)
+        start = batch.x + 0.001 * torch.randn(batch.x.shape, generator=batch.draws).to(batch.x)
+        fixed = logits.detach()
+        x = _ascent(
+            lambda point: _divergence(fixed, batch.outputs(point)[0]),
+            batch.x,
+            start,
+            self.eps,
+            self.steps,
+            self.step_size,
+        )
+        apart = _divergence(logits, batch.outputs(x)[0]).mean()
+        return batch.objective(logits, batch.y, embedding) + self.beta * apart, logits
+
+
+def _divergence(logits: Tensor, other: Tensor) -> Tensor:
+    """KL(softmax(logits) || softmax(other)) of each image, (N,)."""
+    return F.kl_div(other.log_softmax(1), logits.log_softmax(1), reduction="none", log_target=True).sum(1)
