@@ -131,7 +131,7 @@ def test_every_experiment_file_has_a_tier():
 
 def test_a_tier_that_does_not_exist_is_refused():
     values = load_experiment("digits").model_dump()
-    with pytest.raises(ConfigError, match="tier: Input should be 'A', 'B' or 'C', got 'D'"):
+    with pytest.raises(ConfigError, match="tier: Input should be 'A' or 'B', got 'D'"):
         validate(Experiment, values | {"tier": "D"}, "here")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from isce.files import ROOT
-from isce.report import reference
+from isce.report import overview, reference
 from isce.runs.experiment import load_experiment
 
 NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
@@ -29,7 +29,7 @@ def test_a_run_is_trained_as_the_row_that_speaks_of_it_says(name):
     rows = [row for row in table("protocols") if row["experiment"] == name]
     named = {label: row for row in rows for label in row["objectives"].split(", ")}
     for _, run in load_experiment(name).runs():
-        row = named.get(run.objective.label) or named.get("all others") or named["all"]
+        row = named.get(run.label) or named.get("all others") or named["all"]
         assert row["network"] == run.model
         assert int(row["epochs"].split(" ")[0]) == run.epochs
         assert row["optimiser"].split(",")[0] == f"{run.optimizer.name} {run.optimizer.lr:g}"
@@ -55,3 +55,15 @@ def test_effort_is_what_the_reports_say_and_else_nothing(tmp_path: Path):
     assert {name: int(cells[0].removeprefix("0 of ")) for name, cells in others.items()} == {
         name: count for name, count in wanted.items() if name != "digits"
     }
+
+
+def test_what_is_meant_for_a_gpu_is_on_one_page_with_its_cost_and_not_among_what_was_not_run(tmp_path: Path):
+    files = reference.Files(ROOT, tmp_path, lambda path: None)
+    rows, unrun = overview.gpu(files).rows, overview.unrun(files).rows
+    meant = [experiment for experiment in map(load_experiment, NAMES) if experiment.tier == "B"]
+    assert [row[0] for row in rows] == [experiment.title for experiment in meant]
+    assert {row[0] for row in unrun} == {
+        load_experiment(name).title for name in NAMES if name != "quick" and load_experiment(name).tier == "A"
+    }
+    # 3 objectives, 30 epochs of 45,000 images, 10 steps of the inner attack and the update.
+    assert dict(zip([e.name for e in meant], rows, strict=True))["cifar10-at"][2] == f"{3 * 30 * 45_000 * 11 / 1e6:.0f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from isce.data.sets import SETS
 from isce.report.exhibits import Table
 from isce.report.reference import Files, each, runs_of
 
@@ -67,15 +68,34 @@ def _short(about: str) -> str:
 
 
 def unrun(files: Files) -> Table:
-    """Return every experiment that lacks runs, with how many of them were done."""
+    """Return every experiment for two CPU cores that lacks runs, with how many of them were done."""
     rows: list[list[str]] = []
     for experiment in each(files):
         numbers, wanted = files.report / experiment.name / "numbers.json", sum(runs_of(experiment).values())
         files.note(numbers)
         done = json.loads(numbers.read_text(encoding="utf-8"))["runs"]["value"] if numbers.is_file() else 0
-        if done < wanted and experiment.name != "quick":  # whose numbers mean nothing
+        # The numbers of `quick` mean nothing.
+        if done < wanted and experiment.name != "quick" and experiment.tier != "B":
             rows.append([experiment.title, f"{done:.0f} of {wanted}", f"make reproduce EXPERIMENT={experiment.name}"])
     rows.sort(key=lambda row: row[1].startswith("0"))
     return Table(
         columns=["what", "runs done", "command"], rows=rows, caption="Experiments that are not run, or run in part."
     )
+
+
+def gpu(files: Files) -> Table:
+    """Return every experiment that is meant for a GPU: what its trainings cost, and the command."""
+    rows: list[list[str]] = []
+    for experiment in each(files):
+        if experiment.tier != "B":
+            continue
+        runs = [run for _, run in experiment.runs()]
+        images = sum(run.passes * (run.train_images or SETS[run.dataset].sizes[0]) for run in runs)
+        networks = sorted({run.model for run in runs})
+        command = f"make reproduce EXPERIMENT={experiment.name} DEVICE=cuda"
+        rows.append([experiment.title, f"{len(runs)} x {', '.join(networks)}", f"{images / 1e6:,.0f}", command])
+    caption = (
+        "Experiments that are not run here. Cost: images that pass through the network, forward and back, in all "
+        "trainings of the experiment, in millions."
+    )
+    return Table(columns=["what", "networks", "million images", "command"], rows=rows, caption=caption)

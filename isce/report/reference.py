@@ -120,8 +120,8 @@ def protocols(files: Files) -> Table:
         alike: dict[tuple[str, ...], list[str]] = {}
         for _, run in experiment.runs():
             labels = alike.setdefault(_protocol(run), [])
-            if run.objective.label not in labels:
-                labels.append(run.objective.label)
+            if run.label not in labels:
+                labels.append(run.label)
         most = max(alike.values(), key=len)
         for values, labels in alike.items():
             whom = "all" if len(alike) == 1 else "all others" if labels is most else ", ".join(labels)

@@ -18,8 +18,7 @@ from isce.strict import Strict, load_named, validate
 #: Tiers of experiments, by what they are meant for.
 TIERS = {
     "A": "two CPU cores, hours",
-    "B": "one GPU, about 20 minutes",
-    "C": "the rest, when there is time",
+    "B": "one GPU",
 }
 
 
@@ -109,7 +108,7 @@ class Experiment(Strict):
 
     name: str
     title: str
-    tier: Literal["A", "B", "C"] | None = Field(default=None, description="what it is meant for; see TIERS")
+    tier: Literal["A", "B"] | None = Field(default=None, description="what it is meant for; see TIERS")
     minutes: float | None = Field(default=None, gt=0, description="wall time, measured as `measured_on` says")
     measured_on: str | None = None
     objectives: list[Choice] = Field(min_length=1)
