@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-ROOMS = ("losses", "models", "attacks", "training", "evaluation", "minmax", "explain")
+ROOMS = ("losses", "models", "attacks", "defences", "training", "evaluation", "minmax", "explain")
 #: Share of the lines that ran, measured. The rest: resuming, failing packages, GPU memory, comparisons of runs.
 LEAST = 0.87
 #: The tracer is set anew for each part: AutoAttack's package takes it away.
