@@ -11,12 +11,13 @@ from typing import Any
 from isce.defences.base import Batch, Defence
 from isce.defences.distillation import Distillation, Temperature
 from isce.defences.mixup import Mixup
+from isce.defences.spectral import Spectral
 from isce.defences.wrm import WRM
 from isce.losses.checks import known
 
 __all__ = ["Batch", "Defence", "about", "build", "names"]
 
-_DEFENCES: dict[str, type[Defence]] = {cls.name: cls for cls in (Distillation, Mixup, Temperature, WRM)}
+_DEFENCES: dict[str, type[Defence]] = {cls.name: cls for cls in (Distillation, Mixup, Spectral, Temperature, WRM)}
 
 
 def names() -> list[str]:
