@@ -9,6 +9,7 @@ import inspect
 from typing import Any
 
 from isce.defences.base import Batch, Defence
+from isce.defences.deep_defense import DeepDefense
 from isce.defences.distillation import Distillation, Temperature
 from isce.defences.mixup import Mixup
 from isce.defences.spectral import Spectral
@@ -17,7 +18,9 @@ from isce.losses.checks import known
 
 __all__ = ["Batch", "Defence", "about", "build", "names"]
 
-_DEFENCES: dict[str, type[Defence]] = {cls.name: cls for cls in (Distillation, Mixup, Spectral, Temperature, WRM)}
+_DEFENCES: dict[str, type[Defence]] = {
+    cls.name: cls for cls in (DeepDefense, Distillation, Mixup, Spectral, Temperature, WRM)
+}
 
 
 def names() -> list[str]:
