@@ -18,7 +18,7 @@ from isce.models.resnet import BasicBlock, PreActivationBlock
 RESNETS = ["preact-resnet-20", "preact-resnet-32", "preact-resnet-110", "resnet-18"]
 # Smallest images that show every layer at work.
 PROVABLE = ["interval-cnn", "lipschitz-cnn", "lipschitz-dense"]
-SMALL = dict.fromkeys(["small-cnn", *PROVABLE], (1, 8, 8))
+SMALL = dict.fromkeys(["small-cnn", "elu-cnn", *PROVABLE], (1, 8, 8))
 SHAPES = {**SMALL, "lenet": (1, 12, 12), **dict.fromkeys(RESNETS, (3, 8, 8))}
 
 
@@ -70,7 +70,7 @@ def test_all_networks_are_covered():
 @pytest.mark.parametrize("embedding_dim", [None, 8])
 def test_logits_are_the_map_of_the_embedding(name, embedding_dim):
     model = classifier(name, embedding_dim=embedding_dim).eval()
-    own = {"small-cnn": 128, "lenet": 84, "resnet-18": 512, "interval-cnn": 128}
+    own = {"small-cnn": 128, "elu-cnn": 128, "lenet": 84, "resnet-18": 512, "interval-cnn": 128}
     own |= {"lipschitz-cnn": 256, "lipschitz-dense": 256}
     with torch.no_grad():
         logits, embedding = model(images(name), return_embedding=True)
@@ -109,6 +109,23 @@ def test_state_dict_holds_all_with_the_normalisation(name):
     other = models.build(name, input_shape=shape, mean=[0.1] * shape[0], std=[0.9] * shape[0])
     other.load_state_dict(model.backbone.state_dict())
     assert torch.equal(other(images(name)), model.backbone(images(name)))
+
+
+def test_elu_cnn_is_smooth():
+    """Its gradient with respect to the image moves by at most a fixed multiple of the move, down to tiny moves."""
+    smooth, kinked = classifier("elu-cnn").double().eval(), classifier("small-cnn").double().eval()
+    torch.manual_seed(1)
+    x, direction = torch.rand(1, 1, 8, 8).double(), torch.randn(1, 1, 8, 8).double()
+
+    def largest_jump(model):
+        """Of the gradient over the step, on a line through many kinks."""
+        line = x + torch.linspace(-1, 1, 20_001).double().view(-1, 1, 1, 1) * direction
+        line.requires_grad_()
+        slope = torch.autograd.grad(model(line)[:, 0].sum(), line)[0].flatten(1)
+        return float((slope[1:] - slope[:-1]).norm(dim=1).max()) * 10_000
+
+    assert largest_jump(smooth) < 1
+    assert largest_jump(kinked) > 20
 
 
 def test_same_seed_same_weights():
@@ -386,7 +403,7 @@ def test_images_that_do_not_fit(x, error, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "resnet"}, "unknown network 'resnet'; known: interval-cnn, lenet, "),
+        ({"name": "resnet"}, "unknown network 'resnet'; known: elu-cnn, interval-cnn, lenet, "),
         ({"embedding_dim": 0}, "embedding_dim must be at least 1 or None, got 0"),
         ({"input_shape": (1, 8)}, "input_shape must be 3 positive numbers"),
         ({"input_shape": (1, 0, 8)}, "input_shape must be 3 positive numbers"),

@@ -10,14 +10,24 @@ from typing import Any
 
 from isce.defences.adversarial import AdversarialTraining, Trades
 from isce.defences.base import Batch, Defence
+from isce.defences.deep_defense import DeepDefense
 from isce.defences.distillation import Distillation, Temperature
 from isce.defences.mixup import Mixup
+from isce.defences.spectral import Spectral
+from isce.defences.wrm import WRM
 from isce.losses.checks import known
 
 __all__ = ["Batch", "Defence", "about", "build", "names"]
 
 _DEFENCES: dict[str, type[Defence]] = {
-    cls.name: cls for cls in (AdversarialTraining, Distillation, Mixup, Temperature, Trades)
+    "deep-defense": DeepDefense,
+    "distillation": Distillation,
+    "mixup": Mixup,
+    "pgd-training": AdversarialTraining,
+    "spectral": Spectral,
+    "temperature": Temperature,
+    "trades": Trades,
+    "wrm": WRM,
 }
 
 

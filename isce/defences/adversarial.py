@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isce.attacks.ascent import ascend, slope
 from isce.attacks.threat import Threat
-from isce.defences.base import Batch, Defence, needs_attack
+from isce.defences.base import Batch, Defence, needs_points
 from isce.losses import Objective
 from isce.losses.checks import integer, number
 
@@ -70,7 +70,7 @@ class _Ball(Defence):
 
     def check(self, objective: Objective) -> None:
         """Refuse an objective that trains on bounds over the ball."""
-        needs_attack(objective, self.name)
+        needs_points(objective, self.name)
 
 
 class AdversarialTraining(_Ball):

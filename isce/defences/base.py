@@ -108,10 +108,10 @@ def needs_soft(objective: Objective, what: str) -> None:
     """
     if "soft" in objective.exempt:
         raise ValueError(f"{what} trains on probabilities, and {objective.name} takes none: {objective.exempt['soft']}")
-    needs_attack(objective, what)
+    needs_points(objective, what)
 
 
-def needs_attack(objective: Objective, what: str) -> None:
-    """Refuse an objective that trains on bounds over the ball, where a defence has none (:class:`ValueError`)."""
+def needs_points(objective: Objective, what: str) -> None:
+    """Refuse an objective that trains on bounds over the ball, not on points (:class:`ValueError`)."""
     if objective.needs_bounds:
         raise ValueError(f"{what} has no bounds, and {objective.name} trains on bounds over the ball")

@@ -83,6 +83,12 @@ def _unchanged(layer: nn.Module, v: Tensor) -> tuple[Tensor, float]:
     return layer(v), 1.0
 
 
+def _elu(layer: nn.ELU, v: Tensor) -> tuple[Tensor, float]:
+    """Slope 1 above 0, at most alpha below."""
+    factor = max(1.0, layer.alpha)
+    return factor * v, factor
+
+
 def _max_min(layer: MaxMin, v: Tensor) -> tuple[Tensor, float]:
     """Both outputs move by at most what the one input or the other does; sorting two numbers keeps l_2 distances."""
     first, second = v.chunk(2, 1)
@@ -127,6 +133,7 @@ LAYERS: dict[type[nn.Module], Rule] = {
     BatchNorm: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.Conv2d: _conv,
+    nn.ELU: _elu,
     nn.Flatten: _unchanged,
     nn.Identity: _unchanged,
     nn.Linear: _linear,

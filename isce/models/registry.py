@@ -10,9 +10,10 @@ from isce.losses.checks import integer, known
 from isce.models.base import Backbone, Shape
 from isce.models.lipschitz import LipschitzCNN, LipschitzDense
 from isce.models.resnet import PreActivationResNet, ResNet18
-from isce.models.shallow import IntervalCNN, LeNet, SmallCNN
+from isce.models.shallow import EluCNN, IntervalCNN, LeNet, SmallCNN
 
 _NETWORKS: dict[str, Callable[..., Backbone]] = {
+    "elu-cnn": EluCNN,
     "interval-cnn": IntervalCNN,
     "lenet": LeNet,
     "lipschitz-cnn": LipschitzCNN,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -28,22 +29,39 @@ class SmallCNN(Backbone):
         ValueError: images smaller than 4 by 4.
     """
 
+    name: ClassVar[str] = "small-cnn"
+    pooling: ClassVar[type[nn.Module]] = nn.MaxPool2d
+    activation: ClassVar[type[nn.Module]] = nn.ReLU
+
     def __init__(
         self, input_shape: Shape, mean: Sequence[float], std: Sequence[float], embedding_dim: int | None = None
     ) -> None:
         super().__init__(input_shape, mean, std)
-        channels, height, width = self._at_least(4, "small-cnn")
+        channels, height, width = self._at_least(4, self.name)
         layers: list[nn.Module] = []
         for out in (16, 32, 64):
             layers.append(nn.Conv2d(channels, out, 3, padding=1))
             if min(height, width) > 4:
-                layers.append(nn.MaxPool2d(2))  # before the ReLU: the same values, a quarter of the work
+                # A quarter of the work; with max pooling and ReLU the same values as in the other order.
+                layers.append(self.pooling(2))
                 height, width = height // 2, width // 2
-            layers.append(nn.ReLU())
+            layers.append(self.activation())
             channels = out
         self._set_layers(
             [*layers, nn.Flatten()], channels * height * width, 128 if embedding_dim is None else embedding_dim
         )
+
+
+class EluCNN(SmallCNN):
+    """``small-cnn`` made smooth: average pooling for max pooling, then ELU (Clevert et al. 2016) for ReLU.
+
+    Its gradient with respect to the image is Lipschitz, as the guarantee of Sinha et al. (2018) needs it. Arguments and
+    errors as :class:`SmallCNN`.
+    """
+
+    name = "elu-cnn"
+    pooling = nn.AvgPool2d
+    activation = nn.ELU
 
 
 class LeNet(Backbone):

@@ -121,7 +121,9 @@ def bounds(method: Method) -> Columns:
 
 def network(name: str) -> Columns:
     """Logits and embedding of a network of fixed weights, in evaluation, in training, and prepared as released."""
-    shape = {"small-cnn": (1, 8, 8), "lenet": (1, 28, 28), "resnet-18": (3, 16, 16)}.get(name, (3, 8, 8))
+    shape = {"small-cnn": (1, 8, 8), "elu-cnn": (1, 8, 8), "lenet": (1, 28, 28), "resnet-18": (3, 16, 16)}.get(
+        name, (3, 8, 8)
+    )
     found: Columns = {}
     x = (wave(4, *shape) + 1) / 2
     for released in (False, True):

@@ -61,7 +61,7 @@ def network(kind, seed):
     return classifier, x, torch.randint(3, (6,), generator=generator)
 
 
-KINDS = pytest.mark.parametrize("kind", ["small-cnn", "lenet", "layers", "preact-resnet-20"])
+KINDS = pytest.mark.parametrize("kind", ["small-cnn", "elu-cnn", "lenet", "layers", "preact-resnet-20"])
 NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
 
 
@@ -81,7 +81,7 @@ def test_no_gradient_is_longer_than_the_constant(kind, norm):
                 assert (length <= constants[y, k]).all()
 
 
-@pytest.mark.parametrize("kind", ["small-cnn", "lenet", "layers"])
+@pytest.mark.parametrize("kind", ["small-cnn", "elu-cnn", "lenet", "layers"])
 @NORMS
 def test_no_attack_beats_bound_and_certificate(kind, norm):
     classifier, x, _ = network(kind, 5)
