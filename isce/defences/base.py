@@ -108,5 +108,10 @@ def needs_soft(objective: Objective, what: str) -> None:
     """
     if "soft" in objective.exempt:
         raise ValueError(f"{what} trains on probabilities, and {objective.name} takes none: {objective.exempt['soft']}")
+    needs_no_bounds(objective, what)
+
+
+def needs_no_bounds(objective: Objective, what: str) -> None:
+    """Refuse an objective that trains on bounds over the ball (:class:`ValueError`)."""
     if objective.needs_bounds:
         raise ValueError(f"{what} has no bounds, and {objective.name} trains on bounds over the ball")
