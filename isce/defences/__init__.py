@@ -10,6 +10,7 @@ from typing import Any
 
 from isce.defences.base import Batch, Defence
 from isce.defences.distillation import Distillation, Temperature
+from isce.defences.gradient import InputGradient
 from isce.defences.mixup import Mixup
 from isce.defences.noisy import NoisySoftmax
 from isce.losses.checks import known
@@ -20,6 +21,7 @@ _DEFENCES: dict[str, type[Defence]] = {
     cls.name: cls
     for cls in (
         Distillation,
+        InputGradient,
         Mixup,
         NoisySoftmax,
         Temperature,
