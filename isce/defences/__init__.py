@@ -13,6 +13,7 @@ from isce.defences.distillation import Distillation, Temperature
 from isce.defences.gradient import InputGradient
 from isce.defences.mixup import Mixup
 from isce.defences.noisy import NoisySoftmax
+from isce.defences.onestep import OneStep
 from isce.defences.vat import VirtualAdversarial
 from isce.losses.checks import known
 
@@ -25,6 +26,7 @@ _DEFENCES: dict[str, type[Defence]] = {
         InputGradient,
         Mixup,
         NoisySoftmax,
+        OneStep,
         Temperature,
         VirtualAdversarial,
     )
