@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from isce.defences.augmix import AugMix
 from isce.defences.base import Batch, Defence
 from isce.defences.distillation import Distillation, Temperature
 from isce.defences.gradient import InputGradient
@@ -22,6 +23,7 @@ __all__ = ["Batch", "Defence", "about", "build", "names"]
 _DEFENCES: dict[str, type[Defence]] = {
     cls.name: cls
     for cls in (
+        AugMix,
         Distillation,
         InputGradient,
         Mixup,
