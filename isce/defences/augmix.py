@@ -13,7 +13,7 @@ from isce.defences.base import Batch, Defence, needs_no_bounds, seeded
 from isce.losses import Objective
 from isce.losses.checks import integer, number
 
-GROUP = 8  # images that share the operations of one draw
+GROUP = 16  # images that share the operations of one draw
 
 
 class AugMix(Defence):
@@ -23,7 +23,7 @@ class AugMix(Defence):
     operations that the paper leaves out because they are corruptions of its test (brightness, contrast, colour,
     sharpness). x' and x'' are whole bytes, which torchvision rounds down.
 
-    For time's sake the operations of the chains are drawn once for every 8 images of a batch (torchvision shares
+    For time's sake the operations of the chains are drawn once for every 16 images of a batch (torchvision shares
     them within a tensor); the weights of the mixture are drawn for each image. The paper draws all for each image.
 
     Args:

@@ -74,11 +74,11 @@ def test_groups_have_operations_of_their_own(monkeypatch):
         return apply(self, image, transform_id, magnitude, **more)
 
     monkeypatch.setattr(kind, "_apply_image_or_video_transform", spy)
-    x = digits_batch(n=20).x
+    x = digits_batch(n=40).x
     with seeded(0):
         AugMix().augmented(x)
-    assert [n for n, _ in seen] == sorted((n for n, _ in seen), reverse=True)  # 8, 8, then 4 images
-    assert {n for n, _ in seen} == {8, 4}
+    assert [n for n, _ in seen] == sorted((n for n, _ in seen), reverse=True)  # 16, 16, then 8 images
+    assert {n for n, _ in seen} == {16, 8}
     assert 3 * 3 <= len(seen) <= 3 * 9  # three groups of three chains of one to three operations
     assert not {name for _, name in seen} & {"Brightness", "Color", "Contrast", "Sharpness"}
 
