@@ -21,7 +21,7 @@ class NoisySoftmax(Defence):
     part of it. The network that is tested has no noise.
 
     Args:
-        alpha_squared: alpha^2, at least 0; the paper has 0.1 for CIFAR-10, taken here for all.
+        alpha_squared: alpha^2, at least 0; the paper's settings lie near 0.1.
     """
 
     name = "noisy-softmax"
