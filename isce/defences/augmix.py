@@ -21,7 +21,8 @@ class AugMix(Defence):
 
     ``torchvision.transforms.v2.AugMix`` with severity 3, three chains of one to three operations, and without the
     operations that the paper leaves out because they are corruptions of its test (brightness, contrast, colour,
-    sharpness). x' and x'' are whole bytes, which torchvision rounds down; its weakest solarisation still turns white black.
+    sharpness). x' and x'' are whole bytes, which torchvision rounds down; its weakest solarisation still turns
+    white black.
 
     For time's sake the operations of the chains are drawn once for every 16 images of a batch (torchvision shares
     them within a tensor); the weights of the mixture are drawn for each image. The paper draws all for each image.
