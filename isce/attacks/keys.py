@@ -46,6 +46,15 @@ def keyed_noise(
     return noise
 
 
+def keyed_normal(seed: int, index: Tensor, shape: torch.Size, *purpose: str) -> Tensor:
+    """Draw standard normal noise, one draw for each key (seed, index, purpose); float32 (N, *shape) on the CPU."""
+    noise = torch.empty(len(index), *shape)
+    generator = torch.Generator()
+    for row, position in zip(noise, index.tolist(), strict=True):
+        row.normal_(generator=generator.manual_seed(_key(seed, position, *purpose)))
+    return noise
+
+
 def random_targets(seed: int, index: Tensor, y: Tensor, classes: int) -> Tensor:
     """Draw a wrong class for each image (N,), int64, uniform, by the key (seed, index) alone."""
     draws = torch.tensor([_key(seed, position, "target") for position in index.tolist()], device=y.device)

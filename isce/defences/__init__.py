@@ -9,24 +9,34 @@ import inspect
 from typing import Any
 
 from isce.defences.adversarial import AdversarialTraining, Trades
+from isce.defences.augmix import AugMix
 from isce.defences.base import Batch, Defence
 from isce.defences.deep_defense import DeepDefense
 from isce.defences.distillation import Distillation, Temperature
+from isce.defences.gradient import InputGradient
 from isce.defences.mixup import Mixup
+from isce.defences.noisy import NoisySoftmax
+from isce.defences.onestep import OneStep
 from isce.defences.spectral import Spectral
+from isce.defences.vat import VirtualAdversarial
 from isce.defences.wrm import WRM
 from isce.losses.checks import known
 
 __all__ = ["Batch", "Defence", "about", "build", "names"]
 
 _DEFENCES: dict[str, type[Defence]] = {
+    "augmix": AugMix,
     "deep-defense": DeepDefense,
     "distillation": Distillation,
+    "input-gradient": InputGradient,
     "mixup": Mixup,
+    "noisy-softmax": NoisySoftmax,
+    "one-step": OneStep,
     "pgd-training": AdversarialTraining,
     "spectral": Spectral,
     "temperature": Temperature,
     "trades": Trades,
+    "vat": VirtualAdversarial,
     "wrm": WRM,
 }
 

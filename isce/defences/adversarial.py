@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isce.attacks.ascent import ascend, slope
 from isce.attacks.threat import Threat
-from isce.defences.base import Batch, Defence, needs_points
+from isce.defences.base import Batch, Defence
 from isce.losses import Objective
 from isce.losses.checks import integer, number
 
@@ -67,10 +67,6 @@ class _Ball(Defence):
         self.steps = integer("steps", steps)
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-
-    def check(self, objective: Objective) -> None:
-        """Refuse an objective that trains on bounds over the ball."""
-        needs_points(objective, self.name)
 
 
 class AdversarialTraining(_Ball):

@@ -58,8 +58,13 @@ class Defence(nn.Module):
     """Where it comes from: authors and year."""
 
     def check(self, objective: Objective) -> None:
-        """Refuse an objective that the defence is not defined for (:class:`ValueError`); here none."""
-        del objective
+        """Refuse an objective that the defence is not defined for; here one that trains on bounds over the ball.
+
+        Raises:
+            ValueError: names the objective, the defence and the reason.
+        """
+        if objective.needs_bounds:
+            raise ValueError(f"{self.name} has no bounds, and {objective.name} trains on bounds over the ball")
 
     def before(self) -> dict[str, Any] | None:
         """Name the defence of the run that must come first, by ``name`` and ``params``.
@@ -108,10 +113,3 @@ def needs_soft(objective: Objective, what: str) -> None:
     """
     if "soft" in objective.exempt:
         raise ValueError(f"{what} trains on probabilities, and {objective.name} takes none: {objective.exempt['soft']}")
-    needs_points(objective, what)
-
-
-def needs_points(objective: Objective, what: str) -> None:
-    """Refuse an objective that trains on bounds over the ball, not on points (:class:`ValueError`)."""
-    if objective.needs_bounds:
-        raise ValueError(f"{what} has no bounds, and {objective.name} trains on bounds over the ball")

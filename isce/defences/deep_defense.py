@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isce.defences.base import Batch, Defence, needs_points
-from isce.losses import Objective
+from isce.defences.base import Batch, Defence
 from isce.losses.checks import integer, number
 from isce.models import Classifier
 
@@ -53,10 +52,6 @@ class DeepDefense(Defence):
         self.rate = number("rate", rate, above=0, at_most=1)
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-
-    def check(self, objective: Objective) -> None:
-        """Refuse an objective that trains on bounds."""
-        needs_points(objective, self.name)
 
     def before(self) -> dict[str, Any]:
         """Name the same run without a defence."""

@@ -64,6 +64,7 @@ class Distillation(Temperature):
 
     def check(self, objective: Objective) -> None:
         """Refuse an objective that takes no probabilities as targets."""
+        super().check(objective)
         needs_soft(objective, self.name)
 
     def before(self) -> dict[str, Any]:

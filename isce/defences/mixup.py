@@ -30,6 +30,7 @@ class Mixup(Defence):
 
     def check(self, objective: Objective) -> None:
         """Refuse an objective that takes no probabilities as targets."""
+        super().check(objective)
         needs_soft(objective, self.name)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:

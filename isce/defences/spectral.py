@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 from torch.nn.utils import parametrize
 
-from isce.defences.base import Batch, Defence, needs_points
-from isce.losses import Objective
+from isce.defences.base import Batch, Defence
 from isce.losses.checks import number
 from isce.models import Classifier
 
@@ -46,10 +45,6 @@ class Spectral(Defence):
         self.beta = number("beta", beta, above=0)
         self._draws: torch.Generator | None = None
         self._vectors: dict[str, Tensor] = {}
-
-    def check(self, objective: Objective) -> None:
-        """Refuse an objective that trains on bounds."""
-        needs_points(objective, self.name)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of the images; the first batch of an epoch shows how large the images of each convolution are."""

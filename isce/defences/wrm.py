@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isce.attacks.ascent import ascend, slope
 from isce.attacks.base import training_loss
-from isce.defences.base import Batch, Defence, needs_points
+from isce.defences.base import Batch, Defence
 from isce.losses import Objective
 from isce.losses.checks import integer, number
 from isce.models import Classifier
@@ -41,10 +41,6 @@ class WRM(Defence):
     def __init__(self, gamma: float = GAMMA, steps: int = STEPS) -> None:
         super().__init__()
         self.gamma, self.steps = _checked(gamma, steps)
-
-    def check(self, objective: Objective) -> None:
-        """Refuse an objective that trains on bounds."""
-        needs_points(objective, self.name)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss at the points that the ascent reaches; the logits are theirs too."""

@@ -6,6 +6,7 @@ of the grid, found a verified point inside ball and box that is misclassified.
 
 from __future__ import annotations
 
+from isce.evaluation.corruptions import corruptions
 from isce.evaluation.curves import convergence, curves, sweep
 from isce.evaluation.examples import Examples, examples
 from isce.evaluation.flags import curve_flags, outcome_flags, red_flags
@@ -31,6 +32,7 @@ __all__ = [
     "PairedSeeds",
     "batch_size",
     "convergence",
+    "corruptions",
     "curve_flags",
     "curves",
     "evaluate",

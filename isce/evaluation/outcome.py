@@ -251,7 +251,7 @@ class Evaluation:
         steps = [step for label in labels for step in self._steps(label)]
         distance = self.distance(norm)
         why = _why(steps, asked & (distance == math.inf))
-        return [{"eps": eps, **_share(distance[asked] > eps + TOLERANCE * (1 + eps), why)} for eps in grid]
+        return [{"eps": eps, **share(distance[asked] > eps + TOLERANCE * (1 + eps), why)} for eps in grid]
 
     def results(self) -> dict[str, Any]:
         """All accuracies as plain JSON values.
@@ -279,11 +279,11 @@ class Evaluation:
                 before = steps[: number + 1] if step.outcome.survivors else [step]
                 asked = np.logical_or.reduce([one.outcome.asked for one in before])
                 rows[step.row] = _row(step, asked, _why(before, step.left if step.outcome.survivors else self.clean))
-            worst = _share(steps[-1].left[self.asked(threat)], _why(steps, steps[-1].left))
+            worst = share(steps[-1].left[self.asked(threat)], _why(steps, steps[-1].left))
             threats[threat] = {"attacks": rows, "worst": worst}
             if threat in self.proved:
-                threats[threat]["certified"] = _share(self.proved[threat][self.asked(threat)])
-        return {"clean": _share(self.clean), "threats": threats}
+                threats[threat]["certified"] = share(self.proved[threat][self.asked(threat)])
+        return {"clean": share(self.clean), "threats": threats}
 
 
 def _reach(threat: str) -> float:
@@ -301,7 +301,7 @@ def _why(steps: list[_Step], standing: Mask) -> str:
 
 def _row(step: _Step, asked: Mask, why: str) -> dict[str, Any]:
     outcome = step.outcome
-    row: dict[str, Any] = _share((step.before & ~outcome.broken)[asked], why)
+    row: dict[str, Any] = share((step.before & ~outcome.broken)[asked], why)
     doubtful = bool(why) or bool((step.before & outcome.rejected & ~outcome.last_broken).any())
     row |= {
         "attacked": int(outcome.attacked.sum()),
@@ -316,7 +316,7 @@ def _row(step: _Step, asked: Mask, why: str) -> dict[str, Any]:
     return row | ({"error": step.error} if step.error else {})
 
 
-def _share(mask: Mask, why: str = "") -> dict[str, Any]:
+def share(mask: Mask, why: str = "") -> dict[str, Any]:
     """Share of a mask's images; no figure but their number where there is a reason ``why`` it is not known."""
     correct, n = int(mask.sum()), len(mask)
     if why:

@@ -267,11 +267,3 @@ def test_a_first_network_of_other_parameters_is_trained_anew(tmp_path, digits):
 def test_a_first_network_that_diverges_ends_the_run(tmp_path, digits):
     with pytest.raises(RuntimeError, match="begins with: train_loss is"):
         run(tmp_path, digits, defence={"name": "distillation"}, optimizer={"name": "sgd", "lr": 1e30})
-
-
-@pytest.mark.parametrize("name", defences.names())
-def test_each_defence_trains_with_sce_and_with_isce(tmp_path, digits, name):
-    for objective in ({"name": "sce"}, {"name": "isce", "params": {"inference": 2.0}}):
-        result = run(tmp_path / objective["name"], digits, objective=objective, defence={"name": name}, epochs=1)
-        assert result.diverged is None
-        assert len(result.history) == 1

@@ -1,0 +1,97 @@
+"""What holds for every defence: it goes with an objective or refuses it by name, and draws from the run alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from defence_batches import digits_batch
+
+from isce import data, defences, losses
+from isce.parameters.training import TrainParameters
+from isce.training.loop import train
+
+every = pytest.mark.parametrize("name", defences.names())
+
+
+def begun(name, batch):
+    """A defence that has taken over what it needs."""
+    defence = defences.build(name)
+    if defence.before() is not None:
+        defence.begin(batch.classifier, batch.classifier)
+    return defence
+
+
+def fits(name, objective):
+    try:
+        defences.build(name).check(losses.build(objective))
+    except ValueError:
+        return False
+    return True
+
+
+@every
+@pytest.mark.parametrize("objective", losses.names())
+def test_it_gives_every_weight_a_finite_gradient_or_refuses_the_objective(name, objective):
+    if not fits(name, objective):
+        with pytest.raises(ValueError, match=f"{name}.*{objective}"):
+            TrainParameters.model_validate({"defence": {"name": name}, "objective": {"name": objective}})
+        return
+    batch = digits_batch(objective)
+    loss, logits = begun(name, batch).loss(batch)
+    assert loss.shape == ()
+    assert logits.shape == (len(batch.y), 10)
+    learnt = [p for p in batch.classifier.parameters() if p.requires_grad]
+    for slope in torch.autograd.grad(loss, learnt):
+        assert slope.isfinite().all()
+        assert slope.abs().sum() > 0
+
+
+@every
+def test_the_same_draws_give_the_same_loss_whatever_the_global_generator_holds(name):
+    found = []
+    for seed in (0, 1):
+        batch = digits_batch(seed=5)
+        defence = begun(name, batch)
+        torch.manual_seed(seed)
+        before = torch.random.get_rng_state()
+        found.append(defence.loss(batch)[0].item())
+        assert torch.equal(before, torch.random.get_rng_state())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["augmix", "mixup", "noisy-softmax", "one-step", "vat"])
+def test_other_draws_give_another_loss(name):
+    first, second = (defences.build(name).loss(digits_batch(seed=seed))[0] for seed in (0, 1))
+    assert first != second
+
+
+@every
+def test_images_are_left_as_they_were(name):
+    batch = digits_batch()
+    x = batch.x.clone()
+    begun(name, batch).loss(batch)
+    assert torch.equal(batch.x, x)
+    assert not batch.x.requires_grad
+    assert all(p.grad is None for p in batch.classifier.parameters())
+
+
+@every
+def test_a_batch_of_one_image_will_do(name):
+    batch = digits_batch(n=1)
+    loss, logits = begun(name, batch).loss(batch)
+    assert loss.isfinite()
+    assert logits.shape == (1, 10)
+
+
+@every
+def test_it_trains(name, tmp_path):
+    whole = data.load("digits")
+    small = replace(whole, train=whole.train.subset(70), validation=whole.validation.subset(20))
+    parameters = TrainParameters.model_validate(
+        {"defence": {"name": name}, "epochs": 2, "batch_size": 32, "optimizer": {"lr": 0.01}}
+    )
+    result = train(parameters, tmp_path, data=small, progress=False)
+    assert result.diverged is None
+    assert len(result.history) == 2
