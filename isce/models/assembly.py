@@ -37,6 +37,8 @@ class Choice(Protocol):
     def normalisation(self) -> str: ...  # noqa: D102
     @property
     def batch_statistics(self) -> bool: ...  # noqa: D102
+    @property
+    def defence(self) -> Any: ...  # noqa: D102
 
 
 def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, Objective]:
@@ -63,4 +65,7 @@ def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, 
             backbone.normalise_as_released()
         objective = losses.build(parameters.objective.name, **parameters.objective.params)
         score_map = backbone.scores(objective.score_map(backbone.embedding_dim, shape["num_classes"]))
-    return Classifier(backbone, score_map), objective
+        classifier = Classifier(backbone, score_map)
+        if parameters.defence is not None:
+            classifier = parameters.defence.build().wrap(classifier)
+    return classifier, objective
