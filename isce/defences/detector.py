@@ -17,7 +17,7 @@ from isce.losses.checks import integer, number
 from isce.models import Classifier, Guarded
 from isce.models.detector import GUARDABLE
 
-EPS, STEPS, REJECTED, WIDTH = 0.1, 5, 0.05, 32
+EPS, STEPS, REJECTED, WIDTH, WEIGHT = 0.1, 5, 0.05, 32, 10.0
 
 
 class Detector(Defence):
@@ -25,10 +25,13 @@ class Detector(Defence):
 
     The same run without a defence comes first; its weights stay as they are. Then each image of a batch is, by chance
     of a half, replaced by an adversarial one, made on the fly against the frozen network, and the branch goes down the
-    binary cross-entropy. The paper tries several attacks and layers: here the adversary of its section 3.1 is the basic
-    iterative one in l_inf, whose last point counts whether it fools the network or not, and the branch sees what
-    follows the network's second stage, see :class:`isce.models.Guarded`. The dynamic adversary of its section 3.3, who
-    knows the detector while that is trained, is not here.
+    binary cross-entropy, times a weight: plain SGD then moves it so many times as fast as it moved the network, which
+    it needs here (Adam doesn't care).
+
+    The paper tries several attacks and layers. Here the attack is its basic iterative one in l_inf, up the objective's
+    matched function, and its last point counts whether it fools the network or not; the branch sees what follows the
+    network's second stage, see :class:`isce.models.Guarded`. The paper's dynamic adversary, who knows the detector
+    while that is trained, is not here.
 
     After each epoch the threshold is set so that at most a share of the clean validation images is rejected. The best
     epoch is the one whose detector then rejects the largest share of the adversarial validation images
@@ -40,6 +43,7 @@ class Detector(Defence):
         steps: of the attack, each of 2.5 eps / steps.
         rejected: share of clean validation images that may be rejected, in [0, 1).
         width: channels of the branch's convolution.
+        weight: of the loss, above 0.
     """
 
     name = "detector"
@@ -47,10 +51,18 @@ class Detector(Defence):
     source = "Metzen et al. 2017"
     measure = "validation_detected"
 
-    def __init__(self, eps: float = EPS, steps: int = STEPS, rejected: float = REJECTED, width: int = WIDTH) -> None:
+    def __init__(
+        self,
+        eps: float = EPS,
+        steps: int = STEPS,
+        rejected: float = REJECTED,
+        width: int = WIDTH,
+        weight: float = WEIGHT,
+    ) -> None:
         super().__init__()
         self.threat = Threat("linf", number("eps", eps, above=0, at_most=1))
         self.steps, self.width = integer("steps", steps), integer("width", width)
+        self.weight = number("weight", weight, above=0)
         self.rejected = number("rejected", rejected, at_least=0)
         if self.steps < 1 or self.width < 1:
             raise ValueError(f"steps and width must be at least 1, got {steps} and {width}")
@@ -88,14 +100,15 @@ class Detector(Defence):
         classifier.score_map.load_state_dict(first.score_map.state_dict())
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy of the branch on clean and adversarial images; logits of the frozen network at these."""
+        """Weighted cross-entropy of the branch on clean and moved images; logits of the frozen network at these."""
         guarded = _guarded(batch.classifier)
         chosen = (torch.rand(len(batch.y), generator=batch.draws) < 0.5).to(batch.y.device)
         images = batch.x.detach().clone()
         images[chosen] = self.attacked(batch, chosen)
         with torch.no_grad():
             inside, logits = guarded.inside(images), batch.outputs(images)[0]
-        return F.binary_cross_entropy_with_logits(guarded.evidence(inside), chosen.to(images)), logits
+        loss = F.binary_cross_entropy_with_logits(guarded.evidence(inside), chosen.to(images))
+        return self.weight * loss, logits
 
     def attacked(self, batch: Batch, chosen: Tensor) -> Tensor:
         """Adversarial versions (n, C, H, W) of the chosen images, bool (N,): sign steps up the matched function."""
