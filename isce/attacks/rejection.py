@@ -4,8 +4,8 @@ Such a network says ``rejects = True`` and returns C + 1 logits, the last one fo
 it is rejected or classified right; an adversarial point succeeds only if it is accepted and misclassified.
 :func:`fold` turns this into ordinary logits, so that attacks, margins and accuracies read what they always read, and
 an attack on them knows of the rejection, after the idea of Carlini and Wagner (2017, "Adversarial Examples Are Not
-Easily Detected") to take it for one more class. A network that rejects every image handles every image: the share of clean images that it
-rejects belongs beside each of its accuracies.
+Easily Detected") to take it for one more class. A network that rejects every image handles every image: the share of
+clean images that it rejects belongs beside each of its accuracies.
 """
 
 from __future__ import annotations
