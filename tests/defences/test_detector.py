@@ -146,7 +146,7 @@ def _branch(path, objective) -> torch.Tensor:
         shape = {name: getattr(whole, name) for name in ("input_shape", "mean", "std", "num_classes")}
         network = models.assemble(parameters(objective=objective), shape)[0]
     assert isinstance(network, Guarded)
-    return network.detector[0].weight
+    return next(network.detector.parameters())
 
 
 def test_the_best_epoch_is_the_one_that_detects_most_and_its_threshold_is_saved(tmp_path):
@@ -174,7 +174,7 @@ def test_the_threshold_rejects_at_most_the_share_of_clean_images(share, rejected
 def test_a_branch_that_is_not_finite_ends_the_training_and_is_no_threshold_of_anything():
     defence, network, objective, x, y = guarded(steps=1)
     with torch.no_grad():
-        network.detector[-1].bias.fill_(torch.nan)
+        list(network.detector.parameters())[-1].fill_(torch.nan)
         found = defence.after_epoch([batch(network, objective, x, y)])
     assert all(value != value for value in found.values())
     suite = Suite(name="one", rows=[AttackSpec(attack="fgsm")])
