@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isce.attacks.keys import keyed_noise, seeded
+from isce.attacks.rejection import judged
 from isce.attacks.threat import Threat, boxed
 from isce.losses import Objective
 from isce.losses.functional import negative_margin
@@ -31,7 +32,7 @@ class AttackResult:
 
     Attributes:
         adversarial: (N, C, H, W), always inside ball and box; the image itself where the attack's point was rejected.
-        success: bool (N,), the prediction at ``adversarial`` is not the label.
+        success: bool (N,), the prediction at ``adversarial`` is not the label, nor rejection where the network rejects.
         first_success: int64 (N,), number of gradient steps (over all restarts) after which the first misclassified
             point was met; 0: the start or the image itself; -1: never. The stages of ``staged`` add up to more than
             its ``steps``.
@@ -79,7 +80,7 @@ class Problem:
 
     Attributes:
         classifier: module that maps (N, C, H, W) in [0, 1] to raw logits (N, K), with ``return_embedding=True`` to
-            (logits, embedding).
+            (logits, embedding). Of a network that may reject an attack gets a view with ordinary logits.
         objective: the objective that the classifier was trained with.
         x: images (N, C, H, W) in [0, 1].
         y: true labels (N,), int64.
@@ -105,11 +106,11 @@ class Problem:
     source: Problem | None = None
 
     def outputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Raw logits (N, K), and the embedding where the objective needs it, else None."""
+        """Raw logits (N, K), folded where the network may reject; the embedding if the objective needs it, or None."""
         if self.objective.needs_embedding:
             logits, embedding = self.classifier(x, return_embedding=True)
-            return logits, embedding
-        return self.classifier(x), None
+            return judged(self.classifier, logits, self.y), embedding
+        return judged(self.classifier, self.classifier(x), self.y), None
 
     @property
     def label(self) -> Tensor:
@@ -208,7 +209,8 @@ def verify(problem: Problem, points: Tensor, *, minimal: bool = False) -> Verifi
     while True:
         held = torch.where(good.view(-1, *[1] * (points.ndim - 1)), projected, x)
         with torch.no_grad():
-            logits = shaped("logits", problem.classifier(held), problem.logits)
+            logits = judged(problem.classifier, problem.classifier(held), problem.y)
+        shaped("logits", logits, problem.logits)
         finite = torch.isfinite(logits).all(1)
         if not bool((good & ~finite).any()):
             break

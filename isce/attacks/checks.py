@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isce.attacks.rejection import judged
 from isce.attacks.spec import AttackSpec, about, names
 from isce.losses import Objective
 
@@ -112,7 +113,9 @@ def check_logits(logits: object, y: Tensor) -> None:
 
 
 def first_logits(classifier: nn.Module, objective: Objective, x: Tensor, y: Tensor, *, gradients: bool) -> Tensor:
-    """Logits of a first batch (N, K), of a classifier that can be attacked; any other is refused.
+    """Logits of a first batch (N, K), folded where it may reject, of a classifier that can be attacked.
+
+    Any other is refused.
 
     Call it in ``base.untouched``.
 
@@ -132,14 +135,20 @@ def first_logits(classifier: nn.Module, objective: Objective, x: Tensor, y: Tens
     given = x.detach().clone().requires_grad_(gradients).clone()  # no leaf, which autograd doesn't let change in place
     before = given._version
     with torch.set_grad_enabled(gradients):
-        logits = logits_of(classifier, given, objective if gradients and objective.needs_embedding else None)
+        logits = judged_of(classifier, given, y, objective if gradients and objective.needs_embedding else None)
     check_logits(logits, y)
     if given._version != before or not torch.equal(given, x):
         raise ValueError("the classifier changes its input in place: its forward must work on a copy, x = x.clone()")
     if len(x) > 1 and not getattr(classifier, "batch_dependent", False):
         with torch.no_grad():
-            check_logits(logits_of(classifier, x[:1].clone()), y[:1])
+            check_logits(judged_of(classifier, x[:1].clone(), y[:1]), y[:1])
     return logits
+
+
+def judged_of(classifier: nn.Module, x: Tensor, y: Tensor, objective: Objective | None = None) -> Any:
+    """What :func:`logits_of` returns, not checked either; folded for labels (N,) where the classifier may reject."""
+    logits = logits_of(classifier, x, objective)
+    return judged(classifier, logits, y) if isinstance(logits, Tensor) else logits
 
 
 def logits_of(classifier: nn.Module, x: Tensor, objective: Objective | None = None) -> Any:

@@ -13,6 +13,7 @@ from isce.attacks.base import AttackResult, ForeignError, Found, Problem, margin
 from isce.attacks.checks import check_call, check_gradient, check_index, check_logits, first_logits
 from isce.attacks.foreign.lent import Lent, Run, cast
 from isce.attacks.keys import random_targets
+from isce.attacks.rejection import blinded, by_label, check_rejection, rejects
 from isce.attacks.spec import AttackSpec, about
 from isce.attacks.threat import Threat
 from isce.losses import Objective
@@ -41,11 +42,13 @@ def run(
     Images that are misclassified as they stand come back unchanged as successes after 0 steps. Each restart works on
     what the ones before have not broken, a targeted attack's on what they have not brought to its target; of several
     failed points the one with the lowest raw margin is kept. A batch-dependent classifier's batch stays together: the
-    restart with most successes is returned whole.
+    restart with most successes is returned whole. Where the classifier may reject, an attack knows of it, unless its
+    row is ``blind``; every point is judged with rejection, see :mod:`isce.attacks.rejection`.
 
     Args:
         spec: the attack, what it ascends and its budget.
-        classifier: maps images (N, C, H, W) in [0, 1] to raw logits (N, K). Left as it was, see ``base.untouched``.
+        classifier: maps images (N, C, H, W) in [0, 1] to raw logits (N, K), and to one more for rejection where it has
+            ``rejects = True``. Left as it was, see ``base.untouched``.
         objective: the training objective; left as it was.
         x: images (N, C, H, W), floating point in [0, 1].
         y: true labels (N,), int64 in [0, K).
@@ -53,7 +56,8 @@ def run(
         seed: keys the randomness together with ``index`` and the restart.
         index: positions of the images in their data set (N,), int64; default 0 to N - 1.
         source: the network that ``transfer`` attacks in this one's stead.
-        logits: the classifier's logits of these images (N, K), where they are known: saves a forward pass.
+        logits: the classifier's logits of these images (N, K), where they are known, folded where it may reject: saves
+            a forward pass.
         raw: what ``AttackResult.raw`` of the same attack held at another eps: judged again, without a search; for an
             attack that looks for the smallest change.
         deadline: in seconds of ``time.monotonic``; an attack that calls the classifier after it is stopped.
@@ -65,13 +69,15 @@ def run(
         TypeError: images not float32 or float64, labels or index not int64, a classifier that is no module or returns
             anything but logits, an objective that is none of ``isce.losses``.
         ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable logits, images
-            changed in place, no gradient where the attack needs one, or no source for ``transfer``.
+            changed in place, no gradient where the attack needs one, no source for ``transfer``, or a blind row on a
+            classifier that rejects nothing.
         RuntimeError: inside ``torch.inference_mode()``.
         TimeLimitError: the deadline has passed.
         ForeignError: the package that runs the attack failed. What our own code or a network raises, also from inside a
             package, comes through as it is.
     """
     check_call(classifier, objective, x, y)
+    check_rejection(classifier, blind=[spec.label] if spec.blind else [])
     if source is not None:
         check_call(*source, x, y)
     x = x.detach().contiguous()  # packages take images apart with `view`
@@ -119,6 +125,10 @@ def load(name: str) -> Run:
 def _found(spec: AttackSpec, part: Problem, restart: int, lent: list[Lent]) -> Found:
     """One restart of an attack; what it hands back has the shapes that were asked for."""
     attack, package = load(spec.attack), about(spec.attack).package
+    if rejects(part.classifier) and not spec.blind:
+        return _by_label(spec, part, restart, lent)
+    if spec.blind:
+        part = blinded(part)
     try:
         found = attack(spec, part, restart)
     except Exception as error:
@@ -132,6 +142,16 @@ def _found(spec: AttackSpec, part: Problem, restart: int, lent: list[Lent]) -> F
         if (value := getattr(found, name)) is not None:
             shaped(f"{name} of {spec.attack}", value, like, ForeignError if package else RuntimeError)
     return found
+
+
+def _by_label(spec: AttackSpec, part: Problem, restart: int, lent: list[Lent]) -> Found:
+    """One restart on a network that may reject: its images by label, see :class:`isce.attacks.rejection.Folded`."""
+    points, first, last = part.x.clone(), torch.full_like(part.y, -1), part.x.clone()
+    for rows, problem in by_label(part):
+        found = _found(spec, problem, restart, lent)
+        points[rows], first[rows] = found.points.to(points), found.first
+        last[rows] = (found.points if found.last is None else found.last).to(last)
+    return Found(points, first, last)
 
 
 def _raised_by(package: str, error: Exception) -> bool:

@@ -144,6 +144,10 @@ def about(name: str) -> Attack:
     return _ATTACKS[name]
 
 
+#: Ends the label of a row that is blind to a network's rejection.
+BLIND = "blind"
+
+
 class AttackSpec(Strict):
     """One row of a suite: an attack, the function it ascends, its budget, and which images it gets."""
 
@@ -168,6 +172,11 @@ class AttackSpec(Strict):
         json_schema_extra={"neutral": False},
     )
     images: int | None = Field(default=None, ge=1, description="attack a stratified subset of so many images")
+    blind: bool = Field(
+        default=False,
+        description="attack the logits of the classes alone, of a network that may reject; judged with rejection",
+        json_schema_extra={"neutral": False},
+    )
     seconds: float | None = Field(
         default=None, gt=0, description="stop a package's attack after so long; its row is then flagged"
     )
@@ -236,10 +245,10 @@ class AttackSpec(Strict):
 
     @property
     def white_box(self) -> bool:
-        """Whether it ascends the network's own gradient, on the evaluation's grid, away from the true class."""
+        """Whether it ascends the network's own gradient, all of it, on the evaluation's grid, off the true class."""
         attack = about(self.attack)
         ascends = attack.gradients and "own" not in attack.objectives
-        return ascends and self.threat is None and not self.targeted
+        return ascends and self.threat is None and not (self.targeted or self.blind)
 
     @property
     def label(self) -> str:
@@ -252,7 +261,8 @@ class AttackSpec(Strict):
         parts += [f"from-{_source_name(self.source)}"] if self.source else []
         parts += [f"step{self.step_size:g}"] if self.step_size is not None else []
         changed = {k: v for k, v in self.params.items() if about(self.attack).params[k] != v}
-        return "-".join(parts + [f"{k}{v:g}" for k, v in sorted(changed.items())])
+        parts += [f"{k}{v:g}" for k, v in sorted(changed.items())]
+        return "-".join(parts + [BLIND] * self.blind)
 
 
 def _source_name(source: str) -> str:

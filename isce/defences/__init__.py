@@ -12,6 +12,7 @@ from isce.defences.adversarial import AdversarialTraining, Trades
 from isce.defences.augmix import AugMix
 from isce.defences.base import Batch, Defence
 from isce.defences.deep_defense import DeepDefense
+from isce.defences.detector import Detector
 from isce.defences.distillation import Distillation, Temperature
 from isce.defences.gradient import InputGradient
 from isce.defences.mixup import Mixup
@@ -27,6 +28,7 @@ __all__ = ["Batch", "Defence", "about", "build", "names"]
 _DEFENCES: dict[str, type[Defence]] = {
     "augmix": AugMix,
     "deep-defense": DeepDefense,
+    "detector": Detector,
     "distillation": Distillation,
     "input-gradient": InputGradient,
     "mixup": Mixup,

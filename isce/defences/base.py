@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -47,7 +47,7 @@ class Defence(nn.Module):
     """A choice about training that goes with any objective, unless :meth:`check` refuses it.
 
     A subclass implements :meth:`loss`. It learns no weights of its own and keeps nothing from batch to batch; what it
-    leaves behind is the classifier.
+    leaves behind is the classifier, to which it may add parts (:meth:`wrap`).
     """
 
     name: ClassVar[str]
@@ -56,6 +56,8 @@ class Defence(nn.Module):
     """Name for readers."""
     source: ClassVar[str]
     """Where it comes from: authors and year."""
+    measure: ClassVar[str] = "validation_accuracy"
+    """Figure of an epoch, the larger the better, by which the best epoch is chosen."""
 
     def check(self, objective: Objective) -> None:
         """Refuse an objective that the defence is not defined for; here one that trains on bounds over the ball.
@@ -65,6 +67,19 @@ class Defence(nn.Module):
         """
         if objective.needs_bounds:
             raise ValueError(f"{self.name} has no bounds, and {objective.name} trains on bounds over the ball")
+
+    def check_run(self, model: str, *, adversarial: bool) -> None:
+        """Refuse a network, or adversarial training, that it can't go with (:class:`ValueError`); here none."""
+        del model, adversarial
+
+    def wrap(self, classifier: Classifier) -> Classifier:
+        """Make the network that is trained and tested of a fresh one, on the CPU; here that very network."""
+        return classifier
+
+    def learnt(self, classifier: Classifier, objective: Objective) -> list[nn.Parameter]:
+        """Weights that the optimizer moves; here all."""
+        # A score map may hold weights of its objective: each only once.
+        return list(dict.fromkeys([*classifier.parameters(), *objective.parameters()]))
 
     def before(self) -> dict[str, Any] | None:
         """Name the defence of the run that must come first, by ``name`` and ``params``.
@@ -91,6 +106,15 @@ class Defence(nn.Module):
             The loss, a scalar; and logits (N, K), from which the accuracy while training is counted.
         """
         raise NotImplementedError
+
+    def after_epoch(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Choose what is chosen on the validation split, and return further figures of the epoch; here none.
+
+        Args:
+            batches: all of the split, with the network in evaluation mode; gradients are disabled.
+        """
+        del batches
+        return {}
 
     def after_step(self, classifier: Classifier) -> None:
         """Change the network after a step of the optimizer; here nothing."""

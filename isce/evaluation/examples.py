@@ -11,6 +11,7 @@ from isce import attacks
 from isce.attacks import ForeignError, Threat
 from isce.attacks.base import untouched
 from isce.attacks.checks import check_call, check_index
+from isce.attacks.rejection import Blind, refused, rejects
 from isce.attacks.spec import AttackSpec
 from isce.losses import Objective
 
@@ -49,7 +50,8 @@ def examples(
 ) -> Examples:
     """Show the first images, class by class in turn, that are classified right and fall to an attack.
 
-    A batch on which the package that runs the attack fails shows none.
+    Of a classifier that may reject only those whose clean version is accepted. A batch on which the package that runs
+    the attack fails shows none.
 
     Args:
         classifier: see :func:`evaluate`.
@@ -80,7 +82,9 @@ def examples(
             result = attacks.run(spec, classifier, objective, x, y, threat, seed=seed, index=places[rows].to(device))
         except ForeignError:
             continue
-        fallen = (result.success & (result.first_success != 0)).cpu()
+        with untouched(classifier), torch.no_grad():
+            accepted = ~refused(classifier, classifier(x))
+        fallen = (result.success & (result.first_success != 0) & accepted).cpu()
         found.append((rows[fallen], result.adversarial.cpu()[fallen]))
         if sum(len(fallen_rows) for fallen_rows, _ in found) >= count:
             break
@@ -100,5 +104,6 @@ def _in_turn(labels: list[int]) -> list[int]:
 
 def _predict(classifier: nn.Module, x: Tensor) -> Tensor:
     with untouched(classifier), torch.no_grad():
-        confidence, predicted = classifier(x).softmax(1).max(1)
+        network = Blind(classifier) if rejects(classifier) else classifier
+        confidence, predicted = network(x).softmax(1).max(1)
     return torch.stack([predicted.to(confidence), confidence], 1).cpu()

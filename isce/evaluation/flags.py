@@ -17,7 +17,7 @@ from isce import attacks
 from isce.attacks import ForeignError, Threat
 from isce.attacks.base import Problem, training_loss, untouched
 from isce.attacks.checks import check_call, check_index, first_logits
-from isce.attacks.spec import AttackSpec
+from isce.attacks.spec import BLIND, AttackSpec
 from isce.evaluation.outcome import Evaluation, Outcome, in_percent
 from isce.losses import Objective
 from isce.parameters.attack import AttackParameters
@@ -32,6 +32,7 @@ ROUNDING = 16  # or by so many units in the last place of the largest
 MORE = 4  # times the steps
 RESTARTS = 2  # at most
 SEARCH_STEPS = 100
+REJECTS = 0.1  # share of clean images that a classifier may reject
 
 
 def red_flags(
@@ -59,7 +60,8 @@ def red_flags(
     Returns:
         Detail by name of the flag; empty if nothing is wrong. Names: ``attack-failed``, ``rejected-points``,
         ``last-worse-than-best``, ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``depends-on-batch``,
-        ``zero-gradient``, ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``.
+        ``zero-gradient``, ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``,
+        ``rejects-clean``.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`evaluate`; an evaluation of another number of images.
@@ -95,7 +97,9 @@ def outcome_flags(results: dict[str, Any]) -> dict[str, str]:
             if not targeted and _matters(last - cell["accuracy"], cell["n"]):
                 text = f"{last:.1%} at the last point, {cell['accuracy']:.1%} at the best"
                 found.setdefault("last-worse-than-best", []).append(f"{row} {threat}: {text}")
-            if _matters(cell["accuracy"] - before.get((norm, row), 1.0), cell["n"]):
+            # What is blind to a detector may well be seen better at a larger eps.
+            blind = row.endswith(f"-{BLIND}")
+            if not blind and _matters(cell["accuracy"] - before.get((norm, row), 1.0), cell["n"]):
                 found.setdefault("rises-with-eps", []).append(f"{row} {threat}: {cell['accuracy']:.1%}")
             before[norm, row] = cell["accuracy"]
         # A row on survivors or on a subset alone says nothing about its own strength.
@@ -105,6 +109,9 @@ def outcome_flags(results: dict[str, Any]) -> dict[str, str]:
         if own and worst is not None and _matters(min(own) - worst, outcome["worst"]["n"], MISLEADS):
             text = f"{threat}: {min(own):.1%} under attacks on the training loss, {worst:.1%} under the suite"
             found.setdefault("own-loss-misleads", []).append(text)
+    false = results.get("rejection", {}).get("clean_rejected", {"accuracy": 0.0})
+    if false["accuracy"] > REJECTS:
+        found["rejects-clean"] = [f"{in_percent(false)} of clean images are rejected, and count as handled"]
     return {name: "; ".join(texts) for name, texts in found.items()}
 
 

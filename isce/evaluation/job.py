@@ -18,6 +18,7 @@ from isce import attacks
 from isce.attacks import ForeignError, Threat, TimeLimitError
 from isce.attacks.base import untouched
 from isce.attacks.checks import check_gradient, check_logits, first_logits, logits_of
+from isce.attacks.rejection import check_rejection, judged, refused
 from isce.attacks.spec import AttackSpec
 from isce.data.sets import stratified
 from isce.evaluation import memory
@@ -25,7 +26,7 @@ from isce.evaluation.outcome import Mask, Outcome
 from isce.files import ROOT
 from isce.losses import Objective
 from isce.minmax.certificates import Method, certified
-from isce.models import Classifier
+from isce.models import Classifier, Guarded
 from isce.parameters.attack import AttackParameters
 from isce.training.checkpoint import load_checkpoint
 
@@ -59,7 +60,7 @@ class Job:
         }
         # Points of attacks that look for the smallest change: found once, judged at every eps.
         self.raw: dict[str, Tensor] = {}
-        self.logits = self._logits()
+        self.logits, self.refused = self._logits()
         check_logits(self.logits, labels.to(self.device))
 
     def batches(self, todo: Mask, *, limited: bool = False) -> Iterator[Tensor]:
@@ -71,22 +72,25 @@ class Job:
                 yield batch
 
     def clean(self) -> Mask:
-        """Which images are classified right."""
+        """Which images are classified right, or rejected where the classifier may reject."""
         return (self.logits.argmax(1) == self.labels.to(self.device)).cpu().numpy()
 
     def certified(self, threat: Threat, method: Method) -> Mask:
         """Which images bounds prove in a ball."""
         if not isinstance(self.classifier, Classifier):
             raise ValueError(f"no bounds for {type(self.classifier).__name__}: certify needs an isce.models.Classifier")
-        with untouched(self.classifier):
+        # What is proved right is handled, whatever its detector says.
+        network = self.classifier.unguarded if isinstance(self.classifier, Guarded) else self.classifier
+        with untouched(network):
             x, y = self.images.to(self.device), self.labels.to(self.device)
-            return certified(self.classifier, x, y, threat, method).cpu().numpy()
+            return certified(network, x, y, threat, method).cpu().numpy()
 
     def _check_classifier(self) -> None:
         """Refuse a classifier that the suite can't be run on, seen on a few images."""
         few, rows = slice(min(FEW, self.batch_size)), self.parameters.suite.rows
         x, y = self.images[few].to(self.device), self.labels[few].to(self.device)
         wanted = any(attacks.about(row.attack).gradients for row in rows)
+        check_rejection(self.classifier, blind=[row.label for row in rows if row.blind])
         try:
             with untouched(self.classifier, self.objective):
                 logits = first_logits(self.classifier, self.objective, x, y, gradients=wanted)
@@ -95,18 +99,22 @@ class Job:
             raise
         check_gradient(logits, rows)
 
-    def _logits(self) -> Tensor:
-        """Of all images as they stand (N, K): every row of the suite begins with them."""
+    def _logits(self) -> tuple[Tensor, Mask]:
+        """Of all images as they stand (N, K), folded, with which every row begins; and which images are rejected."""
         parts: list[Tensor] = []
+        rejected: list[Tensor] = []
         with untouched(self.classifier), torch.no_grad():
             for batch in self.batches(np.ones(len(self.labels), dtype=bool)):
+                y = self.labels[batch].to(self.device)
                 try:
-                    parts.append(logits_of(self.classifier, self.images[batch].to(self.device)))
+                    logits = logits_of(self.classifier, self.images[batch].to(self.device))
                 except Exception as error:
                     self._stop_if_out_of_memory(error)
                     raise
-                check_logits(parts[-1], self.labels[batch].to(self.device))
-        return torch.cat(parts)
+                parts.append(judged(self.classifier, logits, y))
+                check_logits(parts[-1], y)
+                rejected.append(refused(self.classifier, logits))
+        return torch.cat(parts), torch.cat(rejected).cpu().numpy()
 
     def attack(self, spec: AttackSpec, threat: Threat, standing: Mask, spared: Mask, bar: tqdm[Any]) -> Outcome:
         """One row of the suite on those of its images that stand and are not spared.
@@ -157,7 +165,7 @@ class Job:
         x, y = self.images[batch].to(points), self.labels[batch].to(self.device)
         held = points.nan_to_num().clamp(0, 1)
         with untouched(self.classifier), torch.no_grad():
-            logits = self.classifier(held)
+            logits = judged(self.classifier, self.classifier(held), y)
         found = torch.isfinite(logits).all(1) & torch.isfinite(points).flatten(1).all(1) & (logits.argmax(1) != y)
         return threat.distance(held, x).masked_fill(~found, math.inf)
 

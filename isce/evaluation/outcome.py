@@ -88,11 +88,12 @@ class Evaluation:
     """Everything one evaluation found, image by image.
 
     Attributes:
-        clean: bool (N,), classified right.
+        clean: bool (N,), classified right; of a classifier that may reject: right, or rejected.
         outcomes: by threat (``linf@0.1``; eps rising within a norm), then by row of the suite (``pgd50-training``).
         batch_size: images that were attacked at once.
         seconds: that each row took, by threat and row.
         proved: bool (N,), proved to be robust, by threat; empty where no bounds were asked for.
+        refused: bool (N,), the clean image is rejected, and so rejected falsely; None: the classifier can't reject.
 
     Raises:
         ValueError: masks of different shapes.
@@ -104,6 +105,7 @@ class Evaluation:
     batch_size: int
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     proved: dict[str, Mask] = field(default_factory=dict)
+    refused: Mask | None = None
 
     def __post_init__(self) -> None:
         n = len(self.clean)
@@ -112,6 +114,8 @@ class Evaluation:
                 shapes = {f.name: np.shape(getattr(outcome, f.name)) for f in fields(Outcome) if f.name != "points"}
                 if wrong := {name: shape for name, shape in shapes.items() if shape not in ((n,), ())}:
                     raise ValueError(f"masks of {row} {threat} must have shape ({n},), got {wrong}")
+        if self.refused is not None and (self.refused.shape != (n,) or (self.refused & ~self.clean).any()):
+            raise ValueError(f"what is rejected must be among {n} images that are handled, got {self.refused.shape}")
         for threat, proved in self.proved.items():
             if proved.shape != (n,):
                 raise ValueError(f"what is proved in {threat} must have shape ({n},), got {proved.shape}")
@@ -271,6 +275,10 @@ class Evaluation:
             worst case over those that at least one row is about, as is ``certified``, the share that is proved, where
             proofs were asked for; a row on survivors alone gives what is left, after it and everything before it, of
             the images that they were about.
+
+            Of a classifier that may reject also ``rejection``, with the shares ``clean_rejected`` and
+            ``clean_right_and_accepted``: all other accuracies count a rejected image as handled, the clean one too, so
+            that one that rejects everything would have 100% everywhere.
         """
         threats: dict[str, Any] = {}
         for threat in self.outcomes:
@@ -283,7 +291,11 @@ class Evaluation:
             threats[threat] = {"attacks": rows, "worst": worst}
             if threat in self.proved:
                 threats[threat]["certified"] = share(self.proved[threat][self.asked(threat)])
-        return {"clean": share(self.clean), "threats": threats}
+        results = {"clean": share(self.clean), "threats": threats}
+        if self.refused is not None:
+            shares = {"clean_rejected": self.refused, "clean_right_and_accepted": self.clean & ~self.refused}
+            results["rejection"] = {name: share(mask) for name, mask in shares.items()}
+        return results
 
 
 def _reach(threat: str) -> float:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from isce.attacks import Threat
 from isce.attacks.checks import check_call, check_index
+from isce.attacks.rejection import rejects
 from isce.attacks.spec import AttackSpec, about
 from isce.evaluation.job import Job
 from isce.evaluation.outcome import Evaluation, Mask, Outcome
@@ -33,7 +34,8 @@ def evaluate(
     """Run a suite against a classifier.
 
     Args:
-        classifier: maps images to raw logits (N, K); runs on the device of its parameters; left as it was.
+        classifier: maps images to raw logits (N, K), and to one more for rejection where it has ``rejects = True``;
+            runs on the device of its parameters; left as it was.
         objective: the objective it was trained with.
         images: (N, C, H, W), floating point in [0, 1].
         labels: (N,), int64 in [0, K).
@@ -50,6 +52,10 @@ def evaluate(
     A row fails where the package that runs it does, or runs out of time: what it broke until then stays broken, and it
     has no accuracy, see :meth:`Evaluation.results`. Any other failure, in this package or in the network, ends the
     evaluation.
+
+    An image that the classifier rejects counts as handled: a clean one as if it were right, an adversarial point as no
+    success. That lifts all accuracies of a classifier that rejects much: which clean images it rejects stands beside
+    them, see :meth:`Evaluation.results`.
 
     Returns:
         The outcome for every image. It doesn't depend on ``batch_size`` beyond float rounding, unless the classifier is
@@ -96,7 +102,8 @@ def evaluate(
             bar.update()
     kept.close()
     in_order = {t.label: {row.label: found[t.label][row.label] for row in rows} for t, rows in suites.items()}
-    return Evaluation(clean, in_order, job.batch_size, seconds, proved)
+    refused = job.refused if rejects(classifier) else None
+    return Evaluation(clean, in_order, job.batch_size, seconds, proved, refused)
 
 
 def _suites(parameters: AttackParameters) -> dict[Threat, list[AttackSpec]]:

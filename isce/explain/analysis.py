@@ -14,6 +14,7 @@ from isce import attacks
 from isce.attacks import Threat
 from isce.attacks.base import training_loss, untouched
 from isce.attacks.checks import check_images
+from isce.attacks.rejection import rejects
 from isce.attacks.spec import AttackSpec
 from isce.evaluation.intervals import wilson
 from isce.explain.features import Features, embeddings_seen
@@ -168,12 +169,15 @@ def explain(
         progress: called with the name of each part before it starts.
 
     Raises:
-        ValueError: images or labels that can't be used, or a classifier whose logits depend on the batch.
+        ValueError: images or labels that can't be used, or a classifier whose logits depend on the batch, or that may
+            reject.
         RuntimeError: an attack met logits or gradients that are not finite, and says nothing of some images.
     """
     check_images(x, y)
     if getattr(classifier, "batch_dependent", False):
         raise ValueError("the network depends on the batch: freeze its statistics first")
+    if rejects(classifier):
+        raise ValueError("the network may reject images, which this analysis does not know of: give it its `unguarded`")
     threat, loss = Threat("linf", parameters.eps), training_loss(objective)
     with untouched(classifier, objective):
         progress("paths")

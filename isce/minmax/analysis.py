@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from isce.attacks import Threat
+from isce.attacks.rejection import rejects
 from isce.minmax.bounds import certified_radius, input_bound
 from isce.minmax.gap import inner_gap, projected_ascent
 from isce.minmax.lipschitz import network_constants
@@ -86,8 +87,10 @@ def analyse(
         progress: show a bar over the grid of eps.
 
     Raises:
-        ValueError: training mode, batch statistics, or images and classes that don't fit.
+        ValueError: training mode, batch statistics, a network that may reject, or images and classes that don't fit.
     """
+    if rejects(classifier):
+        raise ValueError("the network may reject images, which this analysis does not know of: give it its `unguarded`")
     constants, without = None, None
     try:
         constants = network_constants(classifier, parameters.norm).to(x.device)

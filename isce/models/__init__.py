@@ -6,6 +6,7 @@ objective), joined by one :class:`Classifier`.
 
 from isce.models.assembly import assemble
 from isce.models.base import Backbone, Classifier
+from isce.models.detector import Guarded
 from isce.models.registry import build, check_batch_statistics, names
 from isce.models.resnet import PreActivationResNet, ResNet18
 from isce.models.shallow import LeNet, SmallCNN
@@ -13,6 +14,7 @@ from isce.models.shallow import LeNet, SmallCNN
 __all__ = [
     "Backbone",
     "Classifier",
+    "Guarded",
     "LeNet",
     "PreActivationResNet",
     "ResNet18",

@@ -22,6 +22,18 @@ class ObjectiveChoice(Protocol):
     def params(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
+class Wrapper(Protocol):
+    """What a defence makes of a classifier."""
+
+    def wrap(self, classifier: Classifier) -> Classifier: ...  # noqa: D102
+
+
+class DefenceChoice(Protocol):
+    """A defence by its name, which can be built."""
+
+    def build(self) -> Wrapper: ...  # noqa: D102
+
+
 class Choice(Protocol):
     """What :func:`assemble` reads of the parameters of a training run, without needing that module's packages."""
 
@@ -37,6 +49,8 @@ class Choice(Protocol):
     def normalisation(self) -> str: ...  # noqa: D102
     @property
     def batch_statistics(self) -> bool: ...  # noqa: D102
+    @property
+    def defence(self) -> DefenceChoice | None: ...  # noqa: D102
 
 
 def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, Objective]:
@@ -63,4 +77,7 @@ def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, 
             backbone.normalise_as_released()
         objective = losses.build(parameters.objective.name, **parameters.objective.params)
         score_map = backbone.scores(objective.score_map(backbone.embedding_dim, shape["num_classes"]))
-    return Classifier(backbone, score_map), objective
+        classifier = Classifier(backbone, score_map)
+        if parameters.defence is not None:
+            classifier = parameters.defence.build().wrap(classifier)
+    return classifier, objective

@@ -105,12 +105,16 @@ class Backbone(nn.Module):
             TypeError: ``x`` isn't a tensor, or isn't floating point.
             ValueError: ``x`` has another shape than the network was built for.
         """
+        return self.features(self.prepared(x))
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """Check images (N, C, H, W) as :meth:`forward` does, and normalise them."""
         check_tensor("images", x)
         if not x.is_floating_point():
             raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
         if x.dim() != 4 or tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"images must be (N, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
-        return self.features(self.normalise(x))
+        return self.normalise(x)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -171,6 +175,10 @@ class Classifier(nn.Module):
         Raises:
             TypeError, ValueError: see :meth:`Backbone.forward`.
         """
-        embedding = self.backbone(x)
-        logits = self.score_map(embedding)
+        logits, embedding = self.outputs(x)
         return (logits, embedding) if return_embedding else logits
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and embedding of images, as :meth:`forward` returns them."""
+        embedding = self.backbone(x)
+        return self.score_map(embedding), embedding

@@ -210,7 +210,9 @@ class TrainParameters(RunParameters):
     @model_validator(mode="after")
     def _defence_fits(self) -> Self:
         if self.defence:
-            self.defence.build().check(losses.build(self.objective.name, **self.objective.params))
+            built = self.defence.build()
+            built.check(losses.build(self.objective.name, **self.objective.params))
+            built.check_run(self.model, adversarial=self.adversarial is not None)
             if self.adversarial and self.adversarial.kind == "free":
                 raise ValueError(
                     f"defence {self.defence.name} can't go with free adversarial training: kind must be pgd"

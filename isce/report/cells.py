@@ -74,6 +74,8 @@ def cells(name: str, record: Record) -> list[Cell]:
         )
 
     add(Key("clean"), record.results["clean"])
+    if "rejection" in record.results:
+        add(Key("rejected"), record.results["rejection"]["clean_rejected"])
     for threat, outcome in record.results["threats"].items():
         own = list[dict[str, Any]]()
         for row, share in outcome["attacks"].items():

@@ -42,7 +42,7 @@ def chooser(experiment: Experiment, found: Cells, evidence: str) -> dict[str, An
     plan = experiment.plans[0]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES.values()}
     for key in found.keys:
-        if key.kind in ("clean", "hit"):
+        if key.kind in ("clean", "rejected", "hit"):
             continue
         cells = found.of_all(key)
         kind = "left" if any(cell.left for cell in cells) else key.kind

@@ -67,6 +67,11 @@ FLAGS = {
         "Attacks that see logits alone break what attacks by gradients leave.",
         f"What rows of the suite break counts in the worst case. {UPPER}",
     ),
+    "rejects-clean": Flag(
+        SERIOUS,
+        "The network rejects many clean images.",
+        "Rejected images count as handled, so that every accuracy of it is too high: false rejections stand beside.",
+    ),
     "diverged": Flag(
         SERIOUS,
         "A loss was not finite, and training stopped.",

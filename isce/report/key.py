@@ -8,7 +8,7 @@ from typing import Self
 
 MAIN = "main"
 _KEY = re.compile(
-    r"(?:(?P<label>[^:@]+)\.)?(?P<kind>clean|attack|hit|own|worst|certified|explain)(?::(?P<row>[^@]+))?"
+    r"(?:(?P<label>[^:@]+)\.)?(?P<kind>clean|rejected|attack|hit|own|worst|certified|explain)(?::(?P<row>[^@]+))?"
     r"(?:@(?P<norm>(?!main\b)[a-z]\w*))?(?:@(?P<eps>main|[0-9.]+(?:e[+-]?[0-9]+)?))?"
 )
 
@@ -18,8 +18,9 @@ class Key:
     """Name a number as ``<label>.<kind>:<row>@<norm>@<eps>``; all but the kind may be missing.
 
     Attributes:
-        kind: ``clean``; ``attack``, accuracy after one row of a suite; ``hit``, target success of a targeted row;
-            ``own``, the lowest row on the own training loss; ``worst``; ``certified``; or ``explain``.
+        kind: ``clean``; ``rejected``, share of clean images that are rejected; ``attack``, accuracy after one row of a
+            suite; ``hit``, target success of a targeted row; ``own``, the lowest row on the own training loss;
+            ``worst``; ``certified``; or ``explain``.
         row: label of the row; for ``explain`` the quantity.
         norm: threat model, empty for the norm of the experiment.
         eps: eps as text, ``main`` for the main one of the experiment; empty where the threat model has none.

@@ -55,6 +55,7 @@ _ROW = re.compile(
     rf"(?P<attack>{'|'.join(sorted(_ATTACKS, key=len, reverse=True))})(?P<steps>\d+)?(?:x(?P<restarts>\d+))?"
     r"(?:-(?P<on>training|matched|margin|ce|dlr|targeted))?(?P<targeted>-targeted)?"
     r"(?:-from-(?P<source>.+)-s(?P<seed>\d+))?(?:-step(?P<step>[\d.]+))?(?:-(?P<what>[a-z]+)(?P<value>[\d.]+))?"
+    r"(?P<blind>-blind)?"
 )
 _ON = {
     "training": " on the training loss",
@@ -99,7 +100,8 @@ def row_name(label: str) -> str:
     name += _ON.get(on or "", "") + (", targeted" if found["targeted"] or found["on"] != on else "")
     name += f" from {reader_name(found['source'])}, seed {found['seed']}" if found["source"] else ""
     name += f", step {found['step']}" if found["step"] else ""
-    return name + (f", {found['what']} {found['value']}" if found["what"] else "")
+    name += f", {found['what']} {found['value']}" if found["what"] else ""
+    return name + (", blind to the detector" if found["blind"] else "")
 
 
 def is_text_version(label: str) -> bool:

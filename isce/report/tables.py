@@ -19,6 +19,7 @@ from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment
 from isce.runs.records import Record
 
+NO_DETECTOR = "can't reject"
 HIT, LEFT, PART = " (target hit)", ", left", ", left of "
 STATUS = ["run", "kind", "state", "made (UTC)", "commit", "device", "seconds", "torch", "red flags"]
 KINDS = ("train", "attack", "minmax", "explain")
@@ -40,31 +41,49 @@ def eps_grid(experiment: Experiment) -> list[float]:
 def results(experiment: Experiment, found: Cells, evidence: str) -> Table:
     """Return one row for each objective: clean, best attack on the training loss and worst case at the main eps."""
     plan = experiment.plans[0]
-    keys = {
-        "clean": Key("clean"),
+    keys = _clean(found) | {
         "training loss": Key.at("own", plan.main_eps),
         "worst case": Key.at("worst", plan.main_eps),
     }
     caption = (
         f"Accuracy (%): clean, under the best attack on the training loss, and in the worst case; {plan.norm}, eps "
-        f"{eps_text(plan.main_eps)}. Worst case over {suites(experiment)}. {evidence}"
+        f"{eps_text(plan.main_eps)}. Worst case over {suites(experiment)}. {_handled(found)}{evidence}"
     )
     return _by_objective(found, keys, caption)
 
 
 def sweep(experiment: Experiment, found: Cells, evidence: str) -> Table:
     """Return the worst case by eps."""
-    keys = {"clean": Key("clean")}
-    keys |= {f"eps {eps_text(eps)}": Key.at("worst", eps) for eps in eps_grid(experiment)}
+    keys = _clean(found) | {f"eps {eps_text(eps)}": Key.at("worst", eps) for eps in eps_grid(experiment)}
     caption = (
         f"Robust accuracy (%) in the worst case, by eps ({experiment.plans[0].norm}). Over {suites(experiment)}. "
-        f"{evidence}"
+        f"{_handled(found)}{evidence}"
     )
     return _by_objective(found, keys, caption)
 
 
+def _clean(found: Cells) -> dict[str, Key]:
+    """Columns about clean images: accuracy, and what is rejected where a network may reject."""
+    keys = {"clean": Key("clean"), "clean, rejected": Key("rejected")}
+    return {column: key for column, key in keys.items() if key.kind == "clean" or found.of_all(key)}
+
+
+def _handled(found: Cells) -> str:
+    """What a caption says where a network may reject; else nothing."""
+    if not found.of_all(Key("rejected")):
+        return ""
+    return (
+        "An image that a network rejects counts as handled, a clean one too, which lifts every accuracy: 'clean, "
+        "rejected' is the share of clean images that it rejects. "
+    )
+
+
 def _by_objective(found: Cells, keys: dict[str, Key], caption: str) -> Table:
     rows = [[label, *(found.text(label, key) for key in keys.values())] for label in found.labels]
+    if "clean, rejected" in keys:
+        place = 1 + list(keys).index("clean, rejected")
+        for row in rows:
+            row[place] = NO_DETECTOR if row[place] == NOT_RUN else row[place]
     return Table(columns=["loss", *keys], rows=rows, caption=caption)
 
 

@@ -206,6 +206,8 @@ def _headline(record: records.Record) -> str:
         if "certified" in cell
     ]
     proved = f", certified {', '.join(proofs)}" if proofs else ""
+    if "rejection" in results:
+        proved += f", {results['rejection']['clean_rejected']['accuracy']:.1%} of clean images rejected"
     return f"clean {results['clean']['accuracy']:.1%}, worst case {worst}{proved}{flags}"
 
 

@@ -109,12 +109,13 @@ def resolve(path: str) -> Path:
 
 def accuracy_table(outcome: Evaluation) -> pd.DataFrame:
     """Accuracies of an evaluation in per cent with their Wilson 95% intervals, or why there is none: a row for each
-    attack, a column for each threat.
+    attack, a column for each threat. Of a network that may reject also which clean images it rejects.
     """  # noqa: D205
     results = outcome.results()
+    rejection = {name.replace("_", " "): share for name, share in results.get("rejection", {}).items()}
     columns: dict[str, dict[str, str]] = {}
     for threat, found in results["threats"].items():
-        rows = {"clean": results["clean"], **found["attacks"], "worst case": found["worst"]}
+        rows = {"clean": results["clean"], **rejection, **found["attacks"], "worst case": found["worst"]}
         columns[threat] = {name: in_percent(cell, interval=True) for name, cell in rows.items()}
     return pd.DataFrame(columns)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isce import data
 from isce.attacks import Threat
+from isce.attacks.rejection import judged
 from isce.data.sets import Split
 from isce.evaluation.saved import load_arrays, load_points
 from isce.files import ROOT, RecordError, sha256
@@ -29,7 +30,7 @@ class Verdict:
         name: the side file's short name and the threat, such as ``adversarial linf@0.1``.
         n: number of points.
         outside: images whose point lies outside ball or box, or is not finite.
-        right: images whose point is classified right, or gets logits that are not finite.
+        right: images whose point is classified right, or rejected, or gets logits that are not finite.
         foreign: places in the side file whose image or label is none of the data set's.
         farthest: largest distance of a point from its image, in the threat's norm; 0 without points.
     """
@@ -190,11 +191,11 @@ class _Judge:
         return Verdict(name, len(index) + len(foreign), outside, right, foreign, farthest)
 
     def _wrong(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Which images the network misclassifies, with finite logits, bool (N,)."""
+        """Which images the network accepts and misclassifies, with finite logits, bool (N,)."""
         parts = [torch.zeros(0, dtype=torch.bool)]
         size = self.parameters.batch_size or BATCH
         with torch.no_grad():
             for x, y in zip(images.split(size), labels.split(size), strict=True):
-                logits = self.classifier(x)
+                logits = judged(self.classifier, self.classifier(x), y)
                 parts.append((logits.argmax(1) != y) & logits.isfinite().all(1))
         return torch.cat(parts)

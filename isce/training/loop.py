@@ -27,14 +27,14 @@ from isce.defences.adversarial import pgd
 from isce.losses import CertifiedInferenceSoftmaxCrossEntropy
 from isce.minmax.chain import chain
 from isce.minmax.interval import interval_bounds, proves
-from isce.models import Classifier
+from isce.models import Guarded
 from isce.parameters.training import DefenceSpec, OptimizerSpec, ScheduleSpec, TrainParameters
-from isce.training.checkpoint import load_checkpoint
+from isce.training.checkpoint import LoadedCheckpoint, load_checkpoint
 from isce.training.state import Row, State
 
 VALIDATION_BATCH = 256
 FIRST = "first"  # folder of the network that a defence begins with, in that of its run
-VALIDATED = ("validation_accuracy", "validation_certified")
+VALIDATED = ("validation_accuracy", "validation_certified", "validation_detected")
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,18 @@ def train(
         state = State(parameters, data, device, folder)
         if state.defence and (first := state.defence.before()) is not None:
             before = parameters.model_copy(update={"defence": DefenceSpec.model_validate(first) if first else None})
-            state.defence.begin(state.classifier, _first(before, folder / FIRST, data, device, progress))
+            loaded = _first(before, folder / FIRST, data, device, progress)
+            state.defence.begin(state.classifier, loaded.classifier)
+            if not first:  # of the same run
+                state.objective.load_state_dict(loaded.objective.state_dict())
         resumed = state.resume()
         left = range(resumed + 1, parameters.epochs + 1)
         bar = tqdm(left, total=parameters.epochs, initial=resumed, disable=not progress, unit="epoch")
         for epoch in bar:
             before = state.weights()
             row: Row = {"epoch": epoch, **train_epoch(state, train_set, epoch), **validate(state, validation_set)}
-            lost = [name for name in ("train_loss", "validation_loss") if not math.isfinite(row[name])]
+            row |= _after_epoch(state, validation_set, epoch)
+            lost = [name for name, value in row.items() if not math.isfinite(value)]
             if lost:
                 state.load(before)
                 diverged = f"{lost[0]} is {row[lost[0]]} in epoch {epoch} of {parameters.epochs}"
@@ -121,7 +125,9 @@ def train(
     return TrainResult(state.history, state.best_epoch, seconds, diverged, state.collapsed(), resumed, state.precision)
 
 
-def _first(parameters: TrainParameters, folder: Path, data: Data, device: torch.device, progress: bool) -> Classifier:
+def _first(
+    parameters: TrainParameters, folder: Path, data: Data, device: torch.device, progress: bool
+) -> LoadedCheckpoint:
     """Train the network that a defence begins with, unless a killed run left it there.
 
     Raises:
@@ -137,7 +143,7 @@ def _first(parameters: TrainParameters, folder: Path, data: Data, device: torch.
     if loaded.parameters != parameters or loaded.metadata["data_sha256"] != data.sha256:
         shutil.rmtree(folder)
         return _first(parameters, folder, data, device, progress)
-    return loaded.classifier
+    return loaded
 
 
 @contextmanager
@@ -239,9 +245,7 @@ def update(state: State, x: Tensor, y: Tensor, *, draws: torch.Generator, progre
 def _loss(state: State, x: Tensor, y: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
     """Compute the loss of a batch, and its logits."""
     if state.defence:
-        images, classes = (lambda point: outputs(state, point)), state.data.num_classes
-        batch = Batch(x, y, state.classifier, images, state.objective, draws, classes, progress)
-        return state.defence.loss(batch)
+        return state.defence.loss(_batch(state, x, y, draws, progress))
     logits, embedding = outputs(state, x)
     if isinstance(state.objective, CertifiedInferenceSoftmaxCrossEntropy):
         return _certified(state, state.objective, logits, x, y, progress), logits
@@ -249,6 +253,21 @@ def _loss(state: State, x: Tensor, y: Tensor, draws: torch.Generator, progress: 
         matched = state.objective.matched(logits, y, embedding).sum()
         x.grad = torch.autograd.grad(matched, x, retain_graph=True)[0].sign()
     return state.objective(logits, y, embedding), logits
+
+
+def _batch(state: State, x: Tensor, y: Tensor, draws: torch.Generator, progress: float) -> Batch:
+    images, classes = (lambda point: outputs(state, point)), state.data.num_classes
+    return Batch(x, y, state.classifier, images, state.objective, draws, classes, progress)
+
+
+@torch.no_grad()
+def _after_epoch(state: State, split: DeviceSet, epoch: int) -> Row:
+    """Let the defence choose on the validation split; the network is in evaluation mode."""
+    if not state.defence:
+        return {}
+    draws, progress = _generator(state.parameters.seed, "defence-validation", epoch), epoch / state.parameters.epochs
+    parts = torch.arange(len(split), device=state.device).split(VALIDATION_BATCH)
+    return state.defence.after_epoch(_batch(state, *split.batch(index), draws, progress) for index in parts)
 
 
 def _certified(
@@ -289,7 +308,8 @@ def validate(state: State, split: DeviceSet) -> Row:
 
 
 def outputs(state: State, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits and embedding in float32, computed in the precision of the run."""
+    """Return logits of the classes and embedding in float32, computed in the precision of the run."""
+    classifier = state.classifier.unguarded if isinstance(state.classifier, Guarded) else state.classifier
     with torch.autocast(state.device.type, torch.bfloat16, enabled=state.precision == "bfloat16"):
-        logits, embedding = state.classifier(x, return_embedding=True)
+        logits, embedding = classifier(x, return_embedding=True)
     return logits.float(), embedding.float()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from isce.data.batches import mean_image
 from isce.data.sets import Data
+from isce.defences import Defence
 from isce.minmax.chain import chain
 from isce.models.assembly import assemble
 from isce.parameters.semantics import numbers, versions
@@ -60,8 +61,7 @@ class State:
         self.classifier = placed(classifier, device)
         self.objective = objective.to(device)
         self.defence = parameters.defence.build().to(device) if parameters.defence else None
-        # A score map may hold weights of its objective: each only once.
-        self.learnt = list(dict.fromkeys([*self.classifier.parameters(), *self.objective.parameters()]))
+        self.learnt = (self.defence or Defence()).learnt(self.classifier, self.objective)
         spec = parameters.optimizer
         options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay}
         if spec.name == "adam":
@@ -96,9 +96,10 @@ class State:
     def add(self, row: Row) -> None:
         """Add a finished epoch; the first of equally good epochs stays the best.
 
-        Good is the share of validation images that are proved, where the objective is about that, else that are right.
+        Good is the share of validation images that are proved, where the objective is about that, else that are right,
+        or what the defence says.
         """
-        measure = "validation_certified" if self.objective.needs_bounds else "validation_accuracy"
+        measure = "validation_certified" if self.objective.needs_bounds else (self.defence or Defence).measure
         best = self.history[self.best_epoch - 1][measure] if self.best_epoch else -1.0
         self.history.append(row)
         if row[measure] > best:

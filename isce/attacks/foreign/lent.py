@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from isce.attacks.base import Found, Problem, TimeLimitError
+from isce.attacks.rejection import rejects
 from isce.attacks.spec import AttackSpec
 
 Run = Callable[[AttackSpec, Problem, int], Found]
@@ -34,6 +35,7 @@ class Lent(nn.Module):
         self.training = False
         self.classifier, self.deadline = classifier, math.inf if deadline is None else deadline
         self.batch_dependent = bool(getattr(classifier, "batch_dependent", False))
+        self.rejects = rejects(classifier)
         self.error: Exception | None = None
         self.sound = torch.tensor(True)
         self.register_forward_hook(self._look)
