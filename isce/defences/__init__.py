@@ -11,11 +11,12 @@ from typing import Any
 from isce.defences.base import Batch, Defence
 from isce.defences.distillation import Distillation, Temperature
 from isce.defences.mixup import Mixup
+from isce.defences.resize_pad import ResizePad
 from isce.losses.checks import known
 
 __all__ = ["Batch", "Defence", "about", "build", "names"]
 
-_DEFENCES: dict[str, type[Defence]] = {cls.name: cls for cls in (Distillation, Mixup, Temperature)}
+_DEFENCES: dict[str, type[Defence]] = {cls.name: cls for cls in (Distillation, Mixup, ResizePad, Temperature)}
 
 
 def names() -> list[str]:

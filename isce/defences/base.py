@@ -56,6 +56,8 @@ class Defence(nn.Module):
     """Name for readers."""
     source: ClassVar[str]
     """Where it comes from: authors and year."""
+    randomised: ClassVar[bool] = False
+    """Whether the network draws at random when it is tested, too; see :mod:`isce.models.randomised`."""
 
     def check(self, objective: Objective) -> None:
         """Refuse an objective that the defence is not defined for (:class:`ValueError`); here none."""
@@ -78,6 +80,15 @@ class Defence(nn.Module):
             first: the network that the run before ended with.
         """
         del classifier, first
+
+    def draw(self, classifier: Classifier, draws: torch.Generator) -> None:
+        """Draw what the network is to compute with during a batch, before anything else is done; here nothing.
+
+        Args:
+            classifier: the network, in training mode.
+            draws: as in :class:`Batch`.
+        """
+        del classifier, draws
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute what the step goes down.

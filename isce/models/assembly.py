@@ -10,11 +10,14 @@ import torch
 from isce import losses
 from isce.losses import Objective
 from isce.models.base import Classifier
+from isce.models.randomised import ResizePadClassifier, sides
 from isce.models.registry import build
 
+RESIZE_PAD = "resize-pad"  # the defence that is a part of the network
 
-class ObjectiveChoice(Protocol):
-    """An objective by its registry name, with its parameters."""
+
+class Named(Protocol):
+    """An objective or a defence by its registry name, with its parameters."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -28,7 +31,7 @@ class Choice(Protocol):
     @property
     def model(self) -> str: ...  # noqa: D102
     @property
-    def objective(self) -> ObjectiveChoice: ...  # noqa: D102
+    def objective(self) -> Named: ...  # noqa: D102
     @property
     def seed(self) -> int: ...  # noqa: D102
     @property
@@ -37,6 +40,8 @@ class Choice(Protocol):
     def normalisation(self) -> str: ...  # noqa: D102
     @property
     def batch_statistics(self) -> bool: ...  # noqa: D102
+    @property
+    def defence(self) -> Named | None: ...  # noqa: D102
 
 
 def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, Objective]:
@@ -48,12 +53,20 @@ def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, 
     Args:
         parameters: of the training run.
         shape: ``input_shape``, ``mean``, ``std`` and ``num_classes`` of the data.
+
+    Raises:
+        ValueError: parameters that the data's images don't fit.
     """
+    defence, shown = parameters.defence, tuple(shape["input_shape"])
+    randomised = None
+    if defence is not None and defence.name == RESIZE_PAD:
+        randomised = sides(shown, **defence.params)
+        shown = (shown[0], randomised.padded, randomised.padded)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(parameters.seed)
         backbone = build(
             parameters.model,
-            input_shape=tuple(shape["input_shape"]),
+            input_shape=shown,
             mean=shape["mean"],
             std=shape["std"],
             embedding_dim=parameters.embedding_dim,
@@ -63,4 +76,6 @@ def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, 
             backbone.normalise_as_released()
         objective = losses.build(parameters.objective.name, **parameters.objective.params)
         score_map = backbone.scores(objective.score_map(backbone.embedding_dim, shape["num_classes"]))
+    if randomised is not None:
+        return ResizePadClassifier(backbone, score_map, randomised), objective
     return Classifier(backbone, score_map), objective
