@@ -109,12 +109,16 @@ def resolve(path: str) -> Path:
 
 def accuracy_table(outcome: Evaluation) -> pd.DataFrame:
     """Accuracies of an evaluation in per cent with their Wilson 95% intervals, or why there is none: a row for each
-    attack, a column for each threat.
+    attack, a column for each threat. Of a classifier that draws at random also means over fresh draws.
     """  # noqa: D205
     results = outcome.results()
     columns: dict[str, dict[str, str]] = {}
     for threat, found in results["threats"].items():
         rows = {"clean": results["clean"], **found["attacks"], "worst case": found["worst"]}
+        drawn = results.get("randomised", {"threats": {}})
+        if threat in drawn["threats"]:
+            cells = {"clean": drawn["clean"], **drawn["threats"][threat]}
+            rows |= {f"{name}, over draws": cell for name, cell in cells.items()}
         columns[threat] = {name: in_percent(cell, interval=True) for name, cell in rows.items()}
     return pd.DataFrame(columns)
 
