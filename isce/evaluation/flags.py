@@ -222,8 +222,8 @@ class _Probe:
         right = (several.argmax(2) == y).all(0)
         return (
             f"logits differ by up to {apart:.2g} between {DRAWS} draws, and {int((~right).sum())} of {len(x)} images "
-            f"that are right get another class at one of them; accuracies here are of {len(self.classifier.draws)} "
-            "fixed, which is no robust accuracy"
+            f"that are right get another class at one of them; accuracies with fixed draws are no robust "
+            "accuracy"
         )
 
     def _depends_on_batch(self) -> str:

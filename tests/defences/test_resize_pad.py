@@ -30,6 +30,7 @@ def parameters(**changes):
 
 def made(**changes):
     classifier, objective = assemble(parameters(**changes), SHAPE)
+    assert isinstance(classifier, ResizePadClassifier)
     return classifier.eval(), objective
 
 
