@@ -55,6 +55,11 @@ def keyed_normal(seed: int, index: Tensor, shape: torch.Size, *purpose: str) -> 
     return noise
 
 
+def keyed_draws(seed: int, purpose: str, number: int) -> tuple[int, ...]:
+    """Return keys of so many draws of a randomised classifier; those of two purposes are disjoint."""
+    return tuple(_key(seed, draw, purpose, "draw", size=7) for draw in range(number))
+
+
 def random_targets(seed: int, index: Tensor, y: Tensor, classes: int) -> Tensor:
     """Draw a wrong class for each image (N,), int64, uniform, by the key (seed, index) alone."""
     draws = torch.tensor([_key(seed, position, "target") for position in index.tolist()], device=y.device)

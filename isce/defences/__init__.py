@@ -18,6 +18,7 @@ from isce.defences.gradient import InputGradient
 from isce.defences.mixup import Mixup
 from isce.defences.noisy import NoisySoftmax
 from isce.defences.onestep import OneStep
+from isce.defences.resize_pad import ResizePad
 from isce.defences.spectral import Spectral
 from isce.defences.vat import VirtualAdversarial
 from isce.defences.wrm import WRM
@@ -35,6 +36,7 @@ _DEFENCES: dict[str, type[Defence]] = {
     "noisy-softmax": NoisySoftmax,
     "one-step": OneStep,
     "pgd-training": AdversarialTraining,
+    "resize-pad": ResizePad,
     "spectral": Spectral,
     "temperature": Temperature,
     "trades": Trades,

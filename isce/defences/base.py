@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from isce.losses import Objective
 from isce.models import Classifier
+from isce.models.base import Shape
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Defence(nn.Module):
     """Where it comes from: authors and year."""
     measure: ClassVar[str] = "validation_accuracy"
     """Figure of an epoch, the larger the better, by which the best epoch is chosen."""
+    randomised: ClassVar[bool] = False
+    """Whether the network draws at random when it is tested, too; see :mod:`isce.models.randomised`."""
 
     def check(self, objective: Objective) -> None:
         """Refuse an objective that the defence is not defined for; here one that trains on bounds over the ball.
@@ -68,12 +71,22 @@ class Defence(nn.Module):
         if objective.needs_bounds:
             raise ValueError(f"{self.name} has no bounds, and {objective.name} trains on bounds over the ball")
 
-    def check_run(self, model: str, *, adversarial: bool) -> None:
-        """Refuse a network, or adversarial training, that it can't go with (:class:`ValueError`); here none."""
-        del model, adversarial
+    def check_run(self, model: str, *, adversarial: bool, normalisation: str) -> None:
+        """Refuse what it can't go with (:class:`ValueError`), of what ``TrainParameters`` holds; here nothing."""
+        del model, adversarial, normalisation
 
-    def wrap(self, classifier: Classifier) -> Classifier:
-        """Make the network that is trained and tested of a fresh one, on the CPU; here that very network."""
+    def seen(self, shape: Shape) -> Shape:
+        """Give the shape of images (C, H, W) that the backbone is built for; here that of the data."""
+        return shape
+
+    def wrap(self, classifier: Classifier, shape: Shape) -> Classifier:
+        """Make the network that is trained and tested of a fresh one, on the CPU; here that very network.
+
+        Args:
+            classifier: for images as :meth:`seen`.
+            shape: of the data's images (C, H, W).
+        """
+        del shape
         return classifier
 
     def learnt(self, classifier: Classifier, objective: Objective) -> list[nn.Parameter]:
@@ -98,6 +111,15 @@ class Defence(nn.Module):
             first: the network that the run before ended with.
         """
         del classifier, first
+
+    def draw(self, classifier: Classifier, draws: torch.Generator) -> None:
+        """Draw what the network is to compute with during a batch, before anything else is done; here nothing.
+
+        Args:
+            classifier: the network, in training mode.
+            draws: as in :class:`Batch`.
+        """
+        del classifier, draws
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Compute what the step goes down.

@@ -15,6 +15,7 @@ from isce.defences.base import Batch, Defence
 from isce.losses import Objective
 from isce.losses.checks import integer, number
 from isce.models import Classifier, Guarded
+from isce.models.base import Shape
 from isce.models.detector import GUARDABLE
 
 EPS, STEPS, REJECTED, WIDTH, WEIGHT = 0.1, 5, 0.05, 32, 10.0
@@ -69,20 +70,17 @@ class Detector(Defence):
         if self.rejected >= 1:
             raise ValueError(f"rejected must be below 1, got {rejected}")
 
-    def check(self, objective: Objective) -> None:
-        """Refuse an objective that trains on bounds: nothing bounds the detector."""
-        if objective.needs_bounds:
-            raise ValueError(f"{self.name} has no bounds, and {objective.name} trains on bounds over the ball")
-
-    def check_run(self, model: str, *, adversarial: bool) -> None:
+    def check_run(self, model: str, *, adversarial: bool, normalisation: str) -> None:
         """Refuse networks without a place for the branch, and adversarial training, whose images are not clean."""
+        del normalisation
         if model not in GUARDABLE:
             raise ValueError(f"{self.name} needs a place for its branch: model must be one of {', '.join(GUARDABLE)}")
         if adversarial:
             raise ValueError(f"{self.name} learns from clean images: adversarial must be None")
 
-    def wrap(self, classifier: Classifier) -> Guarded:
+    def wrap(self, classifier: Classifier, shape: Shape) -> Guarded:
         """Add the branch, with fresh weights."""
+        del shape
         return Guarded(classifier, self.width)
 
     def learnt(self, classifier: Classifier, objective: Objective) -> list[nn.Parameter]:

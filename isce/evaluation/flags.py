@@ -17,9 +17,11 @@ from isce import attacks
 from isce.attacks import ForeignError, Threat
 from isce.attacks.base import Problem, training_loss, untouched
 from isce.attacks.checks import check_call, check_index, first_logits
+from isce.attacks.keys import keyed_draws
 from isce.attacks.spec import BLIND, AttackSpec
 from isce.evaluation.outcome import Evaluation, Outcome, in_percent
 from isce.losses import Objective
+from isce.models.randomised import at, is_randomised
 from isce.parameters.attack import AttackParameters
 
 PROBE = 64
@@ -33,6 +35,7 @@ MORE = 4  # times the steps
 RESTARTS = 2  # at most
 SEARCH_STEPS = 100
 REJECTS = 0.1  # share of clean images that a classifier may reject
+DRAWS = 8  # of a classifier that draws at random
 
 
 def red_flags(
@@ -59,9 +62,9 @@ def red_flags(
 
     Returns:
         Detail by name of the flag; empty if nothing is wrong. Names: ``attack-failed``, ``rejected-points``,
-        ``last-worse-than-best``, ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``depends-on-batch``,
-        ``zero-gradient``, ``not-zero-at-large-eps``, ``more-steps-lower``, ``black-box-beats-white-box``,
-        ``rejects-clean``.
+        ``last-worse-than-best``, ``rises-with-eps``, ``own-loss-misleads``, ``random-output``, ``randomised``,
+        ``depends-on-batch``, ``zero-gradient``, ``not-zero-at-large-eps``, ``more-steps-lower``,
+        ``black-box-beats-white-box``, ``rejects-clean``.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`evaluate`; an evaluation of another number of images.
@@ -154,6 +157,7 @@ class _Probe:
         """All flags that need the network."""
         found = {
             "random-output": self._random_output(),
+            "randomised": self._randomised(),
             "depends-on-batch": self._depends_on_batch(),
             "zero-gradient": self._zero_gradient(),
             "not-zero-at-large-eps": self._large_eps(),
@@ -208,6 +212,25 @@ class _Probe:
         if torch.equal(one, two):
             return ""
         return f"logits of the same batch differ by up to {float((one - two).abs().max()):.2g}"
+
+    def _randomised(self) -> str:
+        """Say of a classifier with keyed draws by how much its logits differ from draw to draw."""
+        if not is_randomised(self.classifier):
+            return ""
+        x, y, _ = self._batch(self.evaluation.clean)
+        every = list[Tensor]()
+        with untouched(self.classifier), torch.no_grad():
+            for draw in keyed_draws(self.parameters.seed, "flag", DRAWS):
+                with at(self.classifier, (draw,)):
+                    every.append(self.classifier(x))
+        several = torch.stack(every)
+        apart = float((several.amax(0) - several.amin(0)).max())
+        right = (several.argmax(2) == y).all(0)
+        return (
+            f"logits differ by up to {apart:.2g} between {DRAWS} draws, and {int((~right).sum())} of {len(x)} images "
+            f"that are right get another class at one of them; accuracies with fixed draws are no robust "
+            "accuracy"
+        )
 
     def _depends_on_batch(self) -> str:
         """Compare logits of images in one batch with those of each alone, unless the classifier says that they differ.

@@ -1,4 +1,4 @@
-"""Intervals: Wilson over images, t over training seeds.
+"""Intervals: Wilson over images, t over training seeds, a bootstrap over images and draws of randomised classifiers.
 
 There is no bootstrap over seeds: with the few seeds of an experiment it is too narrow. Of three normal values the 95%
 percentile bootstrap holds the true mean in about three quarters of all cases, of five in about five sixths, where the t
@@ -17,6 +17,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 #: Differences between seeds up to this share of the values are float rounding, not spread.
 SPREAD = 1e-12
+RESAMPLED = 1000
 
 
 def wilson(correct: float, n: int) -> tuple[float, float]:
@@ -37,6 +38,32 @@ def wilson(correct: float, n: int) -> tuple[float, float]:
     low, high = (np.asarray(bound).item() for bound in proportion_confint(correct, n, alpha=0.05, method="wilson"))
     # Rounding leaves the bounds of none and of all next to 0 and 1, for about a quarter of all n.
     return 0.0 if correct == 0 else max(0.0, low), 1.0 if correct == n else min(1.0, high)
+
+
+def wilson_and_draws(right: Any) -> tuple[float, float]:
+    """95% interval of the mean accuracy of a randomised classifier, over images and draws.
+
+    The draws are the same for all images, so both are resampled: rows and columns, independently (the pigeonhole
+    bootstrap, Owen 2007, on the safe side; ``RESAMPLED`` times, percentiles). The interval holds that one and Wilson's
+    of the mean over as many images, so that it has a width where every draw of every image is right.
+
+    Args:
+        right: bool (N, D), which images are classified right by which draws.
+
+    Raises:
+        ValueError: no mask of at least one image and one draw.
+    """
+    mask = np.asarray(right)
+    if mask.dtype != bool or mask.ndim != 2 or not mask.size:
+        raise ValueError(f"need a bool mask, images by draws, got {mask.dtype} {mask.shape}")
+    n, draws = mask.shape
+    generator = np.random.default_rng(0)
+    images = generator.multinomial(n, np.full(n, 1 / n), size=RESAMPLED)
+    columns = generator.multinomial(draws, np.full(draws, 1 / draws), size=RESAMPLED)
+    means = ((images @ mask.astype(float)) * columns).sum(1) / (n * draws)
+    low, high = (float(bound) for bound in np.quantile(means, [0.025, 0.975]))
+    least, most = wilson(float(mask.mean()) * n, n)
+    return max(0.0, min(low, least)), min(1.0, max(high, most))
 
 
 def percent(

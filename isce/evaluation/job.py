@@ -95,7 +95,7 @@ class Job:
             with untouched(self.classifier, self.objective):
                 logits = first_logits(self.classifier, self.objective, x, y, gradients=wanted)
         except Exception as error:
-            self._stop_if_out_of_memory(error)
+            self.stop_if_out_of_memory(error)
             raise
         check_gradient(logits, rows)
 
@@ -109,7 +109,7 @@ class Job:
                 try:
                     logits = logits_of(self.classifier, self.images[batch].to(self.device))
                 except Exception as error:
-                    self._stop_if_out_of_memory(error)
+                    self.stop_if_out_of_memory(error)
                     raise
                 parts.append(judged(self.classifier, logits, y))
                 check_logits(parts[-1], y)
@@ -126,7 +126,7 @@ class Job:
         try:
             return self._attack(spec, threat, standing, spared, bar)
         except Exception as error:
-            self._stop_if_out_of_memory(error)
+            self.stop_if_out_of_memory(error)
             raise RuntimeError(f"{spec.label} {threat.label}: {type(error).__name__}: {error}") from error
 
     def _attack(self, spec: AttackSpec, threat: Threat, standing: Mask, spared: Mask, bar: tqdm[Any]) -> Outcome:
@@ -169,7 +169,8 @@ class Job:
         found = torch.isfinite(logits).all(1) & torch.isfinite(points).flatten(1).all(1) & (logits.argmax(1) != y)
         return threat.distance(held, x).masked_fill(~found, math.inf)
 
-    def _stop_if_out_of_memory(self, error: Exception) -> None:
+    def stop_if_out_of_memory(self, error: Exception) -> None:
+        """Raise a :class:`RuntimeError` with the remedy if memory ran out."""
         if _out_of_memory(error):
             advice = f"out of memory with batch_size {self.batch_size}: lower it and run again ({error})"
             raise RuntimeError(advice) from error

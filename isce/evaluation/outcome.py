@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isce.attacks.threat import TOLERANCE
-from isce.evaluation.intervals import percent, wilson
+from isce.evaluation.intervals import percent, wilson, wilson_and_draws
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -84,6 +84,45 @@ class _Step:
 
 
 @dataclass(frozen=True)
+class Randomised:
+    """Which images a randomised classifier gets right, at which of the fresh draws; all masks (N, draws).
+
+    Attributes:
+        draws: numbers of draws (``attack``, ``judge``) and ``steps``.
+        clean: bool, of the images as they are.
+        naive: bool, of the points of an attack on one fixed draw, by threat.
+        knowing: bool, of the points of the adversary who averages over draws, by threat.
+
+    Raises:
+        RuntimeError: masks of different or no shape.
+    """
+
+    draws: dict[str, int]
+    clean: Mask
+    naive: dict[str, Mask]
+    knowing: dict[str, Mask]
+
+    def __post_init__(self) -> None:
+        for mask in (self.clean, *self.naive.values(), *self.knowing.values()):
+            if mask.dtype != bool or mask.shape != (len(self.clean), self.draws["judge"]):
+                raise RuntimeError(f"masks must be images by draws, got {mask.dtype} {mask.shape}")
+        if list(self.naive) != list(self.knowing):
+            raise RuntimeError(f"threats differ: {list(self.naive)}, {list(self.knowing)}")
+
+    def results(self) -> dict[str, Any]:
+        """Mean accuracies over images and draws as plain JSON values.
+
+        Returns:
+            ``{"draws": {...}, "clean": share, "threats": {"linf@0.1": {"naive": share, "knowing": share}}}`` with
+            share = ``accuracy`` in [0, 1] of ``n`` images, bounds ``low`` and ``high`` over images and draws
+            (:func:`isce.evaluation.intervals.wilson_and_draws`).
+        """
+        both = {"naive": self.naive, "knowing": self.knowing}
+        threats = {t: {name: _drawn(found[t]) for name, found in both.items()} for t in self.knowing}
+        return {"draws": dict(self.draws), "clean": _drawn(self.clean), "threats": threats}
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything one evaluation found, image by image.
 
@@ -94,6 +133,7 @@ class Evaluation:
         seconds: that each row took, by threat and row.
         proved: bool (N,), proved to be robust, by threat; empty where no bounds were asked for.
         refused: bool (N,), the clean image is rejected, and so rejected falsely; None: the classifier can't reject.
+        randomised: how the classifier stands as one that draws at random; None: not asked for.
 
     Raises:
         ValueError: masks of different shapes.
@@ -106,6 +146,7 @@ class Evaluation:
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     proved: dict[str, Mask] = field(default_factory=dict)
     refused: Mask | None = None
+    randomised: Randomised | None = None
 
     def __post_init__(self) -> None:
         n = len(self.clean)
@@ -274,7 +315,7 @@ class Evaluation:
             to the target. Clean mistakes count as not robust. A row's accuracy is over the images it is about, the
             worst case over those that at least one row is about, as is ``certified``, the share that is proved, where
             proofs were asked for; a row on survivors alone gives what is left, after it and everything before it, of
-            the images that they were about.
+            the images that they were about. And ``randomised``, see :meth:`Randomised.results`, where it was asked for.
 
             Of a classifier that may reject also ``rejection``, with the shares ``clean_rejected`` and
             ``clean_right_and_accepted``: all other accuracies count a rejected image as handled, the clean one too, so
@@ -295,6 +336,8 @@ class Evaluation:
         if self.refused is not None:
             shares = {"clean_rejected": self.refused, "clean_right_and_accepted": self.clean & ~self.refused}
             results["rejection"] = {name: share(mask) for name, mask in shares.items()}
+        if self.randomised is not None:
+            results["randomised"] = self.randomised.results()
         return results
 
 
@@ -335,6 +378,12 @@ def share(mask: Mask, why: str = "") -> dict[str, Any]:
         return {"accuracy": None, "correct": None, "n": n, "low": None, "high": None, "why": why}
     low, high = wilson(correct, n)
     return {"accuracy": correct / n, "correct": correct, "n": n, "low": low, "high": high}
+
+
+def _drawn(right: Mask) -> dict[str, Any]:
+    """Mean over images and draws, with its interval."""
+    low, high = wilson_and_draws(right)
+    return {"accuracy": float(right.mean()), "n": len(right), "low": low, "high": high}
 
 
 def in_percent(share: dict[str, Any], *, interval: bool = False) -> str:

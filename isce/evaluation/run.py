@@ -15,6 +15,7 @@ from isce.attacks.rejection import rejects
 from isce.attacks.spec import AttackSpec, about
 from isce.evaluation.job import Job
 from isce.evaluation.outcome import Evaluation, Mask, Outcome
+from isce.evaluation.randomised import FreshDraws
 from isce.evaluation.state import RowKeys, State
 from isce.losses import Objective
 from isce.parameters.attack import AttackParameters
@@ -49,6 +50,9 @@ def evaluate(
     Rows on survivors begin with the largest eps: an image that they leave standing there is spared at smaller ones.
     What stood in the larger ball stands in the smaller. They spare what ``parameters.certify`` proves, too.
 
+    With ``parameters.draws`` a classifier that draws at random is evaluated as one, too, in ``Evaluation.randomised``;
+    the suite sees it with the draws that it has.
+
     A row fails where the package that runs it does, or runs out of time: what it broke until then stays broken, and it
     has no accuracy, see :meth:`Evaluation.results`. Any other failure, in this package or in the network, ends the
     evaluation.
@@ -63,7 +67,7 @@ def evaluate(
 
     Raises:
         TypeError, ValueError: arguments that can't be used, see ``attacks.run``; before any work, also for a classifier
-            without gradients under a suite with rows that need them.
+            without gradients under a suite with rows that need them, and for draws of one that has none.
         OSError: ``state`` is a folder, or can't be written; said before the first row.
         RuntimeError: inside ``torch.inference_mode()``; out of memory, with the remedy; or an attack of this package,
             or the network, failed: names the row and the error. Finished rows are kept in ``state``. Or an image was
@@ -73,6 +77,7 @@ def evaluate(
     kept = State(state)
     job = Job(classifier, objective, images, labels, check_index(index, labels), parameters)
     keys = RowKeys(job) if kept.path else None
+    fresh = FreshDraws(job, parameters.draws) if parameters.draws else None
     clean = job.clean()
     suites = _suites(parameters)
     proved: dict[str, Mask] = {}
@@ -81,7 +86,8 @@ def evaluate(
     found: dict[str, dict[str, Outcome]] = {threat.label: {} for threat in suites}
     seconds: dict[str, dict[str, float]] = {threat.label: {} for threat in suites}
     order = _order(suites)
-    with tqdm(total=len(order), disable=not progress, unit="attack") as bar:
+    more = len(parameters.eps) if fresh else 0
+    with tqdm(total=len(order) + more, disable=not progress, unit="attack") as bar:
         for threat, spec in order:
             bar.set_description(f"{spec.label} {threat.label}")
             so_far = Evaluation(clean, found, job.batch_size)
@@ -100,10 +106,12 @@ def evaluate(
                 row = kept.add(name, key, outcome, time.monotonic() - started)
             found[threat.label][spec.label], seconds[threat.label][spec.label] = row.outcome, row.seconds
             bar.update()
+        grid = [Threat(parameters.norm, eps) for eps in parameters.eps]
+        randomised = fresh.evaluate(grid, kept, keys, bar) if fresh else None
     kept.close()
     in_order = {t.label: {row.label: found[t.label][row.label] for row in rows} for t, rows in suites.items()}
     refused = job.refused if rejects(classifier) else None
-    return Evaluation(clean, in_order, job.batch_size, seconds, proved, refused)
+    return Evaluation(clean, in_order, job.batch_size, seconds, proved, refused, randomised)
 
 
 def _suites(parameters: AttackParameters) -> dict[Threat, list[AttackSpec]]:

@@ -71,6 +71,11 @@ class RowKeys:
         parts = [self._common, semantics, packages, row, source, threat.norm, threat.eps, stands, batch]
         return sha256(canonical(parts))
 
+    def other(self, *what: Any) -> str:
+        """Key of anything else that is found with draws, from plain values that decide it beside network and images."""
+        semantics = numbers(["attack", "attack.pgd", "draws", *NETWORKS])
+        return sha256(canonical([self._common, semantics, versions({"numpy", "torch", *about("pgd").packages}), *what]))
+
 
 def _described(net: nn.Module) -> str:
     """Hash of a network: of each part its class (its source too, where neither torch's nor ours) and its values."""

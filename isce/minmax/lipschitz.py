@@ -24,6 +24,7 @@ from isce.minmax.chain import difference_map
 from isce.minmax.checks import check_evaluation
 from isce.minmax.layers import LAYERS
 from isce.models import Backbone, Classifier
+from isce.models.randomised import is_randomised
 
 _SLACK = 1e-6
 
@@ -59,6 +60,8 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
     check_evaluation(classifier)
     if classifier.batch_dependent:
         raise ValueError("no Lipschitz bound: with batch statistics an image's logits depend on the rest of the batch")
+    if is_randomised(classifier):
+        raise ValueError("no Lipschitz bound: the network that is bounded sees its images resized at random")
     reach = embedding_reach(classifier.backbone)
     weight = difference_map(classifier.score_map)[0].detach().double()
     rows = weight[:, None] - weight[None]

@@ -9,7 +9,7 @@ import torch
 
 from isce import losses
 from isce.losses import Objective
-from isce.models.base import Classifier
+from isce.models.base import Classifier, Shape
 from isce.models.registry import build
 
 
@@ -25,7 +25,8 @@ class ObjectiveChoice(Protocol):
 class Wrapper(Protocol):
     """What a defence makes of a classifier."""
 
-    def wrap(self, classifier: Classifier) -> Classifier: ...  # noqa: D102
+    def seen(self, shape: Shape) -> Shape: ...  # noqa: D102
+    def wrap(self, classifier: Classifier, shape: Shape) -> Classifier: ...  # noqa: D102
 
 
 class DefenceChoice(Protocol):
@@ -62,12 +63,18 @@ def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, 
     Args:
         parameters: of the training run.
         shape: ``input_shape``, ``mean``, ``std`` and ``num_classes`` of the data.
+
+    Raises:
+        ValueError: parameters that the data's images don't fit.
     """
+    channels, height, width = shape["input_shape"]
+    given = channels, height, width
+    defence = parameters.defence.build() if parameters.defence else None
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(parameters.seed)
         backbone = build(
             parameters.model,
-            input_shape=tuple(shape["input_shape"]),
+            input_shape=defence.seen(given) if defence else given,
             mean=shape["mean"],
             std=shape["std"],
             embedding_dim=parameters.embedding_dim,
@@ -78,6 +85,6 @@ def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, 
         objective = losses.build(parameters.objective.name, **parameters.objective.params)
         score_map = backbone.scores(objective.score_map(backbone.embedding_dim, shape["num_classes"]))
         classifier = Classifier(backbone, score_map)
-        if parameters.defence is not None:
-            classifier = parameters.defence.build().wrap(classifier)
+        if defence:
+            classifier = defence.wrap(classifier, given)
     return classifier, objective

@@ -62,6 +62,14 @@ class CurvePlan(Strict):
         return self
 
 
+class Draws(Strict):
+    """How a classifier that draws at random when it is tested is evaluated; see ``isce.evaluation.randomised``."""
+
+    attack: int = Field(default=16, ge=1, description="draws that the adversary averages over, and chooses points by")
+    judge: int = Field(default=64, ge=1, description="fresh draws that every point is judged by")
+    steps: int = Field(default=50, ge=1, description="of each of the adversary's two ascents")
+
+
 class AttackSettings(Strict):
     """What an attack run and the plan of an experiment's attack runs both say."""
 
@@ -77,6 +85,12 @@ class AttackSettings(Strict):
         default=None,
         json_schema_extra={"neutral": None},
         description="prove images by these bounds first; rows on survivors spare them",
+    )
+
+    draws: Draws | None = Field(
+        default=None,
+        json_schema_extra={"neutral": None},
+        description="evaluate the classifier as one that draws at random, beside the suite, which sees one draw",
     )
 
     @model_validator(mode="after")
@@ -106,13 +120,15 @@ class AttackParameters(AttackSettings, RunParameters):
         return self
 
     def parts(self) -> list[str]:
-        """Name the attacks: of the suite, and those behind red flags and curves; and the bounds."""
-        bounds = [f"bounds.{self.certify}"] if self.certify else []
-        return [*self.suite.parts(), "attack.matched", "attack.search", *bounds]
+        """Name the attacks: of the suite, and those behind red flags and curves; the bounds; and the draws."""
+        more = [f"bounds.{self.certify}"] if self.certify else []
+        more += ["attack.pgd", "draws"] if self.draws else []
+        return [*self.suite.parts(), "attack.matched", "attack.search", *more]
 
     def packages(self) -> set[str]:
         """Name the packages that the run computes with."""
-        return {"numpy", "statsmodels", "torch"} | self.suite.packages()
+        naive = set(about("pgd").packages) if self.draws else set[str]()
+        return {"numpy", "statsmodels", "torch"} | self.suite.packages() | naive
 
 
 def _with_survivors(rows: list[Any], default: Any) -> list[Any]:

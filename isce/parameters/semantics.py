@@ -13,7 +13,8 @@ from importlib import metadata
 
 #: What changed the results of a part, oldest first; a part that is not listed is at 1. Parts: the kinds of run
 #: (``train``, ``attack``, ``minmax``, ``explain``) and, with their names, ``objective.<name>``, ``network.<name>``,
-#: ``adversarial.<kind>``, ``defence.<name>``, ``attack.<name>`` and ``bounds.<method>``.
+#: ``adversarial.<kind>``, ``defence.<name>``, ``attack.<name>``, ``bounds.<method>`` and ``draws`` (how a classifier
+#: that draws at random is evaluated).
 CHANGES: dict[str, list[str]] = {
     "attack": [
         "flags and examples draw as their evaluation does; a row that failed has no accuracy",

@@ -187,6 +187,11 @@ class TrainParameters(RunParameters):
         return self.objective.label + (f"-{self.defence.label}" if self.defence else "")
 
     @property
+    def randomised(self) -> bool:
+        """Whether the trained network draws at random when it is tested."""
+        return self.defence is not None and defences.about(self.defence.name).randomised
+
+    @property
     def passes(self) -> int:
         """Forward and backward passes over the data in the whole run."""
         return self.epochs * (self.adversarial.passes if self.adversarial else 1)
@@ -212,7 +217,8 @@ class TrainParameters(RunParameters):
         if self.defence:
             built = self.defence.build()
             built.check(losses.build(self.objective.name, **self.objective.params))
-            built.check_run(self.model, adversarial=self.adversarial is not None)
+            adversarial = self.adversarial is not None
+            built.check_run(self.model, adversarial=adversarial, normalisation=self.normalisation)
             if self.adversarial and self.adversarial.kind == "free":
                 raise ValueError(
                     f"defence {self.defence.name} can't go with free adversarial training: kind must be pgd"

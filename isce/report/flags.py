@@ -41,6 +41,12 @@ FLAGS = {
         "An image that fell at a smaller eps counts as fallen, so that the worst case does not rise with it.",
     ),
     "random-output": Flag(SERIOUS, "The same images get different logits twice.", UPPER),
+    "randomised": Flag(
+        SERIOUS,
+        "The network draws at random when it is tested; the suite saw it with its draws held fixed.",
+        "Accuracies of fixed draws are no robust accuracy of the defence. Means over fresh draws, against an adversary "
+        "who averages over draws, stand beside them.",
+    ),
     "depends-on-batch": Flag(
         SERIOUS,
         "Images get other logits alone than in a batch.",

@@ -144,8 +144,9 @@ class Experiment(Strict):
         if len({(plan.norm, plan.main_eps) for plan in self.plans}) > 1:
             raise ValueError("all attack plans of an experiment need the same norm and main_eps")
         runs = dict(self.runs())  # each combination must be valid on its own
-        for training in runs.values():
-            self.plan(training)
+        for name, training in runs.items():
+            if self.plan(training).draws and not training.randomised:
+                raise ValueError(f"draws are for networks that draw at random, and {name} does not: plan it apart")
         if self.shown not in (None, *runs):
             raise ValueError(f"shown must name a run of the experiment, got {self.shown!r}; runs: {', '.join(runs)}")
         return self

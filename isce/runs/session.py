@@ -109,13 +109,18 @@ def resolve(path: str) -> Path:
 
 def accuracy_table(outcome: Evaluation) -> pd.DataFrame:
     """Accuracies of an evaluation in per cent with their Wilson 95% intervals, or why there is none: a row for each
-    attack, a column for each threat. Of a network that may reject also which clean images it rejects.
+    attack, a column for each threat. Of a network that may reject also which clean images it rejects, of one that draws
+    at random means over fresh draws.
     """  # noqa: D205
     results = outcome.results()
     rejection = {name.replace("_", " "): share for name, share in results.get("rejection", {}).items()}
     columns: dict[str, dict[str, str]] = {}
     for threat, found in results["threats"].items():
         rows = {"clean": results["clean"], **rejection, **found["attacks"], "worst case": found["worst"]}
+        drawn = results.get("randomised", {"threats": {}})
+        if threat in drawn["threats"]:
+            cells = {"clean": drawn["clean"], **drawn["threats"][threat]}
+            rows |= {f"{name}, over draws": cell for name, cell in cells.items()}
         columns[threat] = {name: in_percent(cell, interval=True) for name, cell in rows.items()}
     return pd.DataFrame(columns)
 

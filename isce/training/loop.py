@@ -191,6 +191,8 @@ def train_epoch(state: State, split: DeviceSet, epoch: int) -> Row:
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         x, y = split.batch(index, moves)
+        if state.defence:
+            state.defence.draw(state.classifier, draws)
         progress = step / (parameters.epochs * len(batches))
         if adversarial is not None and adversarial.kind == "free":
             sums += _replay(state, x, y)

@@ -53,10 +53,11 @@ def batch_of(classifier, x, y, objective: str | losses.Objective = "sce", seed=0
     return Batch(x, y, classifier, outputs, objective, draws, classifier.score_map(outputs(x)[1]).shape[1], 0.0)
 
 
-def digits_batch(objective="sce", n=12, seed=0, double=False, network_seed=0) -> Batch:
-    """A batch of digits under a fresh small-cnn."""
+def digits_batch(objective="sce", n=12, seed=0, double=False, network_seed=0, defence=None) -> Batch:
+    """A batch of digits under a fresh small-cnn, as a defence by this name makes it."""
     digits = data.load("digits")
-    parameters = TrainParameters.model_validate({"objective": {"name": objective}, "seed": network_seed})
+    given = {"objective": {"name": objective}, "seed": network_seed}
+    parameters = TrainParameters.model_validate(given | ({"defence": {"name": defence}} if defence else {}))
     shape = {name: getattr(digits, name) for name in ("input_shape", "mean", "std", "num_classes")}
     classifier, built = assemble(parameters, shape)
     part = digits.train.subset(60).select(torch.arange(n))

@@ -21,14 +21,18 @@ from trained import trained
 
 from isce import attacks, data, defences, losses, models
 from isce.attacks import Threat
-from isce.attacks.base import margin
+from isce.attacks.base import Problem, margin
+from isce.attacks.expectation import expectation, standing
+from isce.attacks.keys import keyed_draws
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import curve_flags, curves, evaluate, examples, red_flags
+from isce.evaluation.intervals import wilson_and_draws
 from isce.explain import explain
 from isce.losses import CertifiedInferenceSoftmaxCrossEntropy, Objective
 from isce.minmax import Analysis, analyse, upper_bounds
 from isce.minmax.certificates import NORMS, Method
-from isce.models import Classifier
+from isce.models import Classifier, assemble
+from isce.models.randomised import ResizePadClassifier, at
 from isce.parameters.analysis import ExplainParameters, MinmaxParameters
 from isce.parameters.attack import AttackParameters, CurvePlan, Suite
 from isce.parameters.training import TrainParameters
@@ -302,6 +306,27 @@ def evaluation(*, saturated: bool) -> Columns:
     return found | {"shown": column(shown.index), "predictions": column(shown.predictions)}
 
 
+def drawing() -> Columns:
+    """What draws make of images, and points of the adversary who averages over them; an interval over draws."""
+    given = TrainParameters.model_validate({"defence": {"name": "resize-pad"}})
+    shape = {"input_shape": (1, 8, 8), "mean": (0.4,), "std": (0.3,), "num_classes": 10}
+    classifier, own = assemble(given, shape)
+    classifier.eval().requires_grad_(False)
+    assert isinstance(classifier, ResizePadClassifier)
+    x, draws = (wave(6, 1, 8, 8) + 1) / 2, keyed_draws(5, "attack", 4)
+    found: Columns = {"places": column([classifier.sides.place(draw) for draw in draws])}
+    with at(classifier, draws):
+        logits, embedding = classifier(x, return_embedding=True)
+    found |= {"logits": column(logits), "embedding": column(embedding)}
+    for norm, eps in EPS.items():
+        threat = Threat("l2" if norm == "l2" else "linf", eps)
+        problem = Problem(classifier, own, x, logits.argmax(1), torch.arange(6), threat, 5, logits, best=x)
+        points = expectation(problem, draws, 4, problem.random_start(1))
+        found[f"{norm}.margin"] = column(standing(problem, points, draws).margin)
+    found["interval"] = column(wilson_and_draws((wave(20, 8) > -0.5).numpy()))
+    return found
+
+
 def minmax() -> Columns:
     """The min-max analysis, in both norms and with both readings."""
     found: Columns = {}
@@ -344,6 +369,7 @@ def parts() -> dict[str, Callable[[], Columns]]:
     found: dict[str, Callable[[], Columns]] = {
         "train": lambda: training("train", "adam", "steps", "moved", "bfloat16"),
         "attack": lambda: evaluation(saturated=False) | evaluation(saturated=True),
+        "draws": drawing,
         "minmax": minmax,
         "explain": explanation,
         "adversarial.pgd": lambda: training("pgd"),
