@@ -55,7 +55,9 @@ def cells(name: str, record: Record) -> list[Cell]:
     """Return every accuracy of an attack record; none of a record of another kind.
 
     The kind ``own`` is the lowest of the rows on the own training loss that are about every image; it was not evaluated
-    where one of them was not.
+    where one of them was not. Of a network that may reject it is the lowest of such rows that are blind to that. Of one
+    that draws at random ``clean``, ``own`` and ``worst`` are means over fresh draws: ``own`` of the attack on one draw,
+    ``worst`` of the attack on the mean over draws.
     """
     if record.kind != "attack" or "clean" not in record.results:
         return []
@@ -73,11 +75,12 @@ def cells(name: str, record: Record) -> list[Cell]:
             Cell(label, key, seed, value if value is None else float(value), share["n"], name, left, part, why)
         )
 
-    add(Key("clean"), record.results["clean"])
+    drawn = record.results.get("randomised", {"threats": {}})
+    add(Key("clean"), drawn.get("clean", record.results["clean"]))
     if "rejection" in record.results:
         add(Key("rejected"), record.results["rejection"]["clean_rejected"])
     for threat, outcome in record.results["threats"].items():
-        own = list[dict[str, Any]]()
+        own, blind = list[dict[str, Any]](), list[dict[str, Any]]()
         for row, share in outcome["attacks"].items():
             key, left = Key.under("attack", threat, norm, row), share.get("survivors", older)
             part = parts.get((row, key.norm or norm)) if left else None
@@ -85,8 +88,13 @@ def cells(name: str, record: Record) -> list[Cell]:
             if "target_success" in share:
                 add(Key.under("hit", threat, norm, row), share, "target_success", left, part)
             if key.on_own_loss and not left and share["n"] == outcome["worst"]["n"]:
-                own.append(share)
-        if own:  # one that was not evaluated might have been the lowest
+                (blind if key.blind else own).append(share)
+        if threat in drawn["threats"]:
+            means = drawn["threats"][threat]
+            add(Key.under("own", threat, norm), means["naive"])
+            add(Key.under("worst", threat, norm), means["knowing"])
+            continue
+        if own := blind or own:  # one that was not evaluated might have been the lowest
             lowest = min(own, key=lambda share: -1 if share["accuracy"] is None else share["accuracy"])
             add(Key.under("own", threat, norm), lowest)
         add(Key.under("worst", threat, norm), outcome["worst"])

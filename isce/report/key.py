@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from isce.attacks.spec import BLIND
+
 MAIN = "main"
 _KEY = re.compile(
     r"(?:(?P<label>[^:@]+)\.)?(?P<kind>clean|rejected|attack|hit|own|worst|certified|explain)(?::(?P<row>[^@]+))?"
@@ -75,7 +77,12 @@ class Key:
     @property
     def on_own_loss(self) -> bool:
         """Whether the row ascends the training loss of the objective."""
-        return self.row.endswith("-training")
+        return self.row.removesuffix(f"-{BLIND}").endswith("-training")
+
+    @property
+    def blind(self) -> bool:
+        """Whether the row is blind to the rejection of a network."""
+        return self.row.endswith(f"-{BLIND}")
 
 
 def split_run(run: str) -> tuple[str, str]:

@@ -64,7 +64,9 @@ class Source:
 
         None where the records are of different data, so that their images can't be paired.
         """
-        having = {name: record for name, record in self.whole.items() if MASKS in record.files}
+        # Of a network that draws at random the masks are those of one draw.
+        known = {name: record for name, record in self.whole.items() if "randomised" not in record.results}
+        having = {name: record for name, record in known.items() if MASKS in record.files}
         if len({record.data_sha256 for record in having.values()}) > 1:
             return {}
         return {
