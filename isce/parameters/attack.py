@@ -86,11 +86,15 @@ class AttackSettings(Strict):
         json_schema_extra={"neutral": None},
         description="prove images by these bounds first; rows on survivors spare them",
     )
-
     draws: Draws | None = Field(
         default=None,
         json_schema_extra={"neutral": None},
         description="evaluate the classifier as one that draws at random, beside the suite, which sees one draw",
+    )
+    corruptions: bool = Field(
+        default=False,
+        json_schema_extra={"neutral": False},
+        description="also measure the accuracy under noise, blur and rotation, which no adversary chooses",
     )
 
     @model_validator(mode="after")

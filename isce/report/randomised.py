@@ -8,7 +8,6 @@ from typing import Any
 
 from isce.evaluation import mean_interval, percent
 from isce.report.exhibits import Table
-from isce.report.key import split_run
 from isce.report.names import reader_name
 from isce.report.plots.runs import eps_text
 from isce.runs.records import Record
@@ -16,18 +15,17 @@ from isce.runs.records import Record
 COLUMNS = ["network", "eps", "clean", "attack on one draw", "attack on the mean over draws"]
 
 
-def table(records: Iterable[Record], evidence: str) -> Table | None:
+def table(attacked: Iterable[tuple[str, str, Record]], evidence: str) -> Table | None:
     """Tabulate mean accuracies over draws by network and threat; None: no record holds any.
 
     Args:
-        records: of one experiment.
+        attacked: path, label and record of each attack run of an experiment.
         evidence: for the caption.
     """
     found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for record in records:
-        if record.kind == "attack" and "randomised" in record.results:
-            label, _ = split_run(record.run)
-            found.setdefault(label, []).append((record.run, record.results["randomised"]))
+    for name, label, record in attacked:
+        if "randomised" in record.results:
+            found.setdefault(label, []).append((name, record.results["randomised"]))
     if not found:
         return None
     every = [one for several in found.values() for one in several]
@@ -48,7 +46,7 @@ def table(records: Iterable[Record], evidence: str) -> Table | None:
         "both; of several training seeds the mean, widest of their intervals, and ± the 95% t interval over seeds. One "
         f"draw: PGD-50 on the training loss of the network with one draw held fixed. Mean over draws: {how}. {evidence}"
     )
-    return Table(columns=COLUMNS, rows=rows, caption=caption, sources=[run for run, _ in every])
+    return Table(columns=COLUMNS, rows=rows, caption=caption, sources=[name for name, _ in every])
 
 
 def _mean(shares: Iterable[dict[str, Any]]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from isce.files import ROOT, RecordError, write_atomic
-from isce.report import certified, claims, curves, flags, minmax, tables, verdicts
+from isce.report import certified, claims, corruptions, curves, flags, minmax, randomised, tables, verdicts
 from isce.report.chooser import chooser
 from isce.report.exhibits import Plot, Table
 from isce.report.plots.runs import as_bytes
@@ -166,6 +166,8 @@ class Report:
             ("pairs", True, lambda: tables.pairs(experiment, source.masks(), found, bare)),
             ("costs", True, lambda: tables.costs(self._attacked)),
             ("certified", proved, lambda: certified.table(experiment, found, bare)),
+            ("randomised", True, lambda: randomised.table(source.of_kind("attack"), bare)),
+            ("corruptions", True, lambda: corruptions.table(source.of_kind("attack"), bare)),
             ("flags", any(one.flags for one in records), lambda: flags.found(experiment.name, records)),
             ("bounds", self._analysed, lambda: minmax.bounds(self._analysed)),
             ("region", self._analysed, lambda: minmax.region(self._analysed)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,6 +173,7 @@ def write_attack_record(
     examples: Examples,
     flags: dict[str, str],
     curves: dict[str, list[dict[str, Any]]],
+    corruptions: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Write the record of an attack run and its side files, the record last; returns its path.
 
@@ -199,6 +200,8 @@ def write_attack_record(
     results = outcome.results() | {"batch_size": outcome.batch_size, "examples": example_row(parameters.suite).label}
     if curves:
         results["curves"] = curves
+    if corruptions:
+        results["corruptions"] = list(corruptions)
     costs = {
         threat: {
             row: Cost(seconds=round(seconds, 3), gradients=found[row].gradients, forwards=found[row].forwards)
