@@ -1,10 +1,16 @@
-"""The table of classifiers that draw at random: rows, means over seeds, and what is left out."""
+"""Tables of classifiers that draw at random, and of corrupted images: rows, means over seeds, what is left out."""
 
 from __future__ import annotations
 
 from made_records import record
 
+from isce.report import corruptions
 from isce.report.randomised import COLUMNS, table
+
+
+def attacked(run, **results):
+    """Path, label and record of an attack run."""
+    return f"attack/{run}/record.json", run.rpartition("-s")[0], record("attack", run, results=results)
 
 
 def share(accuracy, low, high):
@@ -18,17 +24,17 @@ def drawn(knowing, draws=None):
 
 
 def test_one_row_a_network_and_eps_with_intervals():
-    made = table([record("attack", "sce-resize-pad-s0", results=drawn(0.5))], "Of these.")
+    made = table([attacked("sce-resize-pad-s0", **drawn(0.5))], "Of these.")
     assert made is not None
     assert made.columns == COLUMNS
     expected = ["100.0 [90.0, 100.0]", "80.0 [70.0, 90.0]", "50.0 [40.0, 70.0]"]
     assert made.rows == [["SCE + resize and pad", "linf 0.1", *expected]]
-    assert made.sources == ["sce-resize-pad-s0"]
+    assert made.sources == ["attack/sce-resize-pad-s0/record.json"]
     assert "16 draws and two ascents of 50 steps to attack, 64 fresh draws to judge. Of these." in made.caption
 
 
 def test_several_seeds_give_their_mean_the_widest_interval_and_that_over_seeds():
-    records = [record("attack", f"sce-resize-pad-s{seed}", results=drawn(0.4 + 0.1 * seed)) for seed in (0, 1, 2)]
+    records = [attacked(f"sce-resize-pad-s{seed}", **drawn(0.4 + 0.1 * seed)) for seed in (0, 1, 2)]
     made = table(records, "")
     assert made is not None
     assert made.rows[0][4] == "50.0 [40.0, 70.0] ±24.8"  # t(0.975, 2) / 10 / sqrt(3) is .248
@@ -36,4 +42,22 @@ def test_several_seeds_give_their_mean_the_widest_interval_and_that_over_seeds()
 
 
 def test_records_without_draws_have_no_table():
-    assert table([record("attack", "sce-s0", results={"clean": {}}), record("train", "sce-s0")], "") is None
+    assert table([attacked("sce-s0", clean={})], "") is None
+
+
+def test_corruptions_are_means_over_seeds_from_mild_to_strong():
+    def rows(*accuracies):
+        names = ("noise", "noise", "blur")
+        return [{"name": name, **share(a, 0, 1)} for name, a in zip(names, accuracies, strict=True)]
+
+    every = [
+        attacked("sce-s0", clean=share(1.0, 0, 1), corruptions=rows(0.8, 0.6, 0.5)),
+        attacked("sce-s1", clean=share(0.9, 0, 1), corruptions=rows(0.9, 0.4, 0.5)),
+        attacked("sce-mixup-s0", clean=share(1.0, 0, 1)),
+    ]
+    made = corruptions.table(every, "Of these.")
+    assert made is not None
+    assert made.columns == ["network", "clean", "noise", "blur"]
+    assert made.rows == [["SCE", "95.0", "85.0 / 50.0", "50.0"]]
+    assert made.sources == ["attack/sce-s0/record.json", "attack/sce-s1/record.json"]
+    assert corruptions.table(every[2:], "") is None
