@@ -5,6 +5,8 @@ from __future__ import annotations
 from made_records import record
 
 from isce.report import corruptions
+from isce.report.cells import cells
+from isce.report.key import Key
 from isce.report.randomised import COLUMNS, table
 
 
@@ -61,3 +63,34 @@ def test_corruptions_are_means_over_seeds_from_mild_to_strong():
     assert made.rows == [["SCE", "95.0", "85.0 / 50.0", "50.0"]]
     assert made.sources == ["attack/sce-s0/record.json", "attack/sce-s1/record.json"]
     assert corruptions.table(every[2:], "") is None
+
+
+def accuracies(**results):
+    """Accuracy by key of an attack record with the rows of one threat."""
+    suite = {"survivors_only": False, "rows": []}
+    made = record("attack", "sce-s0", parameters={"norm": "linf", "suite": suite}, results=results)
+    return {cell.key: cell.accuracy for cell in cells("attack/sce-s0/record.json", made)}
+
+
+def threats(worst, **rows):
+    row = {"survivors": False, "rejected": 0}
+    attacks = {name.replace("_", "-"): share(accuracy, 0, 1) | row for name, accuracy in rows.items()}
+    return {"linf@0.1": {"attacks": attacks, "worst": share(worst, 0, 1)}}
+
+
+def test_numbers_of_a_network_that_draws_at_random_are_means_over_draws():
+    found = accuracies(clean=share(1.0, 0, 1), threats=threats(0.2, pgd50_training=0.3), **drawn(0.5))
+    assert found[Key("clean")] == 1.0
+    assert found[Key.at("own", 0.1)] == 0.8
+    assert found[Key.at("worst", 0.1)] == 0.5
+    assert found[Key.at("attack", 0.1, "pgd50-training")] == 0.3  # of one draw
+
+
+def test_the_training_loss_of_a_network_that_rejects_is_attacked_without_the_rejection():
+    rejection = {"clean_rejected": share(0.05, 0, 1)}
+    rows = threats(0.4, pgd50_training=0.5, pgd50_training_blind=0.9, fgsm_training_blind=0.95)
+    found = accuracies(clean=share(1.0, 0, 1), threats=rows, rejection=rejection)
+    assert found[Key.at("own", 0.1)] == 0.9
+    assert found[Key.at("worst", 0.1)] == 0.4
+    assert found[Key("rejected")] == 0.05
+    assert accuracies(clean=share(1.0, 0, 1), threats=threats(0.4, pgd50_training=0.5))[Key.at("own", 0.1)] == 0.5
