@@ -52,9 +52,10 @@ CLAIMS = {
     ),
     "C6": Claim(
         "I-SCE is superior to the state of the art under strong adaptive attacks",
-        "Worst-case accuracy at the main eps above that of every other loss; contradicted if the best of them is "
-        "above it. Not testable where none of the losses that separate classes is there: against SCE alone it is C4.",
-        "worst case over every attack here, not the paper's choice; the other losses are no robust training",
+        "Worst-case accuracy at the main eps above that of every other loss and defence; contradicted if the best of "
+        "them is above it. Not testable where neither a loss that separates classes nor a defence is there: against SCE "
+        "alone it is C4.",
+        "worst case over every attack here, not the paper's choice; which others it is compared with is ours",
     ),
     "C7": Claim(
         "I-SCE is extremely easy to implement",
