@@ -292,8 +292,9 @@ def wrm(found: dict[str, Any]) -> Table:
         "Certificate of WRM at some penalties, estimated, beside the largest mean loss of attacks at the same mean "
         "squared distance. The bound holds if no curvature of the loss exceeds 2 gamma. The fourth column says whether "
         "that is so of all Hessians computed, at the images and at the points found with this penalty or a larger one, "
-        f"which is no proof. phi is what {found['steps']} ascent steps found of the inner maximum. Proved to be enough "
-        f"at all points are only these penalties: {least}. {found['images']} test images of digits, elu-cnn, one seed; "
+        f"which is no proof; where it says no, attacks may lie above. phi is what {found['steps']} ascent steps found "
+        f"of the inner maximum. Proved to be enough at all points are only these penalties: {least}. "
+        f"{found['images']} test images of digits, elu-cnn, one seed; "
         f"points may leave [0, 1]. {_where(found)}"
     )
     columns = ["network", "gamma", "largest curvature seen", "at most 2 gamma", "mean phi", "rho", "bound at rho"]

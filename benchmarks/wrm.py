@@ -10,7 +10,7 @@ bound, the script raises.
 The ascent finds phi only where loss - gamma distance^2 is concave, that is where no curvature of the loss exceeds
 2 gamma. Curvatures are eigenvalues of the Hessian at the images and at the points found, not of all points between, so
 these bounds are estimates. What is proved for all points follows from the layers' norms (:func:`constants`), and is
-loose. Ten minutes of one core.
+loose. Four minutes of one core.
 """
 
 from __future__ import annotations

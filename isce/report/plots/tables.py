@@ -35,7 +35,9 @@ def transport(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
             known = [(float(rho), float(cell)) for rho, cell in cells if cell != "none"]
             ax.plot(*zip(*known, strict=True), color=colour, marker=marker, linestyle=line, markersize=4, label=name)
         ax.set(title=network, xlabel="mean squared distance", xscale="log", yscale="log")
-    axes[0].sharey(axes[-1])
+    limits = [ax.get_ylim() for ax in axes]
+    for ax in axes:
+        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     axes[0].set_ylabel("mean loss")
     axes[0].legend(frameon=False)
     return figure
