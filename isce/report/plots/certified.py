@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -33,7 +34,7 @@ def sandwich(rows: Rows, norm: str) -> Figure:
         ax.plot(eps, left, **look, markersize=4)
         ax.plot(eps, proved, color=colour, linestyle="--", marker=".", markersize=4)
         ax.set(ylim=(-3, 103), xlabel=f"eps ({norm})")
-        ax.set_title(reader_name(label), fontsize=9)
+        ax.set_title(textwrap.fill(reader_name(label), 26), fontsize=9)
     for row in axes:
         row[0].set_ylabel("accuracy (%)")
     for ax in axes[-1][len(labels) - columns * (count - 1) :]:

@@ -12,6 +12,37 @@ from isce.report.plots.runs import COLOURS, grid
 PANELS = {"what the attack shows": ("I-SCE", "SCE"), "worst case": ("worst case: I-SCE", "worst case: SCE")}
 
 
+#: Columns of the table ``transport`` with colour, marker and line.
+CURVES = {
+    "proved bound": (COLOURS[6], "s", ":"),
+    "estimated bound": (COLOURS[1], "^", "--"),
+    "attacks": (COLOURS[0], "o", "-"),
+}
+
+
+def transport(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
+    """For each network the mean loss against the mean squared distance: two bounds and what attacks reach.
+
+    Args:
+        columns: headings: network, mean squared distance, those of :data:`CURVES`.
+        rows: cells; ``none`` where there is no bound.
+    """
+    networks = list(dict.fromkeys(row[0] for row in rows))
+    figure, (axes,) = grid(1, len(networks), 4.6 * len(networks), 3.8)
+    for ax, network in zip(axes, networks, strict=True):
+        for name, (colour, marker, line) in CURVES.items():
+            cells = [(row[1], row[columns.index(name)]) for row in rows if row[0] == network]
+            known = [(float(rho), float(cell)) for rho, cell in cells if cell != "none"]
+            ax.plot(*zip(*known, strict=True), color=colour, marker=marker, linestyle=line, markersize=4, label=name)
+        ax.set(title=network, xlabel="mean squared distance", xscale="log", yscale="log")
+    limits = [ax.get_ylim() for ax in axes]
+    for ax in axes:
+        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+    axes[0].set_ylabel("mean loss")
+    axes[0].legend(frameon=False)
+    return figure
+
+
 def mechanisms(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
     """For each way of attacking the accuracy of I-SCE and SCE, as it shows it and in the worst case.
 
