@@ -82,11 +82,11 @@ def test_every_flag_of_an_attack_run_has_its_place():
         for node in ast.walk(ast.parse(inspect.getsource(flags)))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    raised = {text for text in strings if re.fullmatch(r"[a-z]+(-[a-z]+)+", text)} - set(NAMES)
+    raised = {text for text in strings if re.fullmatch(r"[a-z]+(-[a-z]+)+|randomised", text)} - set(NAMES)
     text = sections(text_of("flags"), "##")["Flags of an attack run"]
     assert set(re.findall(r"^### `(.+)`$", text, flags=re.MULTILINE)) == raised
     listed = str(inspect.getdoc(flags.red_flags)).partition("Names:")[2] + str(inspect.getdoc(flags.curve_flags))
-    assert set(re.findall(r"``(?:{\")?([a-z]+(?:-[a-z]+)+)", listed)) == raised
+    assert set(re.findall(r"``(?:{\")?([a-z]+(?:-[a-z]+)+|randomised)", listed)) == raised
 
 
 def test_every_flag_of_training_and_analysis_has_its_place():

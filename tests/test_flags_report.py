@@ -78,7 +78,8 @@ def test_the_page_counts_the_records_of_a_flag(tmp_path: Path):
 def test_suites_attack_the_margin_and_search_without_gradients_as_an_answer_says():
     assert "margin of the raw logits and search without gradients" in flags.FLAGS["zero-gradient"].answer
     for path in (ROOT / "experiments").glob("*.yaml"):
-        for plan in load_experiment(path.stem).plans if path.stem != "quick" else []:
+        plans = load_experiment(path.stem).plans if path.stem != "quick" else []
+        for plan in (plan for plan in plans if not plan.draws):  # over draws the margin is ascended beside the suite
             rows = load_suite(plan.suite).rows
             assert {"matched", "margin"} & {row.objective for row in rows}, plan.suite
             assert {"search", "spsa"} & {row.attack for row in rows}, plan.suite
