@@ -19,7 +19,7 @@ class OneStep(Defence):
     Taken here: the step goes down the cross-entropy of the raw logits, whatever the objective; half of the batch as in
     the paper's runs.
 
-    Each image has its own eps: |N(0, deviation^2)|, drawn until it is at most ``clip``.
+    Each image has its own eps: the absolute value of a normal draw, drawn until it is at most ``clip``.
 
     Args:
         weight: of the adversarial half, at least 0; the paper's is 0.3.

@@ -88,7 +88,7 @@ def conv_norm(layer: nn.Conv2d, vector: Tensor) -> tuple[float, Tensor]:
     """l_2 operator norm of a zero-padded convolution, by power iteration on W^T W.
 
     It goes on until the norm rises by less than 1e-5 of itself: from the vector of the last step that is after a few
-    rounds. It ends a thousandth or so below, so it is no certificate; :mod:`isce.minmax.layers` has an upper bound.
+    rounds. It ends a thousandth or so below, so it is no certificate; ``isce.minmax.layers`` has an upper bound.
 
     Args:
         layer: of any stride, padding, dilation and groups.

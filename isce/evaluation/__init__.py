@@ -21,7 +21,7 @@ from isce.evaluation.intervals import (
     wilson,
 )
 from isce.evaluation.memory import batch_size
-from isce.evaluation.outcome import Evaluation, Outcome
+from isce.evaluation.outcome import Evaluation, Outcome, Randomised
 from isce.evaluation.run import evaluate
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Outcome",
     "Paired",
     "PairedSeeds",
+    "Randomised",
     "batch_size",
     "convergence",
     "corruptions",
