@@ -115,7 +115,7 @@ class Randomised:
         Returns:
             ``{"draws": {...}, "clean": share, "threats": {"linf@0.1": {"naive": share, "knowing": share}}}`` with
             share = ``accuracy`` in [0, 1] of ``n`` images, bounds ``low`` and ``high`` over images and draws
-            (:func:`isce.evaluation.intervals.wilson_and_draws`).
+            (``wilson_and_draws`` of ``isce.evaluation.intervals``).
         """
         both = {"naive": self.naive, "knowing": self.knowing}
         threats = {t: {name: _drawn(found[t]) for name, found in both.items()} for t in self.knowing}
