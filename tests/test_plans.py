@@ -6,7 +6,10 @@ import pytest
 
 from isce.parameters import semantics
 from isce.runs.experiment import Experiment
+from isce.runs.locks import hold
+from isce.runs.plan import plan
 from isce.runs.run import planned_runs
+from isce.runs.whole import LOCK
 from isce.strict import ConfigError, validate
 
 TRAINING = {"dataset": "digits", "epochs": 1}
@@ -142,3 +145,16 @@ def test_a_minmax_plan_chooses_runs_steps_and_restarts():
     minmax = {"eps": [0.1], "inference": [0.0], "objectives": ["mmc"], "seeds": [1], "steps": 7, "restarts": 1}
     (run,) = [run for run in planned_runs(experiment(PLAN, minmax=minmax)) if run.kind == "minmax"]
     assert (run.name, run.parameters["steps"], run.parameters["restarts"]) == ("mmc-s1", 7, 1)
+
+
+def test_the_record_of_a_run_that_is_about_to_end_is_kept_and_that_of_a_killed_one_is_not(tmp_path):
+    """Between its record and the hash of its notebook a run looks as if it had been killed; its lock tells."""
+    plan("quick", tmp_path)
+    folder = tmp_path / "runs" / "quick" / "train" / "sce-s0"
+    record = folder / "record.json"
+    record.write_text("{}")
+    with hold(folder / LOCK, lambda holder: None):
+        plan("quick", tmp_path)
+        assert record.exists()
+    plan("quick", tmp_path)
+    assert not record.exists()

@@ -39,6 +39,18 @@ def await_free(path: Path, busy: Callable[[str], None]) -> None:
         _lock(file, fcntl.LOCK_SH, busy)
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file; not where there is no such file."""
+    if not path.exists():
+        return False
+    with path.open(encoding="utf-8") as file:
+        try:
+            _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 class Lock:
     """A lock that is held."""
 

@@ -18,6 +18,7 @@ import yaml
 from isce.files import ROOT, RecordError, canonical, sha256, write_atomic
 from isce.runs import cost, records
 from isce.runs.experiment import load_experiment
+from isce.runs.locks import is_held
 from isce.runs.run import Run, planned_runs
 from isce.runs.whole import CHECKPOINT, LOCK, NOTEBOOK_HASH, damage, notebook_damage
 from isce.strict import ConfigError
@@ -58,7 +59,8 @@ def plan(name: str, build: Path, root: Path = ROOT, device: str = "cpu") -> list
             if params.stat().st_mtime_ns > oldest:  # a change that was taken back
                 os.utime(params, ns=(oldest, oldest))
         elif reason == MISSING:
-            (folder / "record.json").unlink(missing_ok=True)
+            if not is_held(folder / LOCK):  # a run by hand may be about to end
+                (folder / "record.json").unlink(missing_ok=True)
         elif reason != STALE:
             sys.stderr.write(f"{run.kind} {run.experiment} {run.name}: {reason}; it will be run again\n")
             (folder / "record.json").replace(folder / "record.json.damaged")
