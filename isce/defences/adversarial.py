@@ -68,6 +68,12 @@ class _Ball(Defence):
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
 
+    def check_run(self, model: str, *, adversarial: bool, normalisation: str) -> None:
+        """Refuse adversarial training beside it: the points of one attack would be attacked by the other."""
+        del model, normalisation
+        if adversarial:
+            raise ValueError(f"{self.name} attacks the images itself: adversarial must be None")
+
 
 class AdversarialTraining(_Ball):
     """Train on the last points of projected ascent from a random start (Madry et al. 2018), on nothing else.

@@ -37,6 +37,9 @@ def corruptions(
         seed: of the noise and of the directions of the rotations, with ``index``.
         index: place of each image in its data set (N,), int64; default 0 to N - 1.
 
+    A classifier that draws at random is seen at its present draws. Of one that may reject, a rejected image counts as
+    wrong here, since nobody attacks it.
+
     Returns:
         One row for each corruption and severity, ``name``, ``severity`` from 1, ``strength`` as in :data:`STRENGTHS`,
         and the share that is right, as in :meth:`isce.evaluation.Evaluation.results`.

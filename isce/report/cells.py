@@ -57,7 +57,7 @@ def cells(name: str, record: Record) -> list[Cell]:
     The kind ``own`` is the lowest of the rows on the own training loss that are about every image; it was not evaluated
     where one of them was not. Of a network that may reject it is the lowest of such rows that are blind to that. Of one
     that draws at random ``clean``, ``own`` and ``worst`` are means over fresh draws: ``own`` of the attack on one draw,
-    ``worst`` of the attack on the mean over draws.
+    ``worst`` of the attack on the mean over draws, or of the former where that leaves less.
     """
     if record.kind != "attack" or "clean" not in record.results:
         return []
@@ -92,7 +92,7 @@ def cells(name: str, record: Record) -> list[Cell]:
         if threat in drawn["threats"]:
             means = drawn["threats"][threat]
             add(Key.under("own", threat, norm), means["naive"])
-            add(Key.under("worst", threat, norm), means["knowing"])
+            add(Key.under("worst", threat, norm), min(means.values(), key=lambda share: share["accuracy"]))
             continue
         if own := blind or own:  # one that was not evaluated might have been the lowest
             lowest = min(own, key=lambda share: -1 if share["accuracy"] is None else share["accuracy"])

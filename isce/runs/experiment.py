@@ -147,6 +147,8 @@ class Experiment(Strict):
         for name, training in runs.items():
             if self.plan(training).draws and not training.randomised:
                 raise ValueError(f"draws are for networks that draw at random, and {name} does not: plan it apart")
+            if training.randomised and not self.plan(training).draws:
+                raise ValueError(f"{name} draws at random when it is tested: its attack plan must say draws")
         if self.shown not in (None, *runs):
             raise ValueError(f"shown must name a run of the experiment, got {self.shown!r}; runs: {', '.join(runs)}")
         return self

@@ -7,6 +7,7 @@ and epoch, so that a run that was killed goes on from its state file to the same
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import shutil
 import time
@@ -29,8 +30,10 @@ from isce.minmax.chain import chain
 from isce.minmax.interval import interval_bounds, proves
 from isce.models import Guarded
 from isce.parameters.training import DefenceSpec, OptimizerSpec, ScheduleSpec, TrainParameters
-from isce.training.checkpoint import LoadedCheckpoint, load_checkpoint
+from isce.training.checkpoint import CheckpointError, LoadedCheckpoint, load_checkpoint
 from isce.training.state import Row, State
+
+_log = logging.getLogger(__name__)
 
 VALIDATION_BATCH = 256
 FIRST = "first"  # folder of the network that a defence begins with, in that of its run
@@ -139,7 +142,12 @@ def _first(
         if result.diverged:
             shutil.rmtree(folder)
             raise RuntimeError(f"the network that {folder.parent.name} begins with: {result.diverged}")
-    loaded = load_checkpoint(path, device)
+    try:
+        loaded = load_checkpoint(path, device)
+    except CheckpointError as error:
+        _log.warning("training the network that %s begins with anew: %s", folder.parent.name, error)
+        shutil.rmtree(folder)
+        return _first(parameters, folder, data, device, progress)
     if loaded.parameters != parameters or loaded.metadata["data_sha256"] != data.sha256:
         shutil.rmtree(folder)
         return _first(parameters, folder, data, device, progress)

@@ -17,6 +17,8 @@ from isce.models import Classifier, assemble
 from isce.models import build as network
 from isce.models.randomised import ResizePadClassifier, Sides, at, is_randomised, sides
 from isce.parameters.training import TrainParameters
+from isce.runs.experiment import Experiment
+from isce.strict import ConfigError, validate
 from isce.training import load_checkpoint
 from isce.training.loop import train
 
@@ -226,3 +228,21 @@ def test_the_objective_is_the_loss_of_the_images_at_the_draw():
     expected = classifier.score_map(classifier.backbone(shown))
     assert torch.equal(logits, expected)
     assert torch.allclose(loss, nn.functional.cross_entropy(expected, y))
+
+
+@pytest.mark.parametrize(
+    ("choice", "draws", "words"),
+    [
+        (
+            {"name": "sce", "defence": {"name": "resize-pad"}},
+            None,
+            "sce-resize-pad-s0 draws at random .* must say draws",
+        ),
+        ({"name": "sce"}, {"attack": 1}, "sce-s0 does not: plan it apart"),
+    ],
+)
+def test_an_experiment_plans_draws_for_networks_that_draw_and_for_no_others(choice, draws, words):
+    plan = {"suite": "basic", "eps": [0.1], "main_eps": 0.1, "draws": draws}
+    values = {"name": "e", "title": "E", "objectives": [choice], "seeds": [0], "attack": plan}
+    with pytest.raises(ConfigError, match=words):
+        validate(Experiment, values, "here")
