@@ -236,7 +236,7 @@ def test_the_objective_is_the_loss_of_the_images_at_the_draw():
         (
             {"name": "sce", "defence": {"name": "resize-pad"}},
             None,
-            "sce-resize-pad-s0 draws at random .* must say draws",
+            "pad-s0 draws at random .* must say draws",
         ),
         ({"name": "sce"}, {"attack": 1}, "sce-s0 does not: plan it apart"),
     ],
