@@ -32,7 +32,7 @@ def guarded(name: str = "sce", **params):
     torch.manual_seed(0)
     defence = defences.build("detector", **params)
     test = data.load("digits").test.subset(40)
-    network = defence.wrap(classifier)
+    network = defence.wrap(classifier, classifier.backbone.input_shape)
     return defence, network.eval(), objective, test.unit(), test.labels
 
 
@@ -222,7 +222,7 @@ def test_who_knows_breaks_at_least_as_much_as_who_is_blind(digits_target):
     x, y, classifier = digits_target
     torch.manual_seed(0)
     defence, objective = defences.build("detector", eps=0.2, steps=3), losses.build("sce")
-    network = defence.wrap(copy.deepcopy(classifier)).eval()
+    network = defence.wrap(copy.deepcopy(classifier), classifier.backbone.input_shape).eval()
     train_set = data.load("digits").train.subset(640)
     branch = torch.optim.SGD(defence.learnt(network, objective), lr=0.05, momentum=0.9)
     for epoch in range(8):
