@@ -174,7 +174,7 @@ def test_the_threshold_rejects_at_most_the_share_of_clean_images(share, rejected
 def test_a_branch_that_is_not_finite_ends_the_training_and_is_no_threshold_of_anything():
     defence, network, objective, x, y = guarded(steps=1)
     with torch.no_grad():
-        for weight in network.detector.parameters():
+        for weight in network.get_submodule("detector").parameters():
             weight.fill_(torch.nan)
         found = defence.after_epoch([batch(network, objective, x, y)])
     assert all(value != value for value in found.values())
