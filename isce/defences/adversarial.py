@@ -44,11 +44,22 @@ def pgd(
         logits, embedding = network(point)
         return objective.matched(logits, y, embedding)
 
-    return _ascent(value, x, x + eps * (2 * noise - 1), eps, steps, size)
+    return sign_ascent(value, x, x + eps * (2 * noise - 1), eps, steps, size)
 
 
-def _ascent(value: Callable[[Tensor], Tensor], x: Tensor, start: Tensor, eps: float, steps: int, size: float) -> Tensor:
-    """Climb by signs within the ball around ``x`` and the box."""
+def sign_ascent(
+    value: Callable[[Tensor], Tensor], x: Tensor, start: Tensor, eps: float, steps: int, size: float
+) -> Tensor:
+    """Return the last points of an ascent by signs within the l_inf ball and the box.
+
+    Args:
+        value: gives one value for each image.
+        x: images (N, C, H, W) in [0, 1].
+        start: where the ascent starts, shaped as ``x``; projected first.
+        eps: radius, in units of [0, 1].
+        steps: number of steps.
+        size: of a step, in units of [0, 1].
+    """
     threat = Threat("linf", eps)
 
     def step(point: Tensor, gradient: Tensor, _: int) -> Tensor:
@@ -127,7 +138,7 @@ class Trades(_Ball):
         logits, embedding = batch.outputs(batch.x)
         start = batch.x + 0.001 * torch.randn(batch.x.shape, generator=batch.draws).to(batch.x)
         fixed = logits.detach()
-        x = _ascent(
+        x = sign_ascent(
             lambda point: _divergence(fixed, batch.outputs(point)[0]),
             batch.x,
             start,

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.attacks.ascent import REACH, ascend, slope
-from isce.attacks.threat import Threat
+from isce.attacks.ascent import REACH
+from isce.defences.adversarial import sign_ascent
 from isce.defences.base import Batch, Defence
 from isce.losses import Objective
 from isce.losses.checks import integer, number
@@ -61,7 +61,7 @@ class Detector(Defence):
         weight: float = WEIGHT,
     ) -> None:
         super().__init__()
-        self.threat = Threat("linf", number("eps", eps, above=0, at_most=1))
+        self.eps = number("eps", eps, above=0, at_most=1)
         self.steps, self.width = integer("steps", steps), integer("width", width)
         self.weight = number("weight", weight, above=0)
         self.rejected = number("rejected", rejected, at_least=0)
@@ -113,16 +113,12 @@ class Detector(Defence):
         x, y = batch.x[chosen].detach(), batch.y[chosen]
         if len(y) == 0:
             return x
-        size = REACH * self.threat.eps / self.steps
 
         def value(point: Tensor) -> Tensor:
             logits, embedding = batch.outputs(point)
             return batch.objective.matched(logits, y, embedding)
 
-        def step(point: Tensor, gradient: Tensor, _: int) -> Tensor:
-            return self.threat.project(point + size * gradient.sign(), x)
-
-        return ascend(x, lambda point: slope(value, point), step, self.steps)
+        return sign_ascent(value, x, x, self.eps, self.steps, REACH * self.eps / self.steps)
 
     def after_epoch(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Set the threshold; return the shares of clean and of adversarial validation images that are rejected."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from isce.evaluation.corruptions import corruptions
 from isce.evaluation.curves import convergence, curves, sweep
+from isce.evaluation.drawn import Randomised
 from isce.evaluation.examples import Examples, examples
 from isce.evaluation.flags import curve_flags, outcome_flags, red_flags
 from isce.evaluation.intervals import (
@@ -21,7 +22,7 @@ from isce.evaluation.intervals import (
     wilson,
 )
 from isce.evaluation.memory import batch_size
-from isce.evaluation.outcome import Evaluation, Outcome, Randomised
+from isce.evaluation.outcome import Evaluation, Outcome
 from isce.evaluation.run import evaluate
 
 __all__ = [

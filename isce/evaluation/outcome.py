@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from isce.attacks.threat import TOLERANCE
-from isce.evaluation.intervals import percent, wilson, wilson_and_draws
-
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+from isce.evaluation.drawn import Mask, Randomised
+from isce.evaluation.intervals import percent, wilson
 
 
 def _no_points() -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -81,45 +80,6 @@ class _Step:
     def error(self) -> str:
         """Why there are such images; else empty, but for a failure that left none."""
         return self.outcome.error or ("no valid point" if self.unknown.any() else "")
-
-
-@dataclass(frozen=True)
-class Randomised:
-    """Which images a randomised classifier gets right, at which of the fresh draws; all masks (N, draws).
-
-    Attributes:
-        draws: numbers of draws (``attack``, ``judge``) and ``steps``.
-        clean: bool, of the images as they are.
-        naive: bool, of the points of an attack on one fixed draw, by threat.
-        knowing: bool, of the points of the adversary who averages over draws, by threat.
-
-    Raises:
-        RuntimeError: masks of different or no shape.
-    """
-
-    draws: dict[str, int]
-    clean: Mask
-    naive: dict[str, Mask]
-    knowing: dict[str, Mask]
-
-    def __post_init__(self) -> None:
-        for mask in (self.clean, *self.naive.values(), *self.knowing.values()):
-            if mask.dtype != bool or mask.shape != (len(self.clean), self.draws["judge"]):
-                raise RuntimeError(f"masks must be images by draws, got {mask.dtype} {mask.shape}")
-        if list(self.naive) != list(self.knowing):
-            raise RuntimeError(f"threats differ: {list(self.naive)}, {list(self.knowing)}")
-
-    def results(self) -> dict[str, Any]:
-        """Mean accuracies over images and draws as plain JSON values.
-
-        Returns:
-            ``{"draws": {...}, "clean": share, "threats": {"linf@0.1": {"naive": share, "knowing": share}}}`` with
-            share = ``accuracy`` in [0, 1] of ``n`` images, bounds ``low`` and ``high`` over images and draws
-            (``wilson_and_draws`` of ``isce.evaluation.intervals``).
-        """
-        both = {"naive": self.naive, "knowing": self.knowing}
-        threats = {t: {name: _drawn(found[t]) for name, found in both.items()} for t in self.knowing}
-        return {"draws": dict(self.draws), "clean": _drawn(self.clean), "threats": threats}
 
 
 @dataclass(frozen=True)
@@ -378,12 +338,6 @@ def share(mask: Mask, why: str = "") -> dict[str, Any]:
         return {"accuracy": None, "correct": None, "n": n, "low": None, "high": None, "why": why}
     low, high = wilson(correct, n)
     return {"accuracy": correct / n, "correct": correct, "n": n, "low": low, "high": high}
-
-
-def _drawn(right: Mask) -> dict[str, Any]:
-    """Mean over images and draws, with its interval."""
-    low, high = wilson_and_draws(right)
-    return {"accuracy": float(right.mean()), "n": len(right), "low": low, "high": high}
 
 
 def in_percent(share: dict[str, Any], *, interval: bool = False) -> str:

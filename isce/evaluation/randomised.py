@@ -29,8 +29,9 @@ from isce.attacks.base import Problem, shaped, untouched
 from isce.attacks.expectation import expectation, outputs
 from isce.attacks.keys import keyed_draws
 from isce.attacks.spec import AttackSpec
+from isce.evaluation.drawn import Mask, Randomised
 from isce.evaluation.job import Job
-from isce.evaluation.outcome import Mask, Outcome, Randomised
+from isce.evaluation.outcome import Outcome
 from isce.evaluation.state import RowKeys, State
 from isce.models.randomised import at, is_randomised
 from isce.parameters.attack import Draws

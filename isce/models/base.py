@@ -15,6 +15,21 @@ from isce.losses.checks import check_tensor, integer, numbers
 Shape = tuple[int, int, int]
 
 
+def check_images(x: object, shape: Shape) -> None:
+    """Refuse what is no batch of floating-point images (N, *shape).
+
+    Raises:
+        TypeError: not a tensor, or not floating point.
+        ValueError: another shape.
+    """
+    check_tensor("images", x)
+    assert isinstance(x, Tensor)
+    if not x.is_floating_point():
+        raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
+    if x.dim() != 4 or tuple(x.shape[1:]) != shape:
+        raise ValueError(f"images must be (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+
+
 class Backbone(nn.Module):
     """Base of all networks: images in [0, 1] to embeddings, normalised before the first layer.
 
@@ -109,11 +124,7 @@ class Backbone(nn.Module):
 
     def prepared(self, x: Tensor) -> Tensor:
         """Check images (N, C, H, W) as :meth:`forward` does, and normalise them."""
-        check_tensor("images", x)
-        if not x.is_floating_point():
-            raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.input_shape:
-            raise ValueError(f"images must be (N, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
+        check_images(x, self.input_shape)
         return self.normalise(x)
 
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isce.losses.checks import check_tensor, integer
-from isce.models.base import Backbone, Classifier, Shape
+from isce.losses.checks import integer
+from isce.models.base import Backbone, Classifier, Shape, check_images
 
 SHARE = 331 / 299  # side of the padded image, as a share of the image's: the paper's, on ImageNet
 
@@ -111,12 +111,7 @@ class ResizePadClassifier(Classifier):
         Raises:
             TypeError, ValueError: as :meth:`isce.models.base.Backbone.forward`; no draws.
         """
-        check_tensor("images", x)
-        shape = (self.backbone.input_shape[0], self.sides.given, self.sides.given)
-        if x.dim() != 4 or tuple(x.shape[1:]) != shape:
-            raise ValueError(f"images must be (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
-        if not x.is_floating_point():
-            raise TypeError(f"images must be floating point in [0, 1], got {x.dtype}")
+        check_images(x, (self.backbone.input_shape[0], self.sides.given, self.sides.given))
         draws = self.draws if self.drawn is None or not self.training else (self.drawn,)
         if not draws:
             raise ValueError("draws must hold at least one key")

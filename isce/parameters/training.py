@@ -21,8 +21,8 @@ from isce.strict import Strict, check_known, read_exponents
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 
-class ObjectiveSpec(Strict):
-    """A training objective by its registry name, with the parameters of ``isce.losses.build``."""
+class Named(Strict):
+    """An entry of a registry by its name, with its parameters."""
 
     name: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -31,6 +31,24 @@ class ObjectiveSpec(Strict):
     @classmethod
     def _numbers(cls, value: Any) -> Any:
         return read_exponents(value)
+
+    @property
+    def label(self) -> str:
+        """Short name with its parameters, fit for a file name: ``isce-m2``, ``sce``, ``mixup-alpha0.2``."""
+        short = {"inference": "m", "scale": "s"}
+        parts = [f"{short.get(key, key)}{_slug(value)}" for key, value in sorted(self.params.items())]
+        return "-".join([self.name, *parts])
+
+
+def _slug(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    text = f"{value:g}" if isinstance(value, int | float) else str(value)
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
+
+
+class ObjectiveSpec(Named):
+    """A training objective by its registry name, with the parameters of ``isce.losses.build``."""
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
@@ -41,35 +59,9 @@ class ObjectiveSpec(Strict):
             raise ValueError(str(error)) from error
         return self
 
-    @property
-    def label(self) -> str:
-        """Short name of the objective with its parameters, fit for a file name: ``isce-m2``, ``sce``."""
-        return _label(self.name, self.params)
 
-
-def _label(name: str, params: dict[str, Any]) -> str:
-    short = {"inference": "m", "scale": "s"}
-    parts = [f"{short.get(key, key)}{_slug(value)}" for key, value in sorted(params.items())]
-    return "-".join([name, *parts])
-
-
-def _slug(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    text = f"{value:g}" if isinstance(value, int | float) else str(value)
-    return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
-
-
-class DefenceSpec(Strict):
+class DefenceSpec(Named):
     """A defence by its registry name, with the parameters of ``isce.defences.build``."""
-
-    name: str
-    params: dict[str, Any] = Field(default_factory=dict)
-
-    @field_validator("params", mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        return read_exponents(value)
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
@@ -83,11 +75,6 @@ class DefenceSpec(Strict):
     def build(self) -> defences.Defence:
         """Build the defence."""
         return defences.build(self.name, **self.params)
-
-    @property
-    def label(self) -> str:
-        """Short name of the defence with its parameters, fit for a file name: ``mixup``, ``mixup-alpha0.2``."""
-        return _label(self.name, self.params)
 
 
 class OptimizerSpec(Strict):
