@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from isce import attacks, data, losses, models
+from isce import attacks, data, defences, losses, models
 from isce.files import ROOT
 from isce.parameters import semantics
 from isce.parameters.analysis import ExplainParameters, MinmaxParameters
@@ -117,7 +117,8 @@ def test_the_package_of_an_attack_counts_for_suites_with_that_attack(monkeypatch
 def test_every_changed_part_is_one_that_exists():
     known = {"train", "attack", "minmax", "explain", "adversarial.pgd", "adversarial.free"}
     known |= {f"objective.{name}" for name in losses.names()} | {f"network.{name}" for name in models.names()}
-    known |= {f"attack.{name}" for name in attacks.names()}
+    known |= {f"attack.{name}" for name in attacks.names()} | {f"defence.{name}" for name in defences.names()}
+    known |= {"draws", "bounds.interval", "bounds.linear", "bounds.lipschitz"}
     assert set(semantics.CHANGES) <= known
     assert all(line.strip() for lines in semantics.CHANGES.values() for line in lines)
 
@@ -142,6 +143,15 @@ def test_a_raised_number_counts_for_the_runs_that_use_the_part(monkeypatch, part
     before = {name: key_of(parameters) for name, parameters in every.items()}
     monkeypatch.setitem(semantics.CHANGES, part, ["another"] * (semantics.number(part)))
     assert {name for name, parameters in every.items() if key_of(parameters) != before[name]} == due
+
+
+@pytest.mark.parametrize("part", ["defence.distillation", "defence.temperature"])
+def test_a_raised_number_of_the_run_that_comes_first_counts(monkeypatch, part):
+    distilled, mixed = train(defence={"name": "distillation"}), train(defence={"name": "mixup"})
+    before = key_of(distilled), key_of(mixed)
+    monkeypatch.setitem(semantics.CHANGES, part, ["another"])
+    assert key_of(distilled) != before[0]
+    assert key_of(mixed) == before[1]
 
 
 def test_every_committed_record_is_a_run_of_its_experiment_with_the_data_that_keys_hold():

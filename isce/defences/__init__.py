@@ -10,7 +10,7 @@ from typing import Any
 
 from isce.defences.adversarial import AdversarialTraining, Trades
 from isce.defences.augmix import AugMix
-from isce.defences.base import Batch, Defence
+from isce.defences.base import Batch, Defence, Setting
 from isce.defences.deep_defense import DeepDefense
 from isce.defences.detector import Detector
 from isce.defences.distillation import Distillation, Temperature
@@ -24,7 +24,7 @@ from isce.defences.vat import VirtualAdversarial
 from isce.defences.wrm import WRM
 from isce.losses.checks import known
 
-__all__ = ["Batch", "Defence", "about", "build", "names"]
+__all__ = ["Batch", "Defence", "Setting", "about", "build", "names"]
 
 _DEFENCES: dict[str, type[Defence]] = {
     "augmix": AugMix,

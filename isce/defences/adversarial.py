@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isce.attacks.ascent import ascend, slope
 from isce.attacks.threat import Threat
-from isce.defences.base import Batch, Defence
+from isce.defences.base import Batch, Defence, Setting
 from isce.losses import Objective
 from isce.losses.checks import integer, number
 
@@ -79,10 +79,9 @@ class _Ball(Defence):
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
 
-    def check_run(self, model: str, *, adversarial: bool, normalisation: str) -> None:
+    def check_run(self, run: Setting) -> None:
         """Refuse adversarial training beside it: the points of one attack would be attacked by the other."""
-        del model, normalisation
-        if adversarial:
+        if run.adversarial:
             raise ValueError(f"{self.name} attacks the images itself: adversarial must be None")
 
 

@@ -44,6 +44,25 @@ class Batch:
         return int(torch.randint(2**62, (1,), generator=self.draws))
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a defence may ask about the run that it is to go with.
+
+    Attributes:
+        model: name of the network.
+        shape: of the data's images (C, H, W).
+        adversarial: whether the run trains on attacked images of its own.
+        normalisation: ``channel`` or ``released``, as ``TrainParameters`` has it.
+        precision: ``float32``, ``bfloat16`` or ``auto``, likewise.
+    """
+
+    model: str
+    shape: Shape
+    adversarial: bool
+    normalisation: str
+    precision: str
+
+
 class Defence(nn.Module):
     """A choice about training that goes with any objective, unless :meth:`check` refuses it.
 
@@ -71,9 +90,9 @@ class Defence(nn.Module):
         if objective.needs_bounds:
             raise ValueError(f"{self.name} has no bounds, and {objective.name} trains on bounds over the ball")
 
-    def check_run(self, model: str, *, adversarial: bool, normalisation: str) -> None:
-        """Refuse what it can't go with (:class:`ValueError`), of what ``TrainParameters`` holds; here nothing."""
-        del model, adversarial, normalisation
+    def check_run(self, run: Setting) -> None:
+        """Refuse a run that it can't go with (:class:`ValueError`); here none."""
+        del run
 
     def seen(self, shape: Shape) -> Shape:
         """Give the shape of images (C, H, W) that the backbone is built for; here that of the data."""

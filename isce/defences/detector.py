@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isce.attacks.ascent import REACH
 from isce.defences.adversarial import sign_ascent
-from isce.defences.base import Batch, Defence
+from isce.defences.base import Batch, Defence, Setting
 from isce.losses import Objective
 from isce.losses.checks import integer, number
 from isce.models import Classifier, Guarded
@@ -70,12 +70,11 @@ class Detector(Defence):
         if self.rejected >= 1:
             raise ValueError(f"rejected must be below 1, got {rejected}")
 
-    def check_run(self, model: str, *, adversarial: bool, normalisation: str) -> None:
+    def check_run(self, run: Setting) -> None:
         """Refuse networks without a place for the branch, and adversarial training, whose images are not clean."""
-        del normalisation
-        if model not in GUARDABLE:
+        if run.model not in GUARDABLE:
             raise ValueError(f"{self.name} needs a place for its branch: model must be one of {', '.join(GUARDABLE)}")
-        if adversarial:
+        if run.adversarial:
             raise ValueError(f"{self.name} learns from clean images: adversarial must be None")
 
     def wrap(self, classifier: Classifier, shape: Shape) -> Guarded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from isce.defences.base import Batch, Defence
+from isce.defences.base import Batch, Defence, Setting
 from isce.losses.checks import integer
 from isce.models import Classifier
 from isce.models.base import Shape
@@ -40,10 +40,10 @@ class ResizePad(Defence):
             raise ValueError(f"largest must be at most padded, got {largest} and {padded}")
         self.largest, self.padded = largest, padded
 
-    def check_run(self, model: str, *, adversarial: bool, normalisation: str) -> None:
-        """Refuse the released normalisation."""
-        del model, adversarial
-        if normalisation == "released":
+    def check_run(self, run: Setting) -> None:
+        """Refuse the released normalisation, and sides that don't suit the data's images."""
+        sides(run.shape, self.largest, self.padded)
+        if run.normalisation == "released":
             raise ValueError(f"the released normalisation has no mean image that {self.name} could move")
 
     def seen(self, shape: Shape) -> Shape:

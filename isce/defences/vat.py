@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from isce.defences.base import Batch, Defence
+from isce.defences.base import Batch, Defence, Setting
 from isce.losses.checks import number
 
 
@@ -17,8 +17,7 @@ class VirtualAdversarial(Defence):
     the weight of the divergence is 1, and x + r need not lie in [0, 1]. No label is used to find r.
 
     The paper's xi is 1e-6. In float32 a move that short is lost in the rounding of pixels and probabilities, and g
-    points anywhere; at 1e-3, taken here, it points as it does in float64. In bfloat16 that is lost as well: train in
-    float32.
+    points anywhere; at 1e-3, taken here, it points as it does in float64. In bfloat16 that is lost as well: refused.
 
     Args:
         eps: length of r, above 0, in units of [0, 1]; the paper chooses it on validation images for each
@@ -34,6 +33,11 @@ class VirtualAdversarial(Defence):
         super().__init__()
         self.eps = number("eps", eps, above=0)
         self.xi = number("xi", xi, above=0)
+
+    def check_run(self, run: Setting) -> None:
+        """Refuse every precision but float32."""
+        if run.precision != "float32":
+            raise ValueError(f"{self.name} needs float32 to find its direction: precision must be float32")
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss and divergence; the accuracy is counted from the images as they are."""

@@ -16,6 +16,7 @@ from pydantic import (
 
 from isce import data, defences, losses, models
 from isce.parameters.base import RunParameters
+from isce.parameters.semantics import number
 from isce.strict import Strict, check_known, read_exponents
 
 Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
@@ -163,9 +164,15 @@ class TrainParameters(RunParameters):
     )
 
     def parts(self) -> list[str]:
-        """Name objective, network, adversarial training and defence, as ``isce.parameters.semantics`` does."""
+        """Name objective, network, adversarial training and defence, as ``isce.parameters.semantics`` does.
+
+        The defence of a run that comes first is named once its number is above 1.
+        """
         adversarial = [f"adversarial.{self.adversarial.kind}"] if self.adversarial else []
         defence = [f"defence.{self.defence.name}"] if self.defence else []
+        first = self.defence.build().before() if self.defence else None
+        if first and number(f"defence.{first['name']}") > 1:
+            defence.append(f"defence.{first['name']}")
         return [f"objective.{self.objective.name}", f"network.{self.model}", *adversarial, *defence]
 
     @property
@@ -204,8 +211,15 @@ class TrainParameters(RunParameters):
         if self.defence:
             built = self.defence.build()
             built.check(losses.build(self.objective.name, **self.objective.params))
-            adversarial = self.adversarial is not None
-            built.check_run(self.model, adversarial=adversarial, normalisation=self.normalisation)
+            built.check_run(
+                defences.Setting(
+                    model=self.model,
+                    shape=data.SETS[self.dataset].shape,
+                    adversarial=self.adversarial is not None,
+                    normalisation=self.normalisation,
+                    precision=self.precision,
+                )
+            )
             if self.adversarial and self.adversarial.kind == "free":
                 raise ValueError(
                     f"defence {self.defence.name} can't go with free adversarial training: kind must be pgd"

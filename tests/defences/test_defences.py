@@ -112,6 +112,8 @@ def test_a_value_out_of_range_is_refused_where_the_parameters_are_checked(name, 
             },
             "can't go with free adversarial training",
         ),
+        ({"precision": "bfloat16", "defence": {"name": "vat"}}, "precision must be float32"),
+        ({"precision": "auto", "defence": {"name": "vat"}}, "precision must be float32"),
     ],
 )
 def test_what_does_not_go_together_is_refused_by_name(changes, text):

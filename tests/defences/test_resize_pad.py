@@ -59,7 +59,10 @@ def test_sides_that_do_not_fit_are_refused(shape, given):
         sides(shape, **given)
 
 
-@pytest.mark.parametrize("params", [{"largest": 0}, {"padded": 2.5}, {"largest": 12, "padded": 11}, {"side": 3}])
+@pytest.mark.parametrize(
+    "params",
+    [{"largest": 0}, {"padded": 2.5}, {"largest": 12, "padded": 11}, {"side": 3}, {"padded": 8}, {"largest": 7}],
+)
 def test_parameters_are_checked_before_any_image_is_there(params):
     with pytest.raises(ValueError, match=r"largest|padded|side"):
         parameters(params=params)
