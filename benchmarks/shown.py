@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev, variance
 from typing import Any
 
 from isce.files import write_atomic
@@ -316,12 +316,67 @@ def transport(found: dict[str, Any]) -> Table:
     return _table(caption, ["network", "mean squared distance", "attacks", "estimated bound", "proved bound"], rows)
 
 
+def rates(found: dict[str, Any]) -> Table:
+    """Worst case of each network by loss and learning rate, one number a seed."""
+    rows = []
+    for network, rate in dict.fromkeys((row["network"], row["rate"]) for row in found["rows"]):
+        of = [row for row in found["rows"] if (row["network"], row["rate"]) == (network, rate)]
+        trained = [row for row in of if not row["failed"]]
+        share = 100 / found["images"]
+        cells = [reader_name(network), f"{rate:g}"]
+        cells += [", ".join(f"{share * row['clean']:.1f}" for row in trained) or "none trained"]
+        cells += [", ".join(f"{share * row['worst'][f'{eps:g}']:.1f}" for row in trained) for eps in found["eps"]]
+        cells += [", ".join(f"{row[key]:.3g}" for row in trained) for key in ("margin", "slope")]
+        rows.append([*cells, str(len(of) - len(trained))])
+    caption = (
+        "Each loss at each learning rate, all else equal: accuracy and worst case in per cent, one number a training "
+        f"seed. Margin and slope are medians over test images. {found['images']} test images. {_where(found)}"
+    )
+    columns = ["network", "rate", "clean", *(f"worst case at {eps:g}" for eps in found["eps"]), "margin", "slope"]
+    return _table(caption, [*columns, "not trained"], rows, joined=1)
+
+
+def processors(found: dict[str, Any]) -> Table:
+    """Worst case of the same seeds on each processor, with the deviation over seeds."""
+    rows, share = [], 100 / found["rows"][0]["images"]
+    first = {row["seed"]: row for row in reversed(found["rows"])}
+    for place in dict.fromkeys((row["processor"], row["threads"]) for row in found["rows"]):
+        of = [row for row in found["rows"] if (row["processor"], row["threads"]) == place]
+        left = [share * row["left"] for row in of]
+        same = sum(row["sha256"] == first[row["seed"]]["sha256"] for row in of)
+        apart = max(share * abs(row["left"] - first[row["seed"]]["left"]) for row in of)
+        cells = [f"{mean(left):.1f}", f"{stdev(left):.1f}", f"{min(left):.1f} to {max(left):.1f}"]
+        rows.append([place[0], str(place[1]), *cells, f"{same} of {len(of)}", f"{apart:.1f}"])
+    caption = (
+        f"SCE on digits, the same seeds on each processor: accuracy in the worst case at eps {found['eps']:g} in per "
+        f"cent. The last two columns compare each seed with its network of the first row. {_where(found)}"
+    )
+    columns = ["processor", "threads", "mean", "deviation over seeds", "range", "same bits", "largest change"]
+    return _table(caption, columns, rows)
+
+
+def scatter(found: dict[str, Any]) -> dict[str, str]:
+    """How far networks are apart: those of different seeds on one processor, and those of one seed on different ones.
+
+    Root mean square deviations, unbiased, in points.
+    """
+    share = 100 / found["rows"][0]["images"]
+    by_place, by_seed = dict[Any, list[float]](), dict[Any, list[float]]()
+    for row in found["rows"]:
+        by_place.setdefault((row["processor"], row["threads"]), []).append(share * row["left"])
+        by_seed.setdefault(row["seed"], []).append(share * row["left"])
+    spread = {"seeds": by_place, "processors": by_seed}
+    texts = {name: f"{math.sqrt(mean(variance(each) for each in of.values())):.1f}" for name, of in spread.items()}
+    largest = max(max(each) - min(each) for each in by_seed.values())
+    return texts | {"networks": str(len(by_seed)), "places": str(len(by_place)), "largest": f"{largest:.1f}"}
+
+
 PENALTIES = (2, 8, 32, 256)  #: rows of the table ``wrm``
 
 TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     found.__name__: found
     for found in (
         *(steps, attacks, autoattack, bounds, training, plan, threads, reliability, gap, mechanisms, numbers),
-        *(wrm, transport),
+        *(wrm, transport, rates, processors, scatter),
     )
 }
