@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         environment = os.environ | PROCESSORS[processor] | {"OMP_NUM_THREADS": str(threads)}
         made = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
         rows.append({"processor": processor, "threads": threads} | json.loads(made.stdout))
-        save(options.out, {"where": where, "eps": EPS, "rows": rows}, "processors", "scatter")
+        save(options.out, {"where": where, "eps": EPS, "rows": rows})
+    save(options.out, {"where": where, "eps": EPS, "rows": rows}, "processors", "scatter")
     return 0
 
 

@@ -83,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the rows that are missing, and write all as JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="training seeds")
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES), help="learning rates")
     parser.add_argument("--images", type=int, default=IMAGES, help=f"test images, stratified (default: {IMAGES})")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; rows that it has are not made again")
     options = parser.parse_args(arguments)
@@ -94,14 +95,14 @@ def main(arguments: list[str] | None = None) -> int:
         if kept["images"] != options.images or kept["eps"] != EPS:
             parser.error(f"{options.out} holds rows of {kept['images']} images at eps {kept['eps']}: give another file")
         found["rows"] = kept["rows"]
-    for seed, rate, loss in itertools.product(options.seeds, RATES, LOSSES):
+    for seed, rate, loss in itertools.product(options.seeds, options.rates, LOSSES):
         run = parameters(loss, rate, seed)
         if any((r["network"], r["rate"], r["seed"]) == (loss.label, rate, seed) for r in found["rows"]):
             continue
         made = row(run, ROOT / "build" / "bench" / "rates" / f"{loss.label}-{rate:g}-s{seed}", options.images)
         print(json.dumps(made), flush=True)
         found["rows"].append(made)
-        save(options.out, found, "rates")
+        save(options.out, found, "rates", "learnt")
     return 0
 
 

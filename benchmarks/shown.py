@@ -23,7 +23,9 @@ def save(path: Path, found: dict[str, Any], *names: str) -> None:
         found: raw values, with ``where``: machine and versions.
         names: of the tables, each a function below.
     """
-    whole = found | {"shown": {name: TABLES[name](found) for name in names}}
+    made = {name: TABLES[name](found) for name in names}
+    shown = {name if "columns" in each else "numbers": each for name, each in made.items()}
+    whole = found | {"shown": shown}
     write_atomic(path, json.dumps(whole, indent=2) + "\n")
 
 
@@ -336,6 +338,17 @@ def rates(found: dict[str, Any]) -> Table:
     return _table(caption, [*columns, "not trained"], rows, joined=1)
 
 
+def learnt(found: dict[str, Any]) -> dict[str, str]:
+    """Mean worst case over seeds at 0.1 of each loss and rate that trained, and the numbers of images and seeds."""
+    texts, left = {"images": str(found["images"])}, dict[tuple[str, str], list[float]]()
+    for row in found["rows"]:
+        if not row["failed"]:
+            at = (row["network"], f"{row['rate']:g}")
+            left.setdefault(at, []).append(100 * row["worst"]["0.1"] / found["images"])
+    texts |= {f"{network}-{rate}": f"{mean(of):.1f}%" for (network, rate), of in left.items()}
+    return texts | {f"{network}-{rate}-seeds": str(len(of)) for (network, rate), of in left.items()}
+
+
 def processors(found: dict[str, Any]) -> Table:
     """Worst case of the same seeds on each processor, with the deviation over seeds."""
     rows, share = [], 100 / found["rows"][0]["images"]
@@ -377,6 +390,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     found.__name__: found
     for found in (
         *(steps, attacks, autoattack, bounds, training, plan, threads, reliability, gap, mechanisms, numbers),
-        *(wrm, transport, rates, processors, scatter),
+        *(wrm, transport, rates, learnt, processors, scatter),
     )
 }

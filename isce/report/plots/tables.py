@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from isce.report.plots.runs import COLOURS, grid
+from isce.report.plots.runs import COLOURS, grid, looks
 
 #: Columns of the table ``mechanisms``: accuracies that the attack's way shows, and those of the worst case.
 PANELS = {"what the attack shows": ("I-SCE", "SCE"), "worst case": ("worst case: I-SCE", "worst case: SCE")}
 
+
+WORST = "worst case at 0.1"  #: column of the table ``rates``
 
 #: Columns of the table ``transport`` with colour, marker and line.
 CURVES = {
@@ -41,6 +43,40 @@ def transport(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
     axes[0].set_ylabel("mean loss")
     axes[0].legend(frameon=False)
     return figure
+
+
+def rates(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
+    """For each loss the worst case against the learning rate, and against the slope; a dot for each training seed.
+
+    Args:
+        columns: headings: network, rate, slope and ``worst case at 0.1`` among them.
+        rows: cells; several seeds in one, apart by commas, or none.
+    """
+    names = list(dict.fromkeys(row[0] for row in rows))
+    look = dict(zip(names, looks(["sce", "isce-m2", "isce-m5"]).values(), strict=True))
+    figure, (axes,) = grid(1, 2, 9.2, 3.6)
+    for name in names:
+        points = [
+            (float(row[columns.index("rate")]), float(slope), float(left))
+            for row in rows
+            if row[0] == name
+            for slope, left in zip(*(_values(row[columns.index(of)]) for of in ("slope", WORST)), strict=True)
+        ]
+        by_rate = dict[float, list[float]]()
+        for rate, _, left in points:
+            by_rate.setdefault(rate, []).append(left)
+        axes[0].plot(list(by_rate), [sum(of) / len(of) for of in by_rate.values()], color=look[name]["color"])
+        for ax, place in zip(axes, (0, 1), strict=True):
+            ax.plot([p[place] for p in points], [p[2] for p in points], linestyle="", label=name, **look[name])
+    for ax, what in zip(axes, ("learning rate", "median slope of the margin"), strict=True):
+        ax.set(xscale="log", xlabel=what, ylim=(-3, 103))
+    axes[0].set_ylabel(f"{WORST} (%)")
+    axes[1].legend(frameon=False, loc="lower left")
+    return figure
+
+
+def _values(cell: str) -> list[str]:
+    return cell.split(", ") if cell else []
 
 
 def mechanisms(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
