@@ -38,7 +38,7 @@ from isce.report.key import MAIN, Key
 
 logger = logging.getLogger(__name__)
 NAMES = re.compile(r"(I-SCE|L-GM|\bm = -?[\d.]*\d)")
-BEFORE, AFTER = re.compile(r"[(\[\u201c]+$"), re.compile(r"[)\].,;:!?\u2019\u201d]+")
+BEFORE, AFTER = re.compile(r"[(\[\u201c]+$"), re.compile(r"^[)\].,;:!?\u2019\u201d]+")
 
 
 class RecordRole(SphinxRole):
@@ -98,7 +98,7 @@ def list_records(app: Sphinx, doctree: nodes.document) -> None:
     box = nodes.container(
         "", *folded(summary, items, kind="isce-sources"), classes=["isce-page-records", "isce-evidence"]
     )
-    doctree.children[-1].append(box)
+    next(iter(doctree.findall(nodes.section))).append(box)
 
 
 def keep_together(app: Sphinx, doctree: nodes.document, name: str) -> None:
@@ -112,20 +112,20 @@ def keep_together(app: Sphinx, doctree: nodes.document, name: str) -> None:
         kept = [_kept(nodes.Text(piece)) if number % 2 else nodes.Text(piece) for number, piece in enumerate(pieces)]
         text.parent.replace(text, [node for node in kept if node.astext()])
     for formula in list(doctree.findall(nodes.math)):
-        parent = formula.parent
-        place = parent.index(formula)
-        before, after = parent[max(place - 1, 0)], parent[place + 1] if place + 1 < len(parent) else None
-        opening = BEFORE.search(before) if isinstance(before, nodes.Text) else None
-        closing = AFTER.match(after) if isinstance(after, nodes.Text) else None
-        if opening is None and closing is None:
-            continue
-        around = [nodes.Text(found[0]) if found else nodes.Text("") for found in (opening, closing)]
-        if opening:
-            parent.replace(before, nodes.Text(before[: opening.start()]))
-        if closing:
-            parent.replace(after, nodes.Text(after[closing.end() :]))
-        parent.replace(formula, whole := _kept())
-        whole += [around[0], formula, around[1]]
+        parent, place = formula.parent, formula.parent.index(formula)
+        around = [_cut(parent, place - 1, BEFORE), _cut(parent, place + 1, AFTER)]
+        if any(around):
+            parent.replace(formula, whole := _kept())
+            whole += [nodes.Text(around[0]), formula, nodes.Text(around[1])]
+
+
+def _cut(parent: nodes.Element, place: int, pattern: re.Pattern[str]) -> str:
+    """Take what a pattern finds off a text among an element's children; empty where there is no such text."""
+    text = parent[place] if 0 <= place < len(parent) else None
+    if not isinstance(text, nodes.Text) or not (found := pattern.search(text)):
+        return ""
+    parent.replace(text, nodes.Text(text[: found.start()] + text[found.end() :]))
+    return found[0]
 
 
 def _kept(*content: nodes.Node) -> nodes.inline:

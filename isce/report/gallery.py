@@ -87,5 +87,5 @@ def _png(sheet: np.ndarray) -> bytes:
     """A picture (3, height, width) of values from 0 to 255 as a file."""
     buffer = io.BytesIO()
     pixels = np.ascontiguousarray(np.moveaxis(sheet.round().astype(np.uint8), 0, -1))
-    imsave(buffer, pixels, format="png", metadata={"Software": None})
+    imsave(buffer, pixels, format="png", metadata={"Software": "isce"})
     return buffer.getvalue()

@@ -93,7 +93,8 @@ def test_a_link_to_a_word_shows_its_meaning(book: Path, watch: Watch):
 
 def test_a_number_that_is_tapped_says_its_records_within_the_screen(book: Path, watch: Watch):
     watch.open((book / "experiments" / "digits.html").as_uri(), PHONE, "light")
-    for number in watch.page.locator("article section > p > abbr.isce-number", has_text="%").all()[:3]:
+    numbers = watch.page.locator("article section > p > abbr.isce-number", has_text="%").all()[:3]
+    for number in numbers:
         number.click()
         box = opened(watch)
         assert "record.json" in box.inner_text()
@@ -101,9 +102,9 @@ def test_a_number_that_is_tapped_says_its_records_within_the_screen(book: Path, 
         assert place is not None
         assert place["x"] >= 0
         assert place["x"] + place["width"] <= PHONE
-        watch.page.locator("h1").click()
+        watch.page.get_by_role("heading", level=1).click()
         box.wait_for(state="detached")
-    number.click()
+    numbers[0].click()
     opened(watch).locator("a").first.click()
     watch.page.wait_for_url("**/record.json")
 
