@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from isce.report.plots import tables
 
+BRACKETS = re.compile(r"\([^()]{,12}\)")  # short ones; a line breaks before them
 logger = logging.getLogger(__name__)
 
 
@@ -54,7 +56,10 @@ class BenchmarkTable(SphinxDirective):
         """What stands on the page, and its own file with a label."""
         caption, columns, rows, joined = (shown[key] for key in ("caption", "columns", "rows", "joined"))
         file = save_csv(self.env, name, columns, rows)
-        return table_nodes(caption, columns, rows, joined=joined), [("CSV", file)]
+        rows = [
+            [BRACKETS.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), c) for c in row] for row in rows
+        ]
+        return table_nodes(caption, columns, rows, kind="isce-prose", joined=joined), [("CSV", file)]
 
 
 class BenchmarkFigure(BenchmarkTable):

@@ -10,11 +10,13 @@ page.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from isce_made import link
 from isce_report import (
     NOT_RUN,
     STALE,
@@ -26,7 +28,7 @@ from isce_report import (
     report_folder,
     split,
 )
-from isce_tables import typeset
+from isce_tables import folded, typeset
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
@@ -35,13 +37,14 @@ from sphinx.util.docutils import SphinxRole
 from isce.report.key import MAIN, Key
 
 logger = logging.getLogger(__name__)
-LOSS = "I-SCE"
+NAMES = re.compile(r"(I-SCE|L-GM|\bm = -?[\d.]*\d)")
+BEFORE, AFTER = re.compile(r"[(\[\u201c]+$"), re.compile(r"^[)\].,;:!?\u2019\u201d]+")
 
 
 class RecordRole(SphinxRole):
     """``{record}`digits/sce.clean` ``: one number of a report, with its records as title.
 
-    ``isce-previews.js`` shows the title to a pointer, a finger and the keyboard alike.
+    ``isce-previews.js`` shows the title to a pointer, a finger and the keyboard alike, with links to the records.
 
     ``@main`` at the end of a key stands for ``@`` and the experiment's main eps.
     """
@@ -77,21 +80,56 @@ class RecordRole(SphinxRole):
             classes.append("isce-stale-number")
         if number["value"] is None:  # not evaluated; the text says why
             classes.append("isce-not-run")
-        return nodes.abbreviation(number["text"], typeset(number["text"]), explanation=title, classes=classes)
+        about = {"explanation": title, "classes": classes, "records": names}
+        return nodes.abbreviation(number["text"], typeset(number["text"]), **about)
+
+
+def list_records(app: Sphinx, doctree: nodes.document) -> None:
+    """At the end of a page the records behind its numbers, folded away; the boxes of the numbers link to them."""
+    names = sorted({name for number in doctree.findall(nodes.abbreviation) for name in number.get("records", ())})
+    if not names:
+        return
+    items, records = nodes.bullet_list(ids=["page-records"]), Path(app.config.isce_records)
+    for name in names:
+        known = (records / name).is_file()
+        entry = link(app.env, records / name, name) if known else nodes.literal(name, name)
+        items += nodes.list_item("", nodes.paragraph("", "", entry))
+    summary = f"Records behind the numbers of this page: {len(names)}"
+    box = nodes.container(
+        "", *folded(summary, items, kind="isce-sources"), classes=["isce-page-records", "isce-evidence"]
+    )
+    next(iter(doctree.findall(nodes.section))).append(box)
 
 
 def keep_together(app: Sphinx, doctree: nodes.document, name: str) -> None:
-    """A line may not break within the loss's name."""
+    """A line may break neither within names of losses nor between a formula and the punctuation around it."""
     if app.builder.format != "html":
         return
     for text in list(doctree.findall(nodes.Text)):
-        if LOSS not in text or isinstance(text.parent, nodes.literal | nodes.literal_block | nodes.raw | nodes.title):
+        pieces = NAMES.split(text)
+        if len(pieces) < 2 or isinstance(text.parent, nodes.literal | nodes.literal_block | nodes.raw):
             continue
-        pieces: list[nodes.Node] = []
-        for number, piece in enumerate(text.split(LOSS)):
-            pieces += [nodes.inline(LOSS, LOSS, classes=["isce-name"])] if number else []
-            pieces += [nodes.Text(piece)] if piece else []
-        text.parent.replace(text, pieces)
+        kept = [_kept(nodes.Text(piece)) if number % 2 else nodes.Text(piece) for number, piece in enumerate(pieces)]
+        text.parent.replace(text, [node for node in kept if node.astext()])
+    for formula in list(doctree.findall(nodes.math)):
+        parent, place = formula.parent, formula.parent.index(formula)
+        around = [_cut(parent, place - 1, BEFORE), _cut(parent, place + 1, AFTER)]
+        if any(around):
+            parent.replace(formula, whole := _kept())
+            whole += [nodes.Text(around[0]), formula, nodes.Text(around[1])]
+
+
+def _cut(parent: nodes.Element, place: int, pattern: re.Pattern[str]) -> str:
+    """Take what a pattern finds off a text among an element's children; empty where there is no such text."""
+    text = parent[place] if 0 <= place < len(parent) else None
+    if not isinstance(text, nodes.Text) or not (found := pattern.search(text)):
+        return ""
+    parent.replace(text, nodes.Text(text[: found.start()] + text[found.end() :]))
+    return found[0]
+
+
+def _kept(*content: nodes.Node) -> nodes.inline:
+    return nodes.inline("", "", *content, classes=["isce-name"])
 
 
 def _from_environment(variable: str, default: str) -> str:
@@ -110,6 +148,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("isce_report", "", "env", types=[str])
     app.add_config_value("isce_records", "", "env", types=[str])
     app.connect("config-inited", read_environment)
+    app.connect("doctree-read", list_records, priority=400)  # before downloads are collected
     app.connect("doctree-resolved", keep_together)
     app.add_role("record", RecordRole())
     app.add_directive("records-table", RecordsTable)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors.numpy import load_file
 from isce.evaluation import percent
 from isce.report.exhibits import Plot, Table
 from isce.report.key import Key, split_run
-from isce.report.names import core, is_text_version, reader_name, row_name
+from isce.report.names import is_text_version, reader_name
 from isce.report.plots import explain as plots
 from isce.report.plots.runs import eps_text, three
 from isce.runs.records import EXPLAIN, Record
@@ -151,7 +150,6 @@ class Explained:
         if self._kinks():
             drawings["sphere"] = self._trajectories
         yield from ((f"explain-{name}", draw) for name, draw in drawings.items())
-        yield from ((f"gallery-{label}", functools.partial(self._gallery, label)) for label in core(self.first))
 
     def _plot(self, figure: Figure, caption: str, alt: str, *labels: str) -> Plot:
         """Plot of the first records of some objectives, or of all."""
@@ -271,20 +269,6 @@ class Explained:
         )
         alt = f"Scatter plots of embeddings. Adversarial embeddings that stay nearest to their own class mean: {near}."
         return self._plot(plots.feature_maps(self.arrays), caption, alt)
-
-    def _gallery(self, label: str) -> Plot:
-        record, arrays = self.first[label], self.arrays[label]
-        rows, labels = record.results["gallery"]["rows"], record.results["gallery"]["labels"]
-        caption = (
-            f"{reader_name(label)}: the first test images of {len(labels)} classes under each attack, and the "
-            "change, amplified. Below each the predicted class and its softmax probability, bold with ≠ where "
-            f"wrong. The threat model is below the attack's name. Training seed {record.run.rsplit('-s', 1)[1]}."
-        )
-        wrong = (arrays["gallery.predictions"][1:, :, 0] != labels).sum(1)
-        broken = ", ".join(f"{name} {count}" for (name, _), count in zip(rows, wrong, strict=True))
-        alt = f"Rows of {len(labels)} digits or pictures with amplified changes. Misclassified, by attack: {broken}."
-        named = [(row_name(name), threat) for name, threat in rows]
-        return self._plot(plots.gallery_sheet(arrays, named, labels), caption, alt, label)
 
     def numbers(self, number: Callable[[float, str, list[str]], dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return every number that a sentence may name: of the first seed, keys ``<label>.explain:<name>``.

@@ -1,7 +1,8 @@
 """From records to what the book shows: numbers, tables and plots of one experiment, each naming its records.
 
 The report folder of an experiment holds ``numbers.json`` (written last), ``tables/*.json`` and ``*.csv``,
-``plots/*.svg``, ``*.pdf`` and ``*.json``, ``charts/chooser.json``. The book reads nothing else.
+``plots/*.svg``, ``*.pdf`` and ``*.json``, ``charts/chooser.json``, of explain records ``charts/gallery.json`` and
+``.png``. The book reads nothing else.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from isce.files import ROOT, RecordError, write_atomic
 from isce.report import certified, claims, corruptions, curves, flags, minmax, randomised, tables, verdicts
 from isce.report.chooser import chooser
 from isce.report.exhibits import Plot, Table
+from isce.report.gallery import gallery
 from isce.report.plots.runs import as_bytes
 from isce.report.source import Source
 from isce.runs import executed
@@ -139,9 +141,11 @@ class Report:
             if only is None or name in only:
                 self._write_plot(name, make())
         chosen = chooser(self.source.experiment, self.source.cells, self.source.evidence())
-        chosen |= self.source.origin(("attack",))
-        compact = json.dumps(chosen, allow_nan=False, separators=(",", ":"))
-        write_atomic(self.target / "charts" / "chooser.json", f"{compact}\n")
+        self._write_chart("chooser", chosen | self.source.origin(("attack",)))
+        if self.source.explained:
+            shown, names, picture = gallery(self.source.explained)
+            self._write_chart("gallery", shown | self.source.origin(("explain",), names))
+            write_atomic(self.target / "charts" / "gallery.png", picture)
         self.write_notebooks()
         write_atomic(
             self.target / "flags.txt", "".join(f"{line}\n" for line in flags.serious(self.source.records.values()))
@@ -241,6 +245,10 @@ class Report:
             write_atomic(folder / f"{name}.{suffix}", as_bytes(plot.figure, suffix))
         about = {"caption": plot.caption, "alt": plot.alt, **self.source.origin(plot.kinds, plot.sources)}
         self._write_json(folder / f"{name}.json", about)
+
+    def _write_chart(self, name: str, content: dict[str, Any]) -> None:
+        compact = json.dumps(content, allow_nan=False, separators=(",", ":"))
+        write_atomic(self.target / "charts" / f"{name}.json", f"{compact}\n")
 
     @staticmethod
     def _write_json(path: Path, content: dict[str, Any], *, sort_keys: bool = False) -> None:

@@ -137,6 +137,8 @@ def test_without_scripts_tables_and_pictures_stay(book: Path, context):
     assert page.locator(".isce-explorer img").is_visible()
     page.goto((book / "intro.html").as_uri())
     assert page.locator(".isce-worked img").is_visible()
+    page.goto((book / "experiments" / "gallery.html").as_uri())
+    assert page.locator(".isce-gallery table:visible").count() == page.locator(".isce-gallery").count() == 4
     plain.close()
 
 
@@ -166,6 +168,42 @@ def test_a_figure_fits_a_phone_and_is_large_once_tapped(book: Path, page: Page):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     picture.click()
     assert picture.bounding_box()["width"] == fitting["width"]
+
+
+def taken(page: Page) -> list[list[str]]:
+    """What stands under the images of the gallery that is shown, row by row."""
+    parts = page.locator(".isce-gallery:visible tbody").all()
+    return [part.locator("td p").all_inner_texts() for part in parts]
+
+
+def test_the_gallery_shows_one_attack_or_one_loss_by_the_keyboard_alone(book: Path, page: Page):
+    page.goto((book / "experiments" / "gallery.html").as_uri())
+    assert page.locator(".isce-gallery:visible").count() == 1
+    sets = [json.loads(text) for text in page.locator(".isce-gallery script").all_text_contents()]
+    said = page.locator(".isce-gallery:visible caption b")
+    mnist = [
+        [[f"{name} ({share}%){'' if right else ' ≠'}" for name, share, right in row] for row in loss]
+        for loss in sets[0]["found"]
+    ]
+    assert taken(page) == [loss[1] for loss in mnist]
+    page.get_by_label("Show").focus()
+    page.keyboard.press("ArrowDown")
+    assert taken(page) == [loss[2] for loss in mnist]
+    assert said.inner_text() == f"MNIST, {', '.join(sets[0]['attacks'][1])}."
+    place = "t => [getComputedStyle(t).getPropertyValue('--isce-row'), getComputedStyle(t).backgroundPositionY]"
+    tile = page.locator(".isce-gallery:visible tbody").nth(1).locator(".isce-tile").first
+    row = 2 + len(sets[0]["attacks"])
+    assert tile.evaluate(place) == [str(row), f"{-56 * row}px"]
+    page.get_by_label("Show").select_option(sets[0]["losses"][1])
+    assert taken(page) == mnist[1]
+    heads = page.locator(".isce-gallery:visible tbody th").all_inner_texts()
+    assert [head.split(" change")[0].removesuffix(" no change") for head in heads[1:]] == [
+        ", ".join(attack) for attack in sets[0]["attacks"]
+    ]
+    page.get_by_label("Data set").select_option("CIFAR-10")
+    assert "airplane" in page.locator(".isce-gallery:visible thead").inner_text()
+    assert page.locator(".isce-gallery:visible .isce-evidence").inner_text().count("cifar10-small")
+    assert violations(page) == []
 
 
 def test_m_moves_the_explorer(book: Path, page: Page):

@@ -1,10 +1,12 @@
 """The whole of an explain run on a small network: what it records, and that the report can show it."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from safetensors.torch import save
 from torch import nn
 
@@ -13,6 +15,7 @@ from isce.explain import explain
 from isce.losses import build
 from isce.parameters.analysis import ExplainParameters
 from isce.report.explain import Explained
+from isce.report.gallery import gallery
 from isce.runs.records import EXPLAIN, Record, provenance
 from isce.strict import ConfigError, validate
 
@@ -139,10 +142,42 @@ def test_every_figure_is_drawn_with_caption_text_and_its_records(explained):
         assert as_bytes(plot.figure, "png").startswith(b"\x89PNG")
         assert plot.caption.endswith(".")
         assert plot.alt.endswith(".")
-        assert len(plot.sources) == (1 if name.startswith("gallery") else 2)
+        assert len(plot.sources) == 2
         names.add(name)
-    plots = {f"explain-{what}" for what in ("paths", "gradients", "promise", "margins", "features", "sphere")}
-    assert names == plots | {"gallery-sce", "gallery-isce-released"}
+    assert names == {f"explain-{what}" for what in ("paths", "gradients", "promise", "margins", "features", "sphere")}
+
+
+def test_the_gallery_says_and_shows_what_the_records_hold(found, tmp_path):
+    several = as_records(dict.fromkeys(("sce", "isce-m2", "isce-released"), found["sce"]), tmp_path)
+    several.first["isce-released"].results["gallery"]["labels"][0] = 9  # another image: this loss is left out
+    shown, sources, picture = gallery(several)
+    held = found["sce"].gallery
+    labels = [int(label) for label in found["sce"].y[held.index]]
+    assert sources == [f"e/explain/{name}-s0/record.json" for name in ("sce", "isce-m2")]
+    assert shown["classes"] == [str(label) for label in labels]
+    assert len(shown["losses"]) == len(shown["found"]) == len(shown["factors"]) == 2
+    assert shown["attacks"][0] == ["FGSM on the training loss", "linf, eps 0.1"]
+    assert shown["found"][0] == shown["found"][1]
+    for row, points in zip(shown["found"][0], held.predictions.tolist(), strict=True):
+        for (taken, share, right), (predicted, confidence), label in zip(row, points, labels, strict=True):
+            assert (int(taken), right) == (predicted, predicted == label)
+            assert share == pytest.approx(100 * confidence, abs=0.5001)
+    sheet = (imread(io.BytesIO(picture)) * 255).round()
+    count, attacks, side = len(labels), len(held.rows), 8
+
+    def tile(row, column):
+        return sheet[side * row : side * (row + 1), side * column : side * (column + 1), :3]
+
+    assert sheet.shape[:2] == (side * (1 + 2 * attacks), side * 2 * count)
+    for k in range(count):
+        assert (tile(0, k) == held.clean[k, 0].numpy()[..., None]).all()
+        for attack, images in enumerate(held.adversarial.numpy()):
+            row, change = 1 + attacks + attack, images[k, 0].astype(int) - held.clean[k, 0].numpy()
+            assert (tile(row, k) == images[k, 0][..., None]).all()
+            red_over_blue = tile(row, count + k)[..., 0] - tile(row, count + k)[..., 2]
+            assert (np.sign(red_over_blue) == np.sign(change)).all(), "orange is lighter, blue darker, black the same"
+            largest = np.abs(held.adversarial[attack].numpy().astype(int) - held.clean.numpy()).max()
+            assert float(shown["factors"][1][attack] or 0) == pytest.approx(255 / largest if largest else 0, rel=0.05)
 
 
 def test_the_walk_shows_cross_entropy_beside_the_text_version_alone(found, tmp_path):

@@ -166,7 +166,7 @@ def test_explain_run_ends_in_a_record_that_is_reported_and_adopted(real):
     code, out, err = project.reproduce()
     assert code == 0, out + err
     assert project.due() == []
-    assert (project.root / "build/report/tiny/plots/gallery-isce-released.svg").is_file()
+    assert (project.root / "build/report/tiny/charts/gallery.png").is_file()
     code, out, err = project.isce("adopt", "--experiment", "tiny")
     assert code == 0, out + err
     assert {p.name for p in (project.root / "results/tiny/explain/isce-released-s0").iterdir()} == {

@@ -86,7 +86,8 @@ def mechanisms(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
         columns: headings, those of :data:`PANELS` among them; the first four say which way it is.
         rows: cells, in per cent.
     """
-    figure, (axes,) = grid(1, len(PANELS), 9.6, 1.2 + 0.42 * len(rows))
+    figure, (axes,) = grid(1, len(PANELS), 8.4, 1.2 + 0.42 * len(rows))
+    figure.axes[0].get_gridspec().set_width_ratios([2, 1])
     places = range(len(rows))
     for number, (ax, (title, pair)) in enumerate(zip(axes, PANELS.items(), strict=True)):
         isce, sce = ([float(row[columns.index(name)]) for row in rows] for name in pair)
@@ -95,6 +96,6 @@ def mechanisms(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
         ax.plot(sce, places, "s", color=COLOURS[0], label="SCE", markerfacecolor="white")
         ax.set(title=title, xlabel="accuracy (%)", xlim=(-4, 104), ylim=(len(rows) - 0.4, -0.6), yticks=places)
         ax.set_yticklabels([", ".join(row[:2]) + f"\n{row[2]} ({row[3]})" if not number else "" for row in rows])
-        ax.tick_params(axis="y", labelsize=7)
+        ax.tick_params(axis="y", labelsize=8.5)
     axes[-1].legend(frameon=False, loc="upper right")
     return figure
