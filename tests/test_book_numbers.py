@@ -46,6 +46,8 @@ OWN = {
         r"50-step PGD",
         r"## 3 or 5 seeds",
     ],
+    "intro.md": [r"at rate 0\.1, the others for six at 0\.02", r"all take ten at 0\.05"],
+    "discussion.md": [r"at rate 0\.01 \(five epochs\)", r"at 0\.02 \(six\)", r"at 0\.05 \(ten\)"],
     "faq.md": [r"\b63 \(percentage points, presumably\)", r"length 1\b"],
     "verdict.md": [r"at most 1% accuracy"],
     "digits.md": [r"17 grey levels"],

@@ -17,6 +17,7 @@ VERDICTS = {
     "contradicted": "isce-contradicted",
     "inconclusive": "isce-inconclusive",
     "not testable": "isce-untestable",
+    "not reproduced": "isce-untestable",
 }
 CHECKS = re.compile(r"(\d+ checks? needs? attention)")
 TIMES = "\N{MULTIPLICATION SIGN}"
