@@ -64,7 +64,11 @@ OWN = {
         r"\b50 (untargeted steps|points or more)",
         r"a margin of about 16\b",
         r"within of 0 and 1\b",
+        r"shows 63 points",
+        r"give 50 or more",
+        r"At radius 0\.3, where both",
     ],
+    "gap_full.md": [r"\+63\b", r"within of 0 and 1\."],
     "variations.md": [r"to 0\.3, with its clip"],
     "released.md": [  # the settings of the authors' script
         r"linear embedding of 64\.",
