@@ -291,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     for gap in sorted(found["gaps"], key=lambda gap: -gap["gap"])[:20]:
         print(json.dumps(gap))
     if options.out:
-        save(options.out, found, "gap", "mechanisms", "numbers")
+        save(options.out, found, "gap", "precision", "mechanisms", "numbers")
     return 0
 
 

@@ -165,20 +165,40 @@ def gap(found: dict[str, Any]) -> Table:
     """The largest gap between I-SCE and SCE for each network and what is ascended, by whose label is asked for."""
     rows = []
     for network, loss in dict.fromkeys((each["network"], each["loss"]) for each in found["gaps"]):
-        cells = [reader_name(network), loss]
+        cells = [reader_name(network), _ascended(loss)]
         for labels, judged in (("true", "last"), ("predicted", "last"), ("predicted, SCE true", "last"), (None, "all")):
             best = _largest(found, network=network, loss=loss, labels=labels, judged=judged)
-            cells.append(f"{best['gap']:+.1f} ({_bounds(best)})")
-        rows.append([*cells, f"{_largest(found, network=network, loss=loss)['left']:+.1f}"])
+            cells.append(f"{best['gap']:+.1f}, left {best['left']:+.1f} ({_bounds(best)})")
+        rows.append(cells)
     caption = (
         "Accuracy of I-SCE minus that of SCE after 50 steps, in points. Shown is the largest over the balls and sizes "
-        "of step that were tried, which stand in brackets in pixel values. The first three columns of gaps judge the "
-        "last point, by whose label the attack's loss is about; the fourth counts an image as fallen at any point on "
-        "the way; the last is the gap "
-        f"of the worst cases where the row's largest was. First seed, {found['images']} test images. {_where(found)}"
+        "of step that were tried, which stand in brackets in pixel values; 'left' is the gap of the worst cases in "
+        "that ball. The first three columns of gaps judge the last point, by whose label the attack's loss is about; "
+        f"the fourth counts an image as fallen at any point on the way. First seed, {found['images']} test images. "
+        f"{_where(found)}"
     )
     columns = ["network", "ascends", "true label", "predicted label", "predicted label on I-SCE alone", "any point"]
-    return _table(caption, [*columns, "left in the worst case"], rows, joined=1)
+    return _table(caption, columns, rows, joined=1)
+
+
+def precision(found: dict[str, Any]) -> Table:
+    """Accuracy by the last point in float32 and in float64, of every way that was run in both."""
+    ways: dict[tuple[Any, ...], dict[bool, int]] = {}
+    for row in found["rows"]:
+        way = tuple(row[key] for key in ("network", "loss", "label", "eps", "size", "steps", "seed"))
+        ways.setdefault(way, {})[row["double"]] = row["last"]
+    rows = []
+    for (network, loss, label, eps, size, steps, _), both in ways.items():
+        if len(both) == 2:
+            single, double = (100 * both[key] / found["images"] for key in (False, True))
+            cells = [reader_name(network), _ascended(loss), label, f"{eps:g}, {size:g}", str(steps)]
+            rows.append([*cells, f"{single:.1f}", f"{double:.1f}"])
+    caption = (
+        "Accuracy (%) by the last point, of attacks that compute in float32 and in float64. "
+        f"{found['images']} test images. {_where(found)}"
+    )
+    columns = ["network", "ascends", "label", "radius, step", "steps", "float32", "float64"]
+    return _table(caption, columns, rows, joined=1)
 
 
 def mechanisms(found: dict[str, Any]) -> Table:
@@ -192,7 +212,7 @@ def mechanisms(found: dict[str, Any]) -> Table:
     for each in sorted(best, key=lambda each: -each["gap"])[:MOST]:
         same = {key: each[key] for key in (*kinds, "eps", "size", "double", "steps", "judged")}
         others = [row["gap"] for row in found["gaps"] if same.items() <= row.items() and row["seed"] != each["seed"]]
-        cells = [reader_name(each["network"]), each["loss"], each["labels"], _bounds(each)]
+        cells = [reader_name(each["network"]), _ascended(each["loss"]), each["labels"], _bounds(each)]
         cells += [f"{each[key]:.1f}" for key in ("isce", "sce")] + [f"{each['gap']:+.1f}"]
         cells.append(", ".join(f"{gap:+.1f}" for gap in others) or "not run")
         rows.append([*cells, *(f"{each[key]:.1f}" for key in ("worst isce", "worst sce")), f"{each['left']:+.1f}"])
@@ -213,6 +233,7 @@ def numbers(found: dict[str, Any]) -> dict[str, str]:
     own = {"network": "isce-m10", "loss": "training", "labels": "predicted, SCE true", "judged": "last"}
     alone = _largest(found, **own)
     texts = {"tried": str(len(tried)), "large": str(len(large)), "images": str(found["images"])}
+    texts["largest"] = f"{max(each['gap'] for each in tried):+.1f}"
     known = [each for each in plain if each["network"] != "isce-m10"]
     texts |= {"large-left": f"{max((each['left'] for each in large), default=math.nan):+.1f}"}
     for name, labels in (("true", "true"), ("predicted", "predicted")):
@@ -253,6 +274,12 @@ def _largest(found: dict[str, Any], **which: Any) -> dict[str, Any]:
     """The largest gap after 50 steps on the first seed, of those with these values (None: any)."""
     wanted = _first(found) | {key: of for key, of in which.items() if of is not None}
     return max((each for each in found["gaps"] if wanted.items() <= each.items()), key=lambda each: each["gap"])
+
+
+def _ascended(loss: str) -> str:
+    """What an attack on the gap ascends, as a reader sees it."""
+    named = {"training": "training loss", "clipped SCE": "clipped probabilities", "raw SCE": "SCE of the raw logits"}
+    return named.get(loss, loss.replace("out, ", "script's outputs, "))
 
 
 def _bounds(gap: dict[str, Any]) -> str:
@@ -389,7 +416,7 @@ PENALTIES = (2, 8, 32, 256)  #: rows of the table ``wrm``
 TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     found.__name__: found
     for found in (
-        *(steps, attacks, autoattack, bounds, training, plan, threads, reliability, gap, mechanisms, numbers),
-        *(wrm, transport, rates, learnt, processors, scatter),
+        *(steps, attacks, autoattack, bounds, training, plan, threads, reliability, gap, precision, mechanisms),
+        *(numbers, wrm, transport, rates, learnt, processors, scatter),
     )
 }

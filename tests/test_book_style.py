@@ -16,7 +16,7 @@ from isce.runs.experiment import load_experiment
 
 sys.path.insert(0, str(BOOK / "_ext"))
 from isce_search import reading_part
-from isce_tables import CAPTION, split_caption
+from isce_tables import CAPTION, split_caption, table_nodes
 
 PAGES = reading_pages()
 #: Pages that explain something, with a question, a figure and exercises.
@@ -132,6 +132,20 @@ def test_a_caption_is_cut_after_a_sentence_and_loses_nothing():
     assert split_caption("Only one.") == ("Only one.", "")
     long = "Accuracy: " + "word " * 24 + "end. Last."
     assert split_caption(long) == ("Accuracy.", long.removeprefix("Accuracy: "))
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("69.8 [66.9, 72.6] ±7.2", "69.8 ±7.2"),
+        ("91.3 [88.3, 93.6] ±0.0", "91.3 [88.3, 93.6]"),
+        ("99.2 [98.4, 99.6]", "99.2 [98.4, 99.6]"),
+        ("+1.0 points [-1.0, +3.0] ±9.0", "+1.0 points [-1.0, +3.0] ±9.0"),
+    ],
+)
+def test_of_two_intervals_a_table_prints_the_wider(cell: str, shown: str):
+    table = table_nodes("Caption.", ["loss", "accuracy"], [["SCE", cell]])
+    assert table.astext().replace("\N{MINUS SIGN}", "-").endswith(shown)
 
 
 def labels() -> list[str]:

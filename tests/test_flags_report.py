@@ -51,7 +51,7 @@ def test_the_caption_of_an_experiment_has_them(tmp_path: Path):
     values = {"name": "made-up", "title": "x", "objectives": [{"name": "sce"}], "seeds": [0, 1], "attack": attack}
     experiment = Experiment.model_validate(values)
     source = Source(experiment, tmp_path, {("attack", "sce-s0"): "", ("attack", "sce-s1"): ""})
-    assert source.evidence().endswith("over seeds. 1 check needs attention.")
+    assert source.evidence().endswith("(the book prints the wider). 1 check needs attention.")
     alone = Source(experiment, tmp_path, {("attack", "sce-s0"): ""})
     assert "attention" not in alone.evidence()
 

@@ -13,7 +13,7 @@ from isce.files import ROOT
 from isce.report.plots import tables
 from isce.report.plots.runs import as_bytes
 
-PAGE = (ROOT / "book" / "experiments" / "gap.md").read_text(encoding="utf-8")
+PAGE, FULL = ((ROOT / "book" / "experiments" / name).read_text(encoding="utf-8") for name in ("gap.md", "gap_full.md"))
 SHOWN = json.loads((ROOT / "benchmarks" / "results" / "gap.json").read_text(encoding="utf-8"))["shown"]
 ROW = ["I-SCE (code)", "training", "predicted", "0.2, 0.01", "40.0", "10.0", "+30.0", "not run", "1.0", "2.0", "-1.0"]
 
@@ -28,9 +28,9 @@ def test_page_asks_for_what_the_results_hold():
     asked = re.findall(r"\{benchmark\}`gap/([^`]+)`", PAGE)
     assert len(asked) > 5
     assert set(asked) <= set(SHOWN["numbers"])
-    tables = re.findall(r"\{benchmark-(?:table|figure)\} gap(?:/(\S+))?", PAGE)
-    assert sorted(tables) == ["", "mechanisms", "mechanisms"]
-    assert {"gap", "mechanisms"} <= set(SHOWN)
+    tables = re.findall(r"\{benchmark-(?:table|figure)\} gap(?:/(\S+))?", PAGE + FULL)
+    assert sorted(tables) == ["", "mechanisms", "mechanisms", "precision"]
+    assert {"gap", "mechanisms", "precision"} <= set(SHOWN)
 
 
 def test_figure_draws_what_the_table_says():

@@ -69,3 +69,26 @@ def test_what_is_meant_for_a_gpu_is_on_one_page_with_its_cost_and_not_among_what
     assert {row[3]: row[2] for row in rows}[
         "make reproduce EXPERIMENT=cifar10-at DEVICE=cuda"
     ] == f"{3 * 30 * 45_000 * 11 / 1e6:.0f}"
+
+
+def judged(folder: Path, experiment: str, *rows: tuple[str, str, str]) -> None:
+    """Write a table of verdicts of a report: claim, what it is about, verdict."""
+    path = folder / experiment / "tables" / "verdicts.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"columns": ["claim", "of", "verdict"], "rows": [list(row) for row in rows]}))
+
+
+def test_the_claims_show_the_defences_and_say_not_reproduced_of_the_one_whose_setting_is_not_known(tmp_path: Path):
+    one, two = "I-SCE (text, m = 2)", "I-SCE (code)"
+    judged(
+        tmp_path, "mnist", ("C4 a", one, "contradicted"), ("C8 b", one, "contradicted"), ("C8 b", two, "inconclusive")
+    )
+    judged(tmp_path, "digits", ("C6 c", one, "not testable"), ("C6 c", two, "not testable"))
+    judged(tmp_path, "digits-defences", ("C6 c", one, "contradicted"), ("C6 c", two, "supported"))
+    made = overview.claims(reference.Files(ROOT, tmp_path, lambda path: None))
+    found = {row[0][:2]: dict(zip(made.columns, row, strict=True)) for row in made.rows}
+    assert found["C4"]["MNIST"] == "contradicted"
+    assert found["C8"]["MNIST"] == "text, m = 2: not reproduced; code: inconclusive"
+    expected = "not testable; against the defences: text, m = 2: contradicted; code: supported"
+    assert found["C6"]["digits"] == expected
+    assert found["C6"]["MNIST"] == "not asked"

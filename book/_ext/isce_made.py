@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.parsers.rst import directives
 from isce_report import RecordsTable, report_folder
-from isce_tables import caption_details, table_nodes
+from isce_tables import caption_details, folded, table_nodes
 from matplotlib.figure import Figure
 from sphinx import addnodes
 from sphinx.addnodes import download_reference
@@ -45,12 +45,12 @@ def link(env: BuildEnvironment, file: Path, text: str) -> nodes.Node:
 
 
 def evidence(env: BuildEnvironment, files: Iterable[tuple[str, Path]], *rest: nodes.Node) -> nodes.container:
-    """The line below a table or figure: links to its files by their labels, and what else there is to say."""
+    """What is folded below a table or figure: links to its files by their labels, and what else there is to say."""
     line = nodes.paragraph(classes=["isce-links"])
     for label, file in files:
         line += [link(env, file, label), nodes.Text(" · ")]
     line += rest
-    return nodes.container("", line, classes=["isce-evidence"])
+    return nodes.container("", *folded("Data and source", line, kind="isce-origin"), classes=["isce-evidence"])
 
 
 def made_by(env: BuildEnvironment, function: str, source: str) -> list[nodes.Node]:

@@ -122,11 +122,11 @@ class ReportDirective(SphinxDirective):
         return [box]
 
     def evidence(self, path: Path, about: dict[str, Any]) -> nodes.Node:
-        """Where it comes from: stale mark, downloads, notebook, command, and the records, folded away."""
-        box = nodes.container(classes=["isce-evidence"])
+        """Where it comes from, folded away but for a stale mark: downloads, notebook, command, and the records."""
+        summary, content = "Data and source", list[nodes.Node]()
         if about.get("stale"):
-            badge = nodes.inline("stale", "stale", classes=["isce-badge"])
-            box += nodes.paragraph("", "", badge, nodes.Text(" " + STALE), classes=["isce-stale"])
+            summary += ' <span class="isce-badge">stale</span>'
+            content.append(nodes.paragraph(STALE, STALE, classes=["isce-stale"]))
         line = nodes.paragraph(classes=["isce-links"])
         files = nodes.inline(classes=["isce-files"])
         for label, file in self.files(path, about):
@@ -137,15 +137,15 @@ class ReportDirective(SphinxDirective):
         for name, url in launches(address, branch, notebook):
             line += [nodes.Text(" · "), nodes.reference(name, name, refuri=url, internal=False)]
         line += [nodes.Text(" · run again with "), nodes.literal(about["command"], about["command"])]
-        box += line
+        content.append(line)
         sources = [str(source) for source in about["sources"]]
         count = f"{len(sources)} record" + ("s" if len(sources) != 1 else "")
         items = nodes.bullet_list()
         for source in sources:
             entry = self.download(source, Path(self.config.isce_records))
             items += nodes.list_item("", nodes.paragraph("", "", entry))
-        box += folded(count, items, kind="isce-sources")
-        return box
+        content += folded(count, items, kind="isce-sources")
+        return nodes.container("", *folded(summary, *content, kind="isce-origin"), classes=["isce-evidence"])
 
     def download(self, name: str, folder: Path, label: str = "") -> nodes.Node:
         """A link to a copy of ``folder/name`` inside the book, or just its name if it isn't there."""

@@ -10,13 +10,14 @@ from sphinx.addnodes import pending_xref
 
 from isce.report.names import reader_name, row_name
 
-FIGURE = re.compile(r"(?P<value>\S+) (?P<images>\[[^]]*\])(?: (?P<seeds>±\S+))?")
+FIGURE = re.compile(r"(?P<value>\S+) (?P<images>\[(?P<low>[^],]*), (?P<high>[^]]*)\])(?: (?P<seeds>±(?P<half>\S+)))?")
 LONG, LONG_NAME, SHORT = 48, 26, 14  #: letters of a cell that may wrap, of a name that may, of a cell that never does
 VERDICTS = {
     "supported": "isce-supported",
     "contradicted": "isce-contradicted",
     "inconclusive": "isce-inconclusive",
     "not testable": "isce-untestable",
+    "not reproduced": "isce-untestable",
 }
 CHECKS = re.compile(r"(\d+ checks? needs? attention)")
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -163,13 +164,13 @@ def _entry(text: str, column: int, height: int = 1, label: str = "") -> nodes.en
 
 
 def _content(text: str) -> nodes.paragraph:
-    """Text of a cell; the intervals of a figure are set apart, so that they can stand below the figure."""
+    """Text of a cell; the interval of a figure is set apart, so that it can stand below it, of two the wider one."""
     match = FIGURE.fullmatch(text)
     if text in VERDICTS:
         return nodes.paragraph("", "", nodes.inline(text, text, classes=["isce-verdict", VERDICTS[text]]))
     if match is None:
         return nodes.paragraph(text, typeset(text))
-    parts: list[nodes.Node] = [nodes.Text(typeset(match["value"]))]
-    for interval in filter(None, (match["images"], match["seeds"])):
-        parts += [nodes.Text(" "), nodes.inline(interval, typeset(interval), classes=["isce-interval"])]
-    return nodes.paragraph("", "", *parts)
+    by_seeds = match["seeds"] and 2 * float(match["half"]) > float(match["high"]) - float(match["low"])
+    interval = match["seeds"] if by_seeds else match["images"]
+    shown = nodes.inline(interval, typeset(interval), classes=["isce-interval"])
+    return nodes.paragraph("", "", nodes.Text(typeset(match["value"])), nodes.Text(" "), shown)

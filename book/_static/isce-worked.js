@@ -47,7 +47,9 @@
     };
     const ticks = [-2, 0, 2, 4, 6].map((lead) =>
       `<text x="${x(lead)}" y="${CURVE.bottom + 18}" text-anchor="middle">${fixed(lead, 0)}</text>`);
-    return line(0, "isce-worked-ghost") + line(m, "isce-worked-ours") + ticks.join("") +
+    const heights = [1, 2, 3, 4, 5].map((loss) =>
+      `<text x="${CURVE.left - 6}" y="${y(loss) + 5}" text-anchor="end">${loss}</text>`);
+    return line(0, "isce-worked-ghost") + line(m, "isce-worked-ours") + ticks.join("") + heights.join("") +
       `<text x="${(CURVE.left + CURVE.right) / 2}" y="${CURVE.bottom + 46}" text-anchor="middle">lead of cat over dog</text>` +
       `<text x="${CURVE.left + 6}" y="${CURVE.bottom - 8}">loss</text>`;
   }

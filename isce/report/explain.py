@@ -297,7 +297,11 @@ def _plain(results: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     of, seen, sphere = results["gradients"], results["features"], results["sphere"]
     found |= {name: _percent(of[name]) for name in ("zero", "tiny", "matched_zero", "matched_tiny")}
     found |= {name: _percent(of[name][_MEDIAN]) for name in ("kept", "aim")}
-    found |= {name: _three(of[name][_MEDIAN]) for name in ("margin", "slope", "distance")}
+    margin, slope, distance = (of[name][_MEDIAN] for name in ("margin", "slope", "distance"))
+    found |= {"margin": _three(margin), "slope": _three(slope), "distance": _three(distance)}
+    if margin > 0 and slope > 0:  # of the medians: how far the way is without the box, and how much longer within it
+        ratio = margin / slope
+        found |= {"ratio": _three(ratio), "stretch": (distance / ratio, f"{distance / ratio:.2f}")}
     found |= {name: _three(seen[name]) for name in ("separation", "adversarial_separation")}
     found |= {name: _percent(seen[name]) for name in ("nearest", "adversarial_nearest", "shown")}
     found |= {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from isce.data.sets import SETS
+from isce.report.differences import CONTRADICTED
 from isce.report.exhibits import Table
 from isce.report.reference import Files, each, runs_of
 
@@ -26,13 +27,18 @@ COLUMNS = {
     "digits": "digits",
     "cifar10-small": "CIFAR-10 (small)",
 }
+#: Experiments that judge a claim against other competitors than the column's: their verdict stands beside it.
+BESIDE = {("C6", "digits"): ("digits-defences", "against the defences")}
+#: Verdicts in other words where the claim's setting is not known: what was not seen here may be so elsewhere.
+WORDS = {("C8", CONTRADICTED): "not reproduced"}
 
 
 def claims(files: Files) -> Table:
     """Return a row for each claim: what it says, and its verdict by the records of each experiment."""
     found = {name: _verdicts(files, name) for name in COLUMNS}
     rows = [
-        [f"{claim}. {text}", *(_cell(found[name].get(claim, {})) for name in COLUMNS)] for claim, text in CLAIMS.items()
+        [f"{claim}. {text}", *(_shown(files, found[name], claim, name) for name in COLUMNS)]
+        for claim, text in CLAIMS.items()
     ]
     caption = "The claims and their verdicts, by data set. Where versions of I-SCE differ each is named."
     return Table(columns=["claim", *COLUMNS.values()], rows=rows, caption=caption)
@@ -50,6 +56,17 @@ def _verdicts(files: Files, name: str) -> dict[str, dict[str, str]]:
     for row in table["rows"]:
         found.setdefault(row[claim].partition(" ")[0], {})[row[about]] = row[verdict]
     return found
+
+
+def _shown(files: Files, found: dict[str, dict[str, str]], claim: str, name: str) -> str:
+    """Return the verdicts on a claim by an experiment, and by the one that stands beside it."""
+    verdicts = {about: WORDS.get((claim, verdict), verdict) for about, verdict in found.get(claim, {}).items()}
+    text = _cell(verdicts)
+    if (claim, name) not in BESIDE:
+        return text
+    other, words = BESIDE[claim, name]
+    beside = _verdicts(files, other).get(claim)
+    return f"{text}; {words}: {_cell(beside)}" if beside else text
 
 
 def _cell(verdicts: dict[str, str]) -> str:

@@ -125,7 +125,7 @@ class Source:
         if intervals:
             text += ": mean over seeds" if seeds > 1 else ""
             text += " [Wilson 95% interval over images]"
-            text += " ± half-width of the 95% t interval over seeds" if seeds > 1 else ""
+            text += " ± half-width of the 95% t interval over seeds (the book prints the wider)" if seeds > 1 else ""
         return f"{text}.{attention(self.records.values())}"
 
     def origin(self, kinds: tuple[str, ...], names: list[str] | None = None) -> dict[str, Any]:

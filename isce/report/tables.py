@@ -19,7 +19,7 @@ from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment
 from isce.runs.records import Record
 
-NO_DETECTOR = "can't reject"
+NO_DETECTOR = "\N{EN DASH}"
 HIT, LEFT, PART = " (target hit)", ", left", ", left of "
 STATUS = ["run", "kind", "state", "made (UTC)", "commit", "device", "seconds", "torch", "red flags"]
 KINDS = ("train", "attack", "minmax", "explain")
@@ -74,7 +74,7 @@ def _handled(found: Cells) -> str:
         return ""
     return (
         "An image that a network rejects counts as handled, a clean one too, which lifts every accuracy: 'clean, "
-        "rejected' is the share of clean images that it rejects. "
+        "rejected' is the share of clean images that it rejects, with a dash where it can't. "
     )
 
 

@@ -68,11 +68,16 @@ def example(files: Files) -> Table:
     """Return the example as a table: every quantity for both losses, and for SCE at the worst point of the box."""
     corner, _ = worst()
     every = (work(0.0), work(INFERENCE), work(0.0, corner))
-    rows = [["logits seen", *(_row(made.seen, 1) for made in every)]]
+    rows = [["logits in the loss", *(_row(made.seen, 1) for made in every)]]
     rows.append(["probabilities", *(_row(made.probabilities, 2) for made in every)])
     rows.append(["loss", *(f"{made.loss:.3f}" for made in every)])
     rows.append(["gradient", *(_row(made.gradient, 2) for made in every)])
-    columns = [", ".join(CLASSES), "SCE", f"I-SCE (text, m = {INFERENCE:g})", f"SCE at its worst, r = {RADIUS:g}"]
+    columns = [
+        ", ".join(CLASSES),
+        "SCE",
+        f"I-SCE (text, m = {INFERENCE:g})",
+        f"SCE where each logit moved by {RADIUS:g} at worst",
+    ]
     return Table(columns=columns, rows=rows, caption=f"One image of a {CLASSES[0]}, worked by hand.")
 
 

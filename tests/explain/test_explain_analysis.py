@@ -198,6 +198,9 @@ def test_numbers_say_what_the_record_says(explained, found):
     assert one["value"] == pytest.approx(100 * results["standing"]["plain-training"]["accuracy"])
     assert one["text"] == f"{one['value']:.1f}%"
     assert one["source"] == ["e/explain/sce-s0/record.json"]
-    assert numbers["sce.explain:distance"]["value"] == results["gradients"]["distance"][2]
+    margin, slope, distance = (results["gradients"][name][2] for name in ("margin", "slope", "distance"))
+    assert numbers["sce.explain:distance"]["value"] == distance
+    assert numbers["sce.explain:ratio"]["value"] == margin / slope
+    assert numbers["sce.explain:stretch"]["value"] == pytest.approx(distance * slope / margin)
     assert numbers["explain_n"]["text"] == "40"
     assert "isce-released.explain:training-rises" in numbers or not results["sphere"]
