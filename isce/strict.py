@@ -9,27 +9,21 @@ from types import ModuleType
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 #: YAML 1.1, which PyYAML and papermill read, takes a number such as ``1e-3`` for text.
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z")
 
 
 class Loader(yaml.SafeLoader):
-    """Reads them as numbers, as YAML 1.2 does."""
+    """Reads numbers in exponent notation as numbers, as YAML 1.2 does."""
 
 
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def read_exponents(value: Any) -> Any:
-    """Return the value with each text that spells such a number as that number, in lists and mappings too."""
+    """Turn every text that spells a number in exponent notation into that number, in lists and mappings too."""
     if isinstance(value, str):
         return float(value) if _NUMBER.match(value) else value
     if isinstance(value, list):

@@ -58,7 +58,7 @@ def chain(classifier: Classifier) -> Chain:
     if backbone.mean_image is not None:
         raise ValueError("no bounds: the released normalisation divides each image by its own deviation")
     for part, base in ((backbone, Backbone), (classifier, Classifier)):
-        own = [name for name in ("forward", "features", "normalise") if hasattr(base, name)]
+        own = [name for name in ("forward", "outputs", "features", "normalise") if hasattr(base, name)]
         if any(getattr(type(part), name) is not getattr(base, name) for name in own):
             raise ValueError(f"no bounds for {type(part).__name__}: it is no chain of layers")
     layers = [layer for layer in (*backbone.layers, backbone.embed) if not isinstance(layer, nn.Identity)]

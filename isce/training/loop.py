@@ -208,7 +208,8 @@ def train_epoch(state: State, split: DeviceSet, epoch: int) -> Row:
         if adversarial is not None:
             noise = torch.rand(x.shape, generator=starts).to(state.device)
             budget = adversarial.eps, adversarial.steps, adversarial.step_size
-            x = pgd(lambda point: outputs(state, point), state.objective, x, y, noise, *budget)
+            start = x + adversarial.eps * (2 * noise - 1)
+            x = pgd(lambda point: outputs(state, point), state.objective, x, y, start, *budget)
         sums += update(state, x, y, draws=draws, progress=progress)
     loss, correct, seen = sums.tolist()
     return {"lr": lr, "train_loss": loss / seen, "train_accuracy": correct / seen}
