@@ -108,12 +108,7 @@ def load_named(
 ) -> Model:
     """The file ``<name>.yaml`` of a folder, checked with a model; an unknown name lists what the folder has.
 
-    Args:
-        model: to check with.
-        name: of the file, and of what it holds.
-        folder: that has it.
-        kind: what it is, for errors.
-        expand: applied to the file's values before they are checked.
+    ``kind`` says in errors what the file holds. ``expand`` is applied to its values before they are checked.
 
     Raises:
         ConfigError: unknown name, unreadable file, or a value that is not allowed.
@@ -130,11 +125,8 @@ def load_named(
 def from_notebook(model: type[Model], namespace: Mapping[str, Any]) -> Model:
     """Collect and check the parameters of a notebook from its variables, right after the parameter cell.
 
-    papermill sets a name that the notebook doesn't know as one more variable and goes on; here it is refused.
-
-    Args:
-        model: parameter model to check with.
-        namespace: ``globals()`` of the notebook.
+    papermill sets a name that the notebook doesn't know as one more variable and goes on; here it is refused. The
+    namespace is ``globals()`` of the notebook.
 
     Raises:
         ConfigError: unknown name, wrong type or value out of range.

@@ -51,13 +51,7 @@ def sign_ascent(
 ) -> Tensor:
     """Return the last points of an ascent by signs within the l_inf ball and the box.
 
-    Args:
-        value: gives one value for each image.
-        x: images (N, C, H, W) in [0, 1].
-        start: where the ascent starts, shaped as ``x``; projected first.
-        eps: radius, in units of [0, 1].
-        steps: number of steps.
-        size: of a step, in units of [0, 1].
+    The function gives one value for each image; the other arguments are those of :func:`pgd`.
     """
     threat = Threat("linf", eps)
 

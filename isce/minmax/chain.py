@@ -108,11 +108,8 @@ def difference_map(score_map: nn.Module) -> tuple[Tensor, Tensor]:
 
     For logits -c ||h - mu_k||^2 the squares of h cancel in a difference: weight 2 c mu, bias -c ||mu||^2.
 
-    Args:
-        score_map: the objective's map from embedding to logits.
-
     Raises:
-        ValueError: if the map is of another type.
+        ValueError: a map of another type.
     """
     if isinstance(score_map, nn.Linear) and type_before_parametrizations(score_map) is nn.Linear:
         return score_map.weight, bias_of(score_map)

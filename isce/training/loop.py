@@ -137,21 +137,19 @@ def _first(
         RuntimeError: its training diverged.
     """
     path = folder / "last.safetensors"
-    if not path.exists():
-        result = train(parameters, folder, data=data, device=device, progress=progress)
-        if result.diverged:
-            shutil.rmtree(folder)
-            raise RuntimeError(f"the network that {folder.parent.name} begins with: {result.diverged}")
-    try:
-        loaded = load_checkpoint(path, device)
-    except CheckpointError as error:
-        _log.warning("training the network that %s begins with anew: %s", folder.parent.name, error)
+    if path.exists():
+        try:
+            loaded = load_checkpoint(path, device)
+            if loaded.parameters == parameters and loaded.metadata["data_sha256"] == data.sha256:
+                return loaded
+        except CheckpointError as error:
+            _log.warning("training the network that %s begins with anew: %s", folder.parent.name, error)
         shutil.rmtree(folder)
-        return _first(parameters, folder, data, device, progress)
-    if loaded.parameters != parameters or loaded.metadata["data_sha256"] != data.sha256:
+    result = train(parameters, folder, data=data, device=device, progress=progress)
+    if result.diverged:
         shutil.rmtree(folder)
-        return _first(parameters, folder, data, device, progress)
-    return loaded
+        raise RuntimeError(f"the network that {folder.parent.name} begins with: {result.diverged}")
+    return load_checkpoint(path, device)
 
 
 @contextmanager
