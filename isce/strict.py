@@ -9,27 +9,21 @@ from types import ModuleType
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 #: YAML 1.1, which PyYAML and papermill read, takes a number such as ``1e-3`` for text.
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z")
 
 
 class Loader(yaml.SafeLoader):
-    """Reads them as numbers, as YAML 1.2 does."""
+    """Reads numbers in exponent notation as numbers, as YAML 1.2 does."""
 
 
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def read_exponents(value: Any) -> Any:
-    """Return the value with each text that spells such a number as that number, in lists and mappings too."""
+    """Turn every text that spells a number in exponent notation into that number, in lists and mappings too."""
     if isinstance(value, str):
         return float(value) if _NUMBER.match(value) else value
     if isinstance(value, list):
@@ -114,12 +108,7 @@ def load_named(
 ) -> Model:
     """The file ``<name>.yaml`` of a folder, checked with a model; an unknown name lists what the folder has.
 
-    Args:
-        model: to check with.
-        name: of the file, and of what it holds.
-        folder: that has it.
-        kind: what it is, for errors.
-        expand: applied to the file's values before they are checked.
+    ``kind`` says in errors what the file holds. ``expand`` is applied to its values before they are checked.
 
     Raises:
         ConfigError: unknown name, unreadable file, or a value that is not allowed.
@@ -136,11 +125,8 @@ def load_named(
 def from_notebook(model: type[Model], namespace: Mapping[str, Any]) -> Model:
     """Collect and check the parameters of a notebook from its variables, right after the parameter cell.
 
-    papermill sets a name that the notebook doesn't know as one more variable and goes on; here it is refused.
-
-    Args:
-        model: parameter model to check with.
-        namespace: ``globals()`` of the notebook.
+    papermill sets a name that the notebook doesn't know as one more variable and goes on; here it is refused. The
+    namespace is ``globals()`` of the notebook.
 
     Raises:
         ConfigError: unknown name, wrong type or value out of range.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
+from short_training import KilledError, contents, few, run
 from torch import nn
 
-from isce import data, losses
+from isce import losses
 from isce.data.batches import DeviceSet
 from isce.defences.adversarial import pgd
 from isce.models.assembly import assemble
@@ -16,35 +15,14 @@ from isce.parameters import training as config
 from isce.training import checkpoint, loop
 from isce.training.checkpoint import load_checkpoint
 from isce.training.loop import train
-from isce.training.state import State
 
-FILES = ("best.safetensors", "last.safetensors")
 PGD = {"kind": "pgd", "eps": 0.2, "steps": 3, "step_size": 0.1}
 FREE = {"kind": "free", "eps": 0.2, "steps": 3, "step_size": 0.1}
 
 
 @pytest.fixture(scope="module")
 def digits():
-    whole = data.load("digits")
-    return replace(whole, train=whole.train.subset(100), validation=whole.validation.subset(40))
-
-
-def run(folder, digits, **changes):
-    parameters = config.TrainParameters(**{"epochs": 2, "batch_size": 32, **changes})
-    return train(parameters, folder, data=digits, progress=False)
-
-
-def contents(folder):
-    return [(folder / name).read_bytes() for name in FILES]
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-def killed_after_the_first(state, save=State.save):
-    save(state)
-    raise KilledError
+    return few()
 
 
 # --- the projected ascent
@@ -64,7 +42,7 @@ def linear():
 def test_on_a_linear_network_it_reaches_the_corner_of_ball_and_box():
     network, weight = linear()
     x = torch.tensor([[0.5, 0.95, 0.1, 0.3]]).reshape(1, 1, 2, 2)
-    point = pgd(network, losses.build("sce"), x, torch.tensor([0]), torch.full_like(x, 0.5), 0.2, 8, 0.05)
+    point = pgd(network, losses.build("sce"), x, torch.tensor([0]), x, 0.2, 8, 0.05)
     # w_1 - w_0 = (-1, 2, -3, 0): down, up to the box's edge, down to the box's edge, nothing to gain.
     torch.testing.assert_close(point.flatten(), torch.tensor([0.3, 1.0, 0.0, 0.3]))
     assert weight.grad is None
@@ -73,11 +51,11 @@ def test_on_a_linear_network_it_reaches_the_corner_of_ball_and_box():
 
 def test_it_starts_anywhere_in_the_ball_and_stays_in_ball_and_box():
     network, _ = linear()
-    x, noise = torch.rand(200, 1, 2, 2), torch.rand(200, 1, 2, 2)
-    y = torch.randint(2, (200,))
-    tiny = pgd(network, losses.build("sce"), x, y, noise, 0.2, 1, 1e-9)
-    torch.testing.assert_close(tiny, (x + 0.2 * (2 * noise - 1)).clamp(0, 1))
-    point = pgd(network, losses.build("sce"), x, y, noise, 0.2, 5, 0.1)
+    x, y = torch.rand(200, 1, 2, 2), torch.randint(2, (200,))
+    start = x + 0.2 * (2 * torch.rand(200, 1, 2, 2) - 1)
+    tiny = pgd(network, losses.build("sce"), x, y, start, 0.2, 1, 1e-9)
+    torch.testing.assert_close(tiny, start.clamp(0, 1))
+    point = pgd(network, losses.build("sce"), x, y, start, 0.2, 5, 0.1)
     assert ((point - x).abs() <= 0.2 + 1e-6).all()
     assert point.min() >= 0
     assert point.max() <= 1
@@ -92,7 +70,7 @@ def test_it_ascends_the_matched_function_not_the_loss():
 
     objective = losses.build("isce-released")
     x, y = torch.full((1, 1, 1, 1), 0.9), torch.tensor([0])
-    point = pgd(network, objective, x, y, torch.full_like(x, 0.5), 0.1, 1, 0.05)
+    point = pgd(network, objective, x, y, x, 0.1, 1, 0.05)
     assert point.item() == pytest.approx(0.85)
     x.requires_grad_()
     logits, embedding = network(x)
@@ -144,8 +122,8 @@ def test_pgd_training_learns_from_the_points_of_the_ascent_alone(tmp_path, digit
     for epoch in (1, 2):
         starts = loop._generator(0, "starts", epoch)
         for x, y in plain.batches(epoch):
-            noise = torch.rand(x.shape, generator=starts)
-            plain.update(pgd(plain.logits, plain.objective, x, y, noise, 0.2, 3, 0.1), y)
+            start = x + 0.2 * (2 * torch.rand(x.shape, generator=starts) - 1)
+            plain.update(pgd(plain.logits, plain.objective, x, y, start, 0.2, 3, 0.1), y)
             clean.update(x, y)
     train(parameters, tmp_path, data=digits, progress=False)
     assert plain.distance(tmp_path) < 2e-4 < 1e-3 < clean.distance(tmp_path)
@@ -182,7 +160,7 @@ def test_it_makes_a_network_robust(tmp_path, digits):
             return classifier(images, return_embedding=True)
 
         x, y = digits.train.unit(), digits.train.labels
-        point = pgd(network, loaded.objective, x, y, torch.full_like(x, 0.5), 0.1, 10, 0.025)
+        point = pgd(network, loaded.objective, x, y, x, 0.1, 10, 0.025)
         robust[name] = (loaded.classifier(point).argmax(1) == y).double().mean().item()
     assert min(robust["pgd"], robust["free"]) > robust["standard"] + 0.1, robust
 
@@ -192,10 +170,8 @@ def test_it_makes_a_network_robust(tmp_path, digits):
 def test_a_killed_run_ends_in_the_same_bits(tmp_path, digits, name, adversarial):
     changes = {"objective": {"name": name}, "adversarial": adversarial, "optimizer": {"lr": 0.01}}
     whole = run(tmp_path / "whole", digits, **changes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(State, "save", killed_after_the_first)
-        with pytest.raises(KilledError):
-            run(tmp_path / "killed", digits, **changes)
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", digits, kill=1, **changes)
     rest = run(tmp_path / "killed", digits, **changes)
     assert rest.resumed == 1
     assert rest.history == whole.history

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
+from short_training import KilledError, contents, few, run
 from torch import nn
 from torch.nn.utils import parametrize
 
-from isce import data, losses, models
+from isce import losses, models
 from isce.attacks import Threat
 from isce.minmax import certified, network_constants
 from isce.minmax.layers import conv_norm
 from isce.models import Classifier
 from isce.models.lipschitz import MaxMin
 from isce.parameters.training import TrainParameters
-from isce.training import load_checkpoint, train
+from isce.training import load_checkpoint
 from isce.training.state import State
 
 
 @pytest.fixture(scope="module")
 def digits():
-    whole = data.load("digits")
-    return replace(whole, train=whole.train.subset(300), validation=whole.validation.subset(60))
+    return few(300, 60)
 
 
-def parameters(**changes):
-    objective = {"name": "isce-certified", "params": {"eps": 0.05, "ramp": 0.3}}
-    given = {"model": "interval-cnn", "objective": objective, "epochs": 12, "batch_size": 32}
-    return TrainParameters(**{**given, "optimizer": {"name": "adam", "lr": 3e-3}, **changes})
+CERTIFIED = {
+    "model": "interval-cnn",
+    "objective": {"name": "isce-certified", "params": {"eps": 0.05, "ramp": 0.3}},
+    "epochs": 12,
+    "optimizer": {"name": "adam", "lr": 3e-3},
+}
 
 
 def test_it_proves_what_plain_training_does_not(digits, tmp_path):
     shares = []
-    for objective in ({"name": "isce-certified", "params": {"eps": 0.05, "ramp": 0.3}}, {"name": "sce"}):
-        result = train(parameters(objective=objective), tmp_path / objective["name"], data=digits, progress=False)
+    for objective in (CERTIFIED["objective"], {"name": "sce"}):
+        result = run(tmp_path / objective["name"], digits, **CERTIFIED | {"objective": objective})
         network = load_checkpoint(tmp_path / objective["name"] / "best.safetensors").classifier
         x, y = digits.validation.unit(), digits.validation.labels
         shares.append(float(certified(network, x, y, Threat("linf", 0.05), "interval").float().mean()))
@@ -46,33 +46,23 @@ def test_it_proves_what_plain_training_does_not(digits, tmp_path):
     assert shares[0] > 0.3 > 0.05 > shares[1]
 
 
-def test_a_killed_run_ends_in_the_same_weights(digits, tmp_path, monkeypatch):
-    train(parameters(epochs=4), tmp_path / "whole", data=digits, progress=False)
-    save = State.save
-
-    def killed(state):
-        save(state)
-        if len(state.history) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(State, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(parameters(epochs=4), tmp_path / "two", data=digits, progress=False)
-    monkeypatch.undo()
-    assert train(parameters(epochs=4), tmp_path / "two", data=digits, progress=False).resumed == 2
-    for name in ("best.safetensors", "last.safetensors"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+def test_a_killed_run_ends_in_the_same_weights(digits, tmp_path):
+    run(tmp_path / "whole", digits, **CERTIFIED | {"epochs": 4})
+    with pytest.raises(KilledError):
+        run(tmp_path / "two", digits, kill=2, **CERTIFIED | {"epochs": 4})
+    assert run(tmp_path / "two", digits, **CERTIFIED | {"epochs": 4}).resumed == 2
+    assert contents(tmp_path / "whole") == contents(tmp_path / "two")
 
 
 def test_attacks_and_bounds_do_not_go_together():
     attack = {"kind": "pgd", "eps": 0.1, "steps": 2, "step_size": 0.05}
     with pytest.raises(ValueError, match="isce-certified trains on bounds over the ball: adversarial must be None"):
-        parameters(adversarial=attack)
+        TrainParameters.model_validate(CERTIFIED | {"adversarial": attack})
 
 
 def test_a_network_without_bounds_is_refused_before_any_work(digits, tmp_path):
     with pytest.raises(ValueError, match="no bounds for the layer"):
-        train(parameters(model="preact-resnet-20"), tmp_path, data=digits, progress=False)
+        run(tmp_path, digits, **CERTIFIED | {"model": "preact-resnet-20"})
     assert not list(tmp_path.iterdir())
 
 
@@ -140,7 +130,7 @@ def test_a_loaded_network_has_plain_weights_and_the_same_logits(digits, tmp_path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(State, "finish", kept)
-        train(parameters(**given), tmp_path, data=digits, progress=False)
+        run(tmp_path, digits, **CERTIFIED | given)
     network = load_checkpoint(tmp_path / "last.safetensors").classifier
     assert not any(parametrize.is_parametrized(layer) for layer in network.modules())
     torch.testing.assert_close(network(digits.validation.unit()), captured[0])

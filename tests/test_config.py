@@ -66,6 +66,7 @@ def test_unknown_names_list_what_exists(model, values, known):
         (AttackParameters, ATTACK | {"eps": [0.0]}, ["(0, 1]", "got 0.0"]),
         (AttackParameters, ATTACK | {"eps": [1.5]}, ["(0, 1]", "got 1.5"]),
         (AttackParameters, ATTACK | {"norm": "l2", "eps": [-1.0]}, ["above 0", "got -1.0"]),
+        (AttackParameters, ATTACK | {"norm": "l2", "eps": [float("nan")]}, ["eps.0", "finite"]),
         (AttackParameters, ATTACK | {"eps": [0.2, 0.1]}, ["rise", "[0.2, 0.1]"]),
         (AttackParameters, ATTACK | {"eps": []}, ["eps", "at least 1"]),
         (AttackParameters, ATTACK | {"suite": "nonesuch"}, ["unknown suite 'nonesuch'", "basic"]),

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mean_model import ROWS, VALUES, BatchMean, Mean, evaluated, flat, parameters
+from spying import Spy
 from torch import nn
 
-from isce import attacks, evaluation
+from isce import evaluation
 from isce.attacks import Threat, base
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate, examples, mcnemar, mean_interval, wilson
@@ -26,13 +27,8 @@ def test_accuracies_are_the_closed_form_of_a_linear_model():
         outcome = results["threats"][threat]
         assert set(outcome["attacks"]) == {"fgsm-training", "pgd4-training", "pgd1-matched"}
         assert [row["correct"] for row in outcome["attacks"].values()] == [correct] * 3
-        assert outcome["worst"] == {
-            "accuracy": correct / 8,
-            "correct": correct,
-            "n": 8,
-            "low": wilson(correct, 8)[0],
-            "high": wilson(correct, 8)[1],
-        }
+        low, high = wilson(correct, 8)
+        assert outcome["worst"] == {"accuracy": correct / 8, "correct": correct, "n": 8, "low": low, "high": high}
         assert [row["attacked"] for row in outcome["attacks"].values()] == [6] * 3
     assert json.loads(json.dumps(results)) == results
 
@@ -101,19 +97,12 @@ def test_batch_size_changes_nothing(batch_size):
 
 
 def test_index_keys_the_randomness(monkeypatch):
-    seen = []
-    real = attacks.run
-
-    def spy(*args, **named):
-        seen.append(named["index"].tolist())
-        return real(*args, **named)
-
-    monkeypatch.setattr(attacks, "run", spy)
+    spy = Spy(monkeypatch)
     x, y = flat([0.6, 0.45, 0.4, 0.3])
     index = torch.tensor([7, 5, 3, 1])
     some = parameters(rows=ROWS[1:2], eps=[0.1], batch_size=2)
     evaluate(Mean(), build("sce"), x, y, some, index=index, progress=False)
-    assert seen == [[5, 3], [1]]  # the clean mistake is not attacked
+    assert [index for _, _, index in spy.calls] == [[5, 3], [1]]  # the clean mistake is not attacked
 
 
 def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
@@ -131,43 +120,13 @@ def test_rejected_points_are_counted_and_never_count_as_broken(monkeypatch):
 
 
 def test_a_batch_dependent_model_is_attacked_in_fixed_batches(monkeypatch):
-    sizes, real = [], attacks.run
-
-    def spy(spec, model, objective, x, *args, **named):
-        sizes.append(named["index"].tolist())
-        return real(spec, model, objective, x, *args, **named)
-
-    monkeypatch.setattr(attacks, "run", spy)
+    spy = Spy(monkeypatch)
     x, _ = flat([0.1, 0.2, 0.3, 0.4, 0.5])
     y = torch.tensor([0, 1, 0, 1, 0])
-    found = evaluate(
-        BatchMean(), build("sce"), x, y, parameters(rows=ROWS[:1], eps=[0.2], batch_size=2), progress=False
-    )
+    some = parameters(rows=ROWS[:1], eps=[0.2], batch_size=2)
+    found = evaluate(BatchMean(), build("sce"), x, y, some, progress=False)
     assert found.clean.tolist() == [True, True, True, True, True]
-    assert sizes == [[0, 1], [2, 3], [4]]
-
-
-def test_out_of_memory_names_the_remedy(monkeypatch):
-    def full(*args, **named):
-        raise torch.OutOfMemoryError("no room")
-
-    monkeypatch.setattr(attacks, "run", full)
-    with pytest.raises(RuntimeError, match="out of memory with batch_size 256: lower it"):
-        evaluated(parameters())
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "error", "message"),
-    [
-        (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), TypeError, "floating point"),
-        (torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.int64), ValueError, "empty batch"),
-        (torch.full((2, 1, 2, 2), math.nan), torch.zeros(2, dtype=torch.int64), ValueError, "NaN"),
-        (torch.zeros(2, 1, 2, 2), torch.full((2,), 2), ValueError, r"labels must lie in \[0, 2\), got 2"),
-    ],
-)
-def test_bad_input_is_refused(x, y, error, message):
-    with pytest.raises(error, match=message):
-        evaluate(Mean(), build("sce"), x, y, parameters(), progress=False)
+    assert [index for _, _, index in spy.calls] == [[0, 1], [2, 3], [4]]
 
 
 def test_wilson_by_hand():

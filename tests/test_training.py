@@ -12,29 +12,26 @@ import sys
 from dataclasses import replace
 
 import pytest
+import short_training
 import torch
+from short_training import FILES, KilledError, contents, few
 from torch import nn
 
 from isce import data, losses
 from isce.data.batches import DeviceSet, draw_moves
-from isce.models import assembly
 from isce.models.assembly import assemble
 from isce.parameters import semantics
 from isce.parameters import training as config
 from isce.strict import ConfigError
 from isce.training import checkpoint, loop, state
 from isce.training.checkpoint import CheckpointError, load_checkpoint
-from isce.training.loop import learning_rate, train
+from isce.training.loop import learning_rate
 from isce.training.state import State
-
-FILES = ("best.safetensors", "last.safetensors")
 
 
 @pytest.fixture(scope="module")
 def digits():
-    """Digits, cut down to what trains in a blink; more than one batch, and a last batch that isn't full."""
-    whole = data.load("digits")
-    return replace(whole, train=whole.train.subset(100), validation=whole.validation.subset(40))
+    return few()
 
 
 def parameters(**changes):
@@ -42,27 +39,7 @@ def parameters(**changes):
 
 
 def run(folder, digits, **changes):
-    """Train; ``kill``: until the state of that epoch is on disk."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(State, "save", killer(changes.pop("kill", None)))
-        return train(parameters(**changes), folder, data=digits, progress=False)
-
-
-def contents(folder):
-    return [(folder / name).read_bytes() for name in FILES]
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-def killer(epoch, save=State.save):
-    def saved(state):
-        save(state)
-        if len(state.history) == epoch:
-            raise KilledError
-
-    return saved
+    return short_training.run(folder, digits, **{"epochs": 4, **changes})
 
 
 # --- schedule and batches
@@ -286,7 +263,7 @@ class Centred(losses.SoftmaxCrossEntropy):
 
 @pytest.fixture
 def centred(monkeypatch):
-    monkeypatch.setattr(assembly.losses, "build", lambda name, **params: Centred())
+    monkeypatch.setattr(losses, "build", lambda name, **params: Centred())
 
 
 SETTINGS = [

@@ -33,8 +33,6 @@ TEMPERATURES = (0.25, 1.0, 0.05)
 #: Step of the plain ascents, as a share of eps, times the number of steps: it can cross the ball and come back.
 REACH = 2.5
 
-OBJECTIVES = ("training", "matched", "ce", "margin", "dlr", "targeted")
-
 
 def ascend(
     point: Tensor,
@@ -51,10 +49,10 @@ def ascend(
         steps: number of steps.
     """
     for number in range(steps):
-        uphill = gradient(point)
-        if uphill is None:
+        found = gradient(point)
+        if found is None:
             break
-        point = step(point, uphill, number)
+        point = step(point, found, number)
     return point
 
 
@@ -70,10 +68,11 @@ def ascended(name: str, objective: Objective, logits: Tensor, y: Tensor, restart
     """A function to ascend, and its constants for each image.
 
     Args:
-        name: one of ``OBJECTIVES``: the training loss or the matched function of ``objective``; cross-entropy of the
-            raw logits, at another temperature each restart; the negative margin max_{k != y} s_k - s_y; the negative
-            margin over the distance between first and third score (Croce and Hein 2020, eq. 3, without the constant);
-            the difference s_t - s_y, t the wrong class that is (restart + 1)-th in the clean logits.
+        name: an objective of the attack ``matched``: ``training`` or ``matched``, the training loss or the matched
+            function of ``objective``; ``ce``, cross-entropy of the raw logits, at another temperature each restart;
+            ``margin``, the negative margin max_{k != y} s_k - s_y; ``dlr``, that over the distance between first and
+            third score (Croce and Hein 2020, eq. 3, without the constant); ``targeted``, the difference s_t - s_y, t
+            the wrong class that is (restart + 1)-th in the clean logits.
         objective: the training objective.
         logits: clean logits (N, K).
         y: labels (N,).
@@ -124,13 +123,17 @@ def unit(gradient: Tensor, order: float) -> Tensor:
     return gradient / length.masked_fill(length == 0, 1.0)
 
 
+def uphill(gradient: Tensor, norm: str) -> Tensor:
+    """The direction of a step: a gradient's sign in l_inf, its unit vector in l_2; 0 where the gradient is."""
+    # The largest entry first: squares may underflow. Not in place: a gradient may be one number, expanded.
+    return gradient.sign() if norm == "linf" else unit(unit(gradient, math.inf), 2)
+
+
 def _margin(logits: Tensor, y: Tensor, embedding: Tensor | None, none: Tensor) -> Pull:
-    del embedding, none
     return _towards(logits, y, logits.scatter(1, y[:, None], -math.inf).argmax(1, keepdim=True))
 
 
 def _difference(logits: Tensor, y: Tensor, embedding: Tensor | None, target: Tensor) -> Pull:
-    del embedding
     return _towards(logits, y, target)
 
 
@@ -141,14 +144,12 @@ def _towards(logits: Tensor, y: Tensor, rival: Tensor) -> Pull:
 
 
 def _soft_margin(logits: Tensor, y: Tensor, embedding: Tensor | None, temperature: Tensor) -> Pull:
-    del embedding
     wrong = (logits / temperature).scatter_(1, y[:, None], -math.inf)
     value = temperature * wrong.logsumexp(1, keepdim=True) - logits.gather(1, y[:, None])
     return value[:, 0], wrong.softmax(1).scatter_(1, y[:, None], -1.0), None
 
 
 def _dlr(logits: Tensor, y: Tensor, embedding: Tensor | None) -> Tensor:
-    del embedding
     ordered = logits.topk(3, dim=1).values
     return -margin(logits, y) / (ordered[:, 0] - ordered[:, 2]).clamp(min=1e-30)
 

@@ -16,14 +16,9 @@ from isce.losses import Objective
 def check_call(classifier: object, objective: object, x: object, y: object) -> None:
     """Refuse arguments that no attack or evaluation can be run on, before anything is run.
 
-    Args:
-        classifier: should be a module.
-        objective: should be one of ``isce.losses``.
-        x: images, see :func:`check_images`.
-        y: labels, see there.
-
     Raises:
-        TypeError, ValueError: see :func:`check_images`; a classifier or objective of another kind.
+        TypeError, ValueError: see :func:`check_images`; a classifier that is no module, or an objective that is none of
+            ``isce.losses``.
         RuntimeError: inside ``torch.inference_mode()``.
     """
     if torch.is_inference_mode_enabled():
@@ -115,16 +110,8 @@ def check_logits(logits: object, y: Tensor) -> None:
 def first_logits(classifier: nn.Module, objective: Objective, x: Tensor, y: Tensor, *, gradients: bool) -> Tensor:
     """Logits of a first batch (N, K), folded where it may reject, of a classifier that can be attacked.
 
-    Any other is refused.
-
-    Call it in ``base.untouched``.
-
-    Args:
-        classifier: the classifier.
-        objective: the objective that it was trained with.
-        x: images (N, C, H, W) in [0, 1].
-        y: labels (N,).
-        gradients: the logits are wanted with their graph, and with the embedding where the objective needs one.
+    Any other is refused. Call it in ``base.untouched``. With ``gradients`` the logits have their graph, and the
+    embedding is asked for where the objective needs one.
 
     Raises:
         TypeError: the classifier doesn't take images of this type, returns anything but one tensor of logits, or gives
@@ -154,10 +141,7 @@ def judged_of(classifier: nn.Module, x: Tensor, y: Tensor, objective: Objective 
 def logits_of(classifier: nn.Module, x: Tensor, objective: Objective | None = None) -> Any:
     """Call a classifier for the logits of images (N, C, H, W), not checked; where it raises, name the likely cause.
 
-    Args:
-        classifier: the classifier.
-        x: images.
-        objective: one that needs the embedding: the classifier must return that too; None: it need not.
+    For an objective, which is one that needs the embedding, the classifier must return that too.
 
     Raises:
         TypeError, ValueError: see :func:`first_logits`.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from isce.attacks.ascent import Ascended, ascend, pull, unit
+from isce.attacks.ascent import Ascended, ascend, pull, uphill
 from isce.attacks.base import Found, Problem, margin
 
 FIRST_STEP = 2.0  # of a climb from afresh; half of it goes on from a good point
@@ -192,11 +192,9 @@ def _advance(problem: Problem, climb: _Climb, gradient: Tensor, sizes: list[floa
         gradient = climb.best_gradient
     climb.lost |= gradient.isnan().flatten(1).any(1)
     gradient = gradient.nan_to_num(0.0)
-    linf = problem.threat.norm == "linf"
-    # The largest entry first: squares may underflow. Not in place: a gradient may be one number, expanded.
-    direction = gradient.sign() if linf else unit(unit(gradient, math.inf), 2)
-    move = climb.before.lerp_(climb.point, 1 + MOMENTUM).add_(direction, alpha=sizes[step])
+    norm = problem.threat.norm
+    move = climb.before.lerp_(climb.point, 1 + MOMENTUM).add_(uphill(gradient, norm), alpha=sizes[step])
     climb.before = climb.point
-    climb.point = move.clamp_(*climb.ball) if linf else problem.threat.project(move, *climb.ball)
+    climb.point = move.clamp_(*climb.ball) if norm == "linf" else problem.threat.project(move, *climb.ball)
     climb.step += 1
     return climb.point

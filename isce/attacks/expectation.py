@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from isce.attacks.ascent import ascended, pull, unit
+from isce.attacks.ascent import ascended, pull, uphill
 from isce.attacks.base import Problem, margin, shaped
 from isce.models.randomised import at
 
@@ -115,7 +115,7 @@ def ascent(
         Points (N, C, H, W) in ball and box: for each image the one with fewest draws right, of several that with the
         lowest mean margin.
     """
-    best_points, best_uphill, point = start.clone(), torch.zeros_like(start), start
+    best_points, best_gradient, point = start.clone(), torch.zeros_like(start), start
     never = torch.full_like(problem.y, math.inf, dtype=torch.float64)
     best = Standing(torch.full_like(problem.y, len(draws) + 1), never, never.clone())
     enough = CLEAR * spread(problem)
@@ -128,18 +128,17 @@ def ascent(
             break
         part = problem.take(rows)
         reach = enough[rows] if name == "margin" else None
-        now, uphill = _look(part, point, draws, name, reach)
+        now, gradient = _look(part, point, draws, name, reach)
         better = now.below(best.take(rows))
         chosen = rows[better]
         best.put(chosen, now.take(better))
-        best_points[chosen], best_uphill[chosen] = point[better], uphill[better]
+        best_points[chosen], best_gradient[chosen] = point[better], gradient[better]
         if step == steps:
             break
         if step == round(RETURN_AT * steps):
-            point, uphill = best_points[rows], best_uphill[rows]
+            point, gradient = best_points[rows], best_gradient[rows]
         size = problem.threat.eps * max(FIRST_STEP * (1 - step / steps), LAST_STEP)
-        direction = uphill.sign() if problem.threat.norm == "linf" else unit(unit(uphill, math.inf), 2)
-        point = problem.threat.project(point + size * direction, part.x)
+        point = problem.threat.project(point + size * uphill(gradient, problem.threat.norm), part.x)
     return best_points
 
 

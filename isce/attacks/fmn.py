@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from isce.attacks.ascent import ascended, pull, unit
+from isce.attacks.ascent import ascended, pull, uphill
 from isce.attacks.base import Found, Problem, margin
 from isce.attacks.climb import CLEAR
 from isce.attacks.spec import AttackSpec
@@ -27,7 +27,6 @@ def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
     NaN where a gradient was NaN, unless the point lies within eps: what else is nearer was not seen.
     """
-    del restart
     x, y, n = problem.x, problem.y, len(problem.y)
     linf = problem.threat.norm == "linf"
     function, none = ascended("margin", problem.objective, problem.logits, y, 0)
@@ -55,9 +54,7 @@ def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         estimate = distance + (away.clamp(min=0) / slope).to(distance)  # logits may be more precise than images
         grown = torch.where(nearest < math.inf, radius, torch.maximum(radius, estimate)) * (1 + growth)
         radius = torch.where(over, torch.minimum(nearest, radius) * (1 - growth), grown).clamp(max=widest)
-        # The largest entry first: squares may underflow.
-        uphill = gradient.sign() if linf else unit(unit(gradient, math.inf), 2)
-        moved = point + _wide(share * radius) * uphill + MOMENTUM * (point - before)
+        moved = point + _wide(share * radius) * uphill(gradient, problem.threat.norm) + MOMENTUM * (point - before)
         before, point = point, _inside(moved, x, radius, linf=linf)
     blind = lost & (nearest > problem.threat.eps)
     return Found(torch.where(_wide(blind), math.nan, best), torch.full_like(y, -1))

@@ -70,10 +70,6 @@ class Folded(nn.Module):
     """A network that may reject, as an adversary who knows that sees it, on images of one class.
 
     Attacks of packages call a network without labels, and in batches of their own making: so the label is fixed.
-
-    Args:
-        classifier: gives C + 1 logits.
-        label: true class of all images.
     """
 
     def __init__(self, classifier: nn.Module, label: int) -> None:
@@ -90,11 +86,7 @@ class Folded(nn.Module):
 
 
 class Blind(nn.Module):
-    """A network that may reject, as an adversary who does not know that sees it: the logits of its classes alone.
-
-    Args:
-        classifier: gives C + 1 logits.
-    """
+    """A network that may reject, as an adversary who does not know that sees it: the logits of its classes alone."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
@@ -138,11 +130,7 @@ def _folded(problem: Problem, label: int) -> Problem:
 
 
 def check_rejection(classifier: nn.Module, *, blind: list[str]) -> None:
-    """Refuse a network that rejects and depends on the batch, and rows that are blind to what is not there.
-
-    Args:
-        classifier: the network.
-        blind: labels of the rows that are to be blind to its rejection.
+    """Refuse a network that rejects and depends on the batch, and rows, by their labels, that are blind to nothing.
 
     Raises:
         ValueError: says which.

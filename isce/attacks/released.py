@@ -17,7 +17,6 @@ def released(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     ``step_size`` is in units of pixel values in [0, 1] (the script's 0.01 and 0.04 on [-1, 1] are 0.005 and 0.02 here).
     The prediction is taken anew at every step, as the script's loss does. The last point counts, success or not.
     """
-    del restart
     assert spec.step_size is not None  # the suite's check refuses that
     loss = training_loss(problem.objective)
     size = spec.step_size

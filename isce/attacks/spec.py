@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, field_validator, model_validator
 
 from isce.attacks.threat import Norm, Threat
-from isce.strict import Strict, check_known
+from isce.losses.checks import known
+from isce.strict import Strict
 
 
 class Attack(NamedTuple):
@@ -139,9 +140,7 @@ def about(name: str) -> Attack:
     Raises:
         ValueError: unknown name.
     """
-    if name not in _ATTACKS:
-        raise ValueError(f"unknown attack {name!r}; known: {', '.join(names())}")
-    return _ATTACKS[name]
+    return known("attack", name, _ATTACKS)
 
 
 #: Ends the label of a row that is blind to a network's rejection.
@@ -198,7 +197,8 @@ class AttackSpec(Strict):
     @field_validator("attack")
     @classmethod
     def _attack(cls, value: str) -> str:
-        return check_known(value, "attack", names())
+        about(value)
+        return value
 
     @model_validator(mode="after")
     def _fits_attack(self) -> Self:

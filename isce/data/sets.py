@@ -20,6 +20,7 @@ from torch import Tensor
 
 from isce.compat import import_torchvision
 from isce.data.download import download_file, require
+from isce.losses.checks import known
 
 SPLIT_SEED = 0  # one split for everybody: it isn't a parameter of a run
 VALIDATION_IMAGES = 5000
@@ -148,10 +149,9 @@ def load(name: str, root: Path | str | None = None, download: bool = True) -> Da
         FileNotFoundError: files are missing and can't be, or are not to be, downloaded.
         OSError: ``root`` can't be written.
     """
-    if name not in SETS:
-        raise ValueError(f"unknown data set {name!r}; known: {', '.join(names())}")
-    loaded = SETS[name].loader(Path(root or os.environ.get("ISCE_DATA") or "data"), download)
-    if loaded.sha256 != (expected := SETS[name].sha256):
+    known_set = known("data set", name, SETS)
+    loaded = known_set.loader(Path(root or os.environ.get("ISCE_DATA") or "data"), download)
+    if loaded.sha256 != (expected := known_set.sha256):
         raise ValueError(f"data set {name!r}: content or splits differ; SHA-256 {loaded.sha256}, expected {expected}")
     return loaded
 

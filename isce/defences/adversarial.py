@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from isce.attacks.ascent import ascend, slope
 from isce.attacks.threat import Threat
-from isce.defences.base import Batch, Defence, Setting
+from isce.defences.base import Batch, Defence, Setting, divergence
 from isce.losses import Objective
 from isce.losses.checks import integer, number
 
@@ -22,16 +21,16 @@ Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def pgd(
-    network: Network, objective: Objective, x: Tensor, y: Tensor, noise: Tensor, eps: float, steps: int, size: float
+    network: Network, objective: Objective, x: Tensor, y: Tensor, start: Tensor, eps: float, steps: int, size: float
 ) -> Tensor:
-    """Return the last points of projected ascent from a random start (Madry et al. 2018), l_inf.
+    """Return the last points of projected ascent in l_inf (Madry et al. 2018).
 
     Args:
         network: gives logits (N, K) and embedding (N, D) of images.
         objective: its :meth:`~isce.losses.Objective.matched` is ascended.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,).
-        noise: shaped as ``x``, uniform in [0, 1): the start within the ball.
+        start: where the ascent starts, shaped as ``x``; projected first. There it is drawn from the ball.
         eps: radius, in units of [0, 1].
         steps: number of steps.
         size: of a step, in units of [0, 1].
@@ -44,7 +43,7 @@ def pgd(
         logits, embedding = network(point)
         return objective.matched(logits, y, embedding)
 
-    return sign_ascent(value, x, x + eps * (2 * noise - 1), eps, steps, size)
+    return sign_ascent(value, x, start, eps, steps, size)
 
 
 def sign_ascent(
@@ -52,13 +51,7 @@ def sign_ascent(
 ) -> Tensor:
     """Return the last points of an ascent by signs within the l_inf ball and the box.
 
-    Args:
-        value: gives one value for each image.
-        x: images (N, C, H, W) in [0, 1].
-        start: where the ascent starts, shaped as ``x``; projected first.
-        eps: radius, in units of [0, 1].
-        steps: number of steps.
-        size: of a step, in units of [0, 1].
+    The function gives one value for each image; the other arguments are those of :func:`pgd`.
     """
     threat = Threat("linf", eps)
 
@@ -75,9 +68,7 @@ class _Ball(Defence):
         super().__init__()
         self.eps = number("eps", eps, above=0, at_most=1)
         self.step_size = number("step_size", step_size, above=0, at_most=1)
-        self.steps = integer("steps", steps)
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+        self.steps = integer("steps", steps, at_least=1)
 
     def check_run(self, run: Setting) -> None:
         """Refuse adversarial training beside it: the points of one attack would be attacked by the other."""
@@ -106,7 +97,8 @@ class AdversarialTraining(_Ball):
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Objective at the last points; the logits are those of these points."""
         noise = torch.rand(batch.x.shape, generator=batch.draws).to(batch.x)
-        x = pgd(batch.outputs, batch.objective, batch.x, batch.y, noise, self.eps, self.steps, self.step_size)
+        start = batch.x + self.eps * (2 * noise - 1)
+        x = pgd(batch.outputs, batch.objective, batch.x, batch.y, start, self.eps, self.steps, self.step_size)
         logits, embedding = batch.outputs(x)
         return batch.objective(logits, batch.y, embedding), logits
 
@@ -136,19 +128,11 @@ class Trades(_Ball):
         """Objective plus beta times the mean divergence; the logits are those of the images."""
         logits, embedding = batch.outputs(batch.x)
         start = batch.x + 0.001 * torch.randn(batch.x.shape, generator=batch.draws).to(batch.x)
-        fixed = logits.detach()
-        x = sign_ascent(
-            lambda point: _divergence(fixed, batch.outputs(point)[0]),
-            batch.x,
-            start,
-            self.eps,
-            self.steps,
-            self.step_size,
-        )
-        apart = _divergence(logits, batch.outputs(x)[0]).mean()
+        log_p = logits.log_softmax(1)
+
+        def value(point: Tensor) -> Tensor:
+            return divergence(log_p.detach(), batch.outputs(point)[0])
+
+        x = sign_ascent(value, batch.x, start, self.eps, self.steps, self.step_size)
+        apart = divergence(log_p, batch.outputs(x)[0]).mean()
         return batch.objective(logits, batch.y, embedding) + self.beta * apart, logits
-
-
-def _divergence(logits: Tensor, other: Tensor) -> Tensor:
-    """KL(softmax(logits) || softmax(other)) of each image, (N,)."""
-    return F.kl_div(other.log_softmax(1), logits.log_softmax(1), reduction="none", log_target=True).sum(1)

@@ -39,9 +39,8 @@ class AugMix(Defence):
     def __init__(self, lam: float = 12.0, severity: int = 3, width: int = 3) -> None:
         super().__init__()
         self.lam = number("lam", lam, at_least=0)
-        self.severity, self.width = integer("severity", severity), integer("width", width)
+        self.severity, self.width = integer("severity", severity), integer("width", width, at_least=1)
         number("severity", severity, at_least=1, at_most=10)
-        number("width", width, at_least=1)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of the images as they are, and divergence; the accuracy is counted from the images as they are."""

@@ -78,21 +78,27 @@ class Defence(nn.Module):
     """Where it comes from: authors and year."""
     measure: ClassVar[str] = "validation_accuracy"
     """Figure of an epoch, the larger the better, by which the best epoch is chosen."""
+    soft: ClassVar[bool] = False
+    """Whether it trains on probabilities as targets, which some objectives don't take."""
     randomised: ClassVar[bool] = False
     """Whether the network draws at random when it is tested, too; see :mod:`isce.models.randomised`."""
 
     def check(self, objective: Objective) -> None:
         """Refuse an objective that the defence is not defined for; here one that trains on bounds over the ball.
 
+        One that takes no probabilities as targets, too, where the defence trains on them.
+
         Raises:
             ValueError: names the objective, the defence and the reason.
         """
         if objective.needs_bounds:
             raise ValueError(f"{self.name} has no bounds, and {objective.name} trains on bounds over the ball")
+        if self.soft and "soft" in objective.exempt:
+            reason = objective.exempt["soft"]
+            raise ValueError(f"{self.name} trains on probabilities, and {objective.name} takes none: {reason}")
 
     def check_run(self, run: Setting) -> None:
         """Refuse a run that it can't go with (:class:`ValueError`); here none."""
-        del run
 
     def seen(self, shape: Shape) -> Shape:
         """Give the shape of images (C, H, W) that the backbone is built for; here that of the data."""
@@ -105,7 +111,6 @@ class Defence(nn.Module):
             classifier: for images as :meth:`seen`.
             shape: of the data's images (C, H, W).
         """
-        del shape
         return classifier
 
     def learnt(self, classifier: Classifier, objective: Objective) -> list[nn.Parameter]:
@@ -129,7 +134,6 @@ class Defence(nn.Module):
             classifier: the fresh network of this run.
             first: the network that the run before ended with.
         """
-        del classifier, first
 
     def draw(self, classifier: Classifier, draws: torch.Generator) -> None:
         """Draw what the network is to compute with during a batch, before anything else is done; here nothing.
@@ -138,15 +142,15 @@ class Defence(nn.Module):
             classifier: the network, in training mode.
             draws: as in :class:`Batch`.
         """
-        del classifier, draws
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Compute what the step goes down.
+        """Compute what the step goes down; here the objective.
 
         Returns:
             The loss, a scalar; and logits (N, K), from which the accuracy while training is counted.
         """
-        raise NotImplementedError
+        logits, embedding = batch.outputs(batch.x)
+        return batch.objective(logits, batch.y, embedding), logits
 
     def after_epoch(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Choose what is chosen on the validation split, and return further figures of the epoch; here none.
@@ -154,12 +158,10 @@ class Defence(nn.Module):
         Args:
             batches: all of the split, with the network in evaluation mode; gradients are disabled.
         """
-        del batches
         return {}
 
     def after_step(self, classifier: Classifier) -> None:
         """Change the network after a step of the optimizer; here nothing."""
-        del classifier
 
 
 @contextmanager
@@ -170,11 +172,6 @@ def seeded(seed: int) -> Generator[None]:
         yield
 
 
-def needs_soft(objective: Objective, what: str) -> None:
-    """Refuse an objective that takes no probabilities as targets.
-
-    Raises:
-        ValueError: names the objective, the defence and the reason.
-    """
-    if "soft" in objective.exempt:
-        raise ValueError(f"{what} trains on probabilities, and {objective.name} takes none: {objective.exempt['soft']}")
+def divergence(log_p: Tensor, logits: Tensor) -> Tensor:
+    """KL(p || softmax(logits)) of each image (N,), from log-probabilities and logits (N, K)."""
+    return (log_p.exp() * (log_p - logits.log_softmax(1))).sum(1)

@@ -48,10 +48,8 @@ class DeepDefense(Defence):
     ) -> None:
         super().__init__()
         self.weight, self.c, self.d = (number(n, v, above=0) for n, v in {"weight": weight, "c": c, "d": d}.items())
-        self.steps = integer("steps", steps)
+        self.steps = integer("steps", steps, at_least=1)
         self.rate = number("rate", rate, above=0, at_most=1)
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
 
     def before(self) -> dict[str, Any]:
         """Name the same run without a defence."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isce.attacks.ascent import REACH
-from isce.defences.adversarial import sign_ascent
+from isce.defences.adversarial import pgd
 from isce.defences.base import Batch, Defence, Setting
 from isce.losses import Objective
 from isce.losses.checks import integer, number
@@ -62,11 +62,9 @@ class Detector(Defence):
     ) -> None:
         super().__init__()
         self.eps = number("eps", eps, above=0, at_most=1)
-        self.steps, self.width = integer("steps", steps), integer("width", width)
+        self.steps, self.width = integer("steps", steps, at_least=1), integer("width", width, at_least=1)
         self.weight = number("weight", weight, above=0)
         self.rejected = number("rejected", rejected, at_least=0)
-        if self.steps < 1 or self.width < 1:
-            raise ValueError(f"steps and width must be at least 1, got {steps} and {width}")
         if self.rejected >= 1:
             raise ValueError(f"rejected must be below 1, got {rejected}")
 
@@ -79,12 +77,10 @@ class Detector(Defence):
 
     def wrap(self, classifier: Classifier, shape: Shape) -> Guarded:
         """Add the branch, with fresh weights."""
-        del shape
         return Guarded(classifier, self.width)
 
     def learnt(self, classifier: Classifier, objective: Objective) -> list[nn.Parameter]:
         """The branch's weights alone."""
-        del objective
         return list(_guarded(classifier).detector.parameters())
 
     def before(self) -> dict[str, Any]:
@@ -112,12 +108,7 @@ class Detector(Defence):
         x, y = batch.x[chosen].detach(), batch.y[chosen]
         if len(y) == 0:
             return x
-
-        def value(point: Tensor) -> Tensor:
-            logits, embedding = batch.outputs(point)
-            return batch.objective.matched(logits, y, embedding)
-
-        return sign_ascent(value, x, x, self.eps, self.steps, REACH * self.eps / self.steps)
+        return pgd(batch.outputs, batch.objective, x, y, x, self.eps, self.steps, REACH * self.eps / self.steps)
 
     def after_epoch(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Set the threshold; return the shares of clean and of adversarial validation images that are rejected."""

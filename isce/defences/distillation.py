@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isce.defences.base import Batch, Defence, needs_soft
-from isce.losses import Objective
+from isce.defences.base import Batch, Defence
 from isce.losses.checks import number
 from isce.models import Classifier
 
@@ -21,8 +20,8 @@ class Temperature(Defence):
 
     The teacher of :class:`Distillation`, and by itself half of what that defence does: at the test the logits are
     about T times as large as otherwise, so that a float32 softmax saturates and hides its gradient. The loss is
-    multiplied by T, which the paper leaves open: the gradient for the logits is then as large as without a temperature,
-    but keeps it until the logits are T times as large: digits need a fifth of the usual learning rate.
+    multiplied by T, which the paper leaves open. The gradient for the logits is then as large as without a temperature,
+    and stays so until the logits are T times as large. Digits need a fifth of the usual learning rate.
 
     Args:
         temperature: T, above 0.
@@ -57,15 +56,11 @@ class Distillation(Temperature):
     name = "distillation"
     title = "defensive distillation"
     source = "Papernot et al. 2016"
+    soft = True
 
     def __init__(self, temperature: float = TEMPERATURE) -> None:
         super().__init__(temperature)
         self.teacher: Classifier | None = None
-
-    def check(self, objective: Objective) -> None:
-        """Refuse an objective that takes no probabilities as targets."""
-        super().check(objective)
-        needs_soft(objective, self.name)
 
     def before(self) -> dict[str, Any]:
         """Name the teacher's run."""
@@ -73,7 +68,6 @@ class Distillation(Temperature):
 
     def begin(self, classifier: Classifier, first: Classifier) -> None:
         """Keep the teacher."""
-        del classifier
         self.teacher = copy.deepcopy(first).eval().requires_grad_(False)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:

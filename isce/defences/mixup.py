@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from isce.compat import import_transforms
-from isce.defences.base import Batch, Defence, needs_soft, seeded
-from isce.losses import Objective
+from isce.defences.base import Batch, Defence, seeded
 from isce.losses.checks import number
 
 
@@ -17,21 +16,17 @@ class Mixup(Defence):
     (``torchvision.transforms.v2.MixUp``).
 
     Args:
-        alpha: of the Beta distribution, above 0; 1 is uniform, as here in the paper's CIFAR-10 runs.
+        alpha: of the Beta distribution, above 0; 1, the default, is uniform, as in the paper's CIFAR-10 runs.
     """
 
     name = "mixup"
     title = "mixup"
     source = "Zhang et al. 2018"
+    soft = True
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
         self.alpha = number("alpha", alpha, above=0)
-
-    def check(self, objective: Objective) -> None:
-        """Refuse an objective that takes no probabilities as targets."""
-        super().check(objective)
-        needs_soft(objective, self.name)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of the mixed images; the logits are those of the mixed images too."""

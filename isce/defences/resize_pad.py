@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from isce.defences.base import Batch, Defence, Setting
+from isce.defences.base import Defence, Setting
 from isce.losses.checks import integer
 from isce.models import Classifier
 from isce.models.base import Shape
@@ -34,8 +33,8 @@ class ResizePad(Defence):
     def __init__(self, largest: int | None = None, padded: int | None = None) -> None:
         super().__init__()
         for what, value in (("largest", largest), ("padded", padded)):
-            if value is not None and integer(what, value) < 1:
-                raise ValueError(f"{what} must be at least 1, got {value}")
+            if value is not None:
+                integer(what, value, at_least=1)
         if largest is not None and padded is not None and largest > padded:
             raise ValueError(f"largest must be at most padded, got {largest} and {padded}")
         self.largest, self.padded = largest, padded
@@ -59,8 +58,3 @@ class ResizePad(Defence):
         """Draw size and place for a batch."""
         assert isinstance(classifier, ResizePadClassifier)
         classifier.drawn = int(torch.randint(2**62, (1,), generator=draws))
-
-    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of the images at this batch's draw."""
-        logits, embedding = batch.outputs(batch.x)
-        return batch.objective(logits, batch.y, embedding), logits

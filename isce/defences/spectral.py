@@ -56,8 +56,7 @@ class Spectral(Defence):
                     if isinstance(layer, nn.Conv2d):
                         hook = layer.register_forward_pre_hook(partial(self._start, name))
                         stack.callback(hook.remove)
-            logits, embedding = batch.outputs(batch.x)
-        return batch.objective(logits, batch.y, embedding), logits
+            return super().loss(batch)
 
     def _start(self, name: str, layer: nn.Conv2d, args: tuple[Any, ...]) -> None:
         """Draw the vector that power iteration starts from; always the same one."""

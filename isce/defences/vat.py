@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from isce.defences.base import Batch, Defence, Setting
+from isce.defences.base import Batch, Defence, Setting, divergence
 from isce.losses.checks import number
 
 
@@ -44,7 +44,7 @@ class VirtualAdversarial(Defence):
         logits, embedding = batch.outputs(batch.x)
         log_p = logits.detach().log_softmax(1)
         move = self.eps * self._direction(batch, log_p)
-        smooth = _divergence(log_p, batch.outputs(batch.x + move)[0])
+        smooth = divergence(log_p, batch.outputs(batch.x + move)[0])
         return batch.objective(logits, batch.y, embedding) + smooth.mean(), logits
 
     def _direction(self, batch: Batch, log_p: Tensor) -> Tensor:
@@ -55,15 +55,10 @@ class VirtualAdversarial(Defence):
         # Relative to the top logit, whose own derivative q - p is lost in float32 where p is nearly 1: it is then minus
         # the sum of the others'. The softmax is the same.
         logits = logits - logits.gather(1, log_p.argmax(1, keepdim=True))
-        spread = _divergence(log_p, logits).sum()
+        spread = divergence(log_p, logits).sum()
         (slope,) = torch.autograd.grad(spread, trial)
         alive = (slope != 0).flatten(1).any(1).view(-1, 1, 1, 1)
         return torch.where(alive, _unit(slope), start)
-
-
-def _divergence(log_p: Tensor, logits: Tensor) -> Tensor:
-    """KL(p || softmax(logits)) of each image (N,)."""
-    return (log_p.exp() * (log_p - logits.log_softmax(1))).sum(1)
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class WRM(Defence):
 
     def __init__(self, gamma: float = GAMMA, steps: int = STEPS) -> None:
         super().__init__()
-        self.gamma, self.steps = _checked(gamma, steps)
+        self.gamma, self.steps = number("gamma", gamma, above=0), integer("steps", steps, at_least=1)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss at the points that the ascent reaches; the logits are theirs too."""
@@ -121,7 +121,7 @@ def certificate(
     Raises:
         ValueError, TypeError: gamma or steps out of range or of the wrong type; or the classifier is in training mode.
     """
-    gamma, steps = _checked(gamma, steps)
+    gamma, steps = number("gamma", gamma, above=0), integer("steps", steps, at_least=1)
     if classifier.training:
         raise ValueError("the classifier must be in evaluation mode")
     own = training_loss(objective)
@@ -134,9 +134,3 @@ def certificate(
     with torch.no_grad():
         cost = (z - x).double().square().flatten(1).sum(1)
         return Certificate(gamma, float((value(z).double() - gamma * cost).mean()), float(cost.mean()))
-
-
-def _checked(gamma: float, steps: int) -> tuple[float, int]:
-    if integer("steps", steps) < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    return number("gamma", gamma, above=0), integer("steps", steps)

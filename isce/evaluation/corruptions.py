@@ -29,6 +29,9 @@ def corruptions(
 ) -> list[dict[str, Any]]:
     """Measure the accuracy of a classifier under every corruption and severity.
 
+    A classifier that draws at random is seen at its present draws. Of one that may reject, a rejected image counts as
+    wrong here, since nobody attacks it.
+
     Args:
         classifier: maps images to raw logits (N, K); runs on the device of its parameters, in evaluation mode; left as
             it was.
@@ -36,9 +39,6 @@ def corruptions(
         labels: (N,), int64.
         seed: of the noise and of the directions of the rotations, with ``index``.
         index: place of each image in its data set (N,), int64; default 0 to N - 1.
-
-    A classifier that draws at random is seen at its present draws. Of one that may reject, a rejected image counts as
-    wrong here, since nobody attacks it.
 
     Returns:
         One row for each corruption and severity, ``name``, ``severity`` from 1, ``strength`` as in :data:`STRENGTHS`,

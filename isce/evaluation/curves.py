@@ -141,12 +141,8 @@ def convergence(
         raise ValueError(f"steps must rise strictly, got {list(steps)}")
     spec = parameters.suite.rows[0].model_copy(update={"survivors": False})
     specs = [validate(AttackSpec, spec.model_dump() | {"steps": n}, f"{spec.attack} with {n} steps") for n in steps]
-    budgets = _changed(parameters, specs, parameters.eps[:1])
+    suite = Suite(name="curve", rows=specs)
+    budgets = validate(AttackParameters, parameters.model_dump() | {"suite": suite, "eps": parameters.eps[:1]}, "curve")
     (outcome,) = evaluate(classifier, objective, images, labels, budgets, **more).results()["threats"].values()
     columns = ("accuracy", "correct", "n", "low", "high")
     return [{"steps": one.steps, **{name: outcome["attacks"][one.label][name] for name in columns}} for one in specs]
-
-
-def _changed(parameters: AttackParameters, rows: list[AttackSpec], eps: list[float]) -> AttackParameters:
-    suite = Suite(name="curve", rows=rows)
-    return validate(AttackParameters, parameters.model_dump() | {"suite": suite, "eps": eps}, "curve")

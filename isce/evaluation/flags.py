@@ -36,6 +36,7 @@ RESTARTS = 2  # at most
 SEARCH_STEPS = 100
 REJECTS = 0.1  # share of clean images that a classifier may reject
 DRAWS = 8  # of a classifier that draws at random
+MATCHED = AttackSpec(attack="matched", objective="margin", steps=50)
 
 
 def red_flags(
@@ -228,8 +229,7 @@ class _Probe:
         right = (several.argmax(2) == y).all(0)
         return (
             f"logits differ by up to {apart:.2g} between {DRAWS} draws, and {int((~right).sum())} of {len(x)} images "
-            f"that are right get another class at one of them; accuracies with fixed draws are no robust "
-            "accuracy"
+            "that are right get another class at one of them; accuracies with fixed draws are no robust accuracy"
         )
 
     def _depends_on_batch(self) -> str:
@@ -271,7 +271,7 @@ class _Probe:
         x, y, index = self._batch(self.evaluation.clean)
         eps = 1.0 if self.parameters.norm == "linf" else math.sqrt(x[0].numel())
         threat = Threat(self.parameters.norm, eps)
-        broken = self._attack(_matched(50) if self.differentiable else _search(), threat, x, y, index)
+        broken = self._attack(MATCHED if self.differentiable else _search(), threat, x, y, index)
         return "" if broken.all() else f"{int((~broken).sum())} of {len(x)} images stand at {threat.label}"
 
     def _contested(self) -> tuple[Threat, np.ndarray[Any, Any]]:
@@ -288,10 +288,9 @@ class _Probe:
         """What an attack takes off the survivors, if that is worth a flag."""
         x, y, index = self._batch(left)
         broken = self._attack(spec, threat, x, y, index)
-        stake = float(broken.double().mean()) * float(left.mean())
-        if int(broken.sum()) < FEW or stake <= POINTS:
+        n, stake = int(broken.sum()), float(broken.double().mean()) * float(left.mean())
+        if n < FEW or stake <= POINTS:
             return ""
-        n = int(broken.sum())
         return f"{spec.label} {threat.label} breaks {n} of {len(x)} survivors, {stake:.1%} of all images"
 
     def _attack(self, spec: AttackSpec, threat: Threat, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
@@ -319,10 +318,6 @@ def _longer(spec: AttackSpec) -> AttackSpec:
     changes = {"steps": MORE * spec.steps, "restarts": min(spec.restarts, RESTARTS), "images": None}
     changes |= {"attack": "bim"} if spec.attack == "fgsm" else {}
     return AttackSpec.model_validate(spec.model_dump() | changes)
-
-
-def _matched(steps: int) -> AttackSpec:
-    return AttackSpec(attack="matched", objective="margin", steps=steps)
 
 
 def _search() -> AttackSpec:

@@ -262,9 +262,10 @@ class Evaluation:
         """All accuracies as plain JSON values.
 
         An image that a row should have attacked and did not, or that the attack said nothing about, has no outcome
-        there. A row with such images has no accuracy, whatever the others did, and a row on survivors none where the
-        rows before it left such images and nothing broke them since. Nor has the worst case, where such an image of any
-        row stands. What has no accuracy holds None for every figure that depends on it, and says ``why``.
+        there. A row with such images has no accuracy, whatever other rows did. A row on survivors has none either where
+        the rows before it left such images and nothing has broken them since. The worst case has none where an image
+        without outcome in any row still stands. What has no accuracy holds None for every figure that depends on it,
+        and says ``why``.
 
         Returns:
             ``{"clean": share, "threats": {"linf@0.1": {"attacks": {"pgd50-training": row}, "worst": share}}}`` with

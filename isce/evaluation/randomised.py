@@ -44,10 +44,6 @@ SAME = 1e-3  # share of the spread of an image's logits by which they may change
 class FreshDraws:
     """The draws of one evaluation, by whom they are for.
 
-    Args:
-        job: of the evaluation.
-        draws: how many.
-
     Attributes:
         attack: keys of the draws that the knowing adversary averages over, and chooses points by.
         judge: keys of the fresh draws.
@@ -157,18 +153,9 @@ class FreshDraws:
         Raises:
             RuntimeError: the attack has no outcome for an image.
         """
-        del batch
         with at(problem.classifier, (self.naive,)):
-            result = attacks.run(
-                NAIVE,
-                problem.classifier,
-                problem.objective,
-                problem.x,
-                problem.y,
-                problem.threat,
-                seed=problem.seed,
-                index=problem.index,
-            )
+            given = (problem.classifier, problem.objective, problem.x, problem.y, problem.threat)
+            result = attacks.run(NAIVE, *given, seed=problem.seed, index=problem.index)
         if bool((result.rejected & ~result.success).any()):
             raise RuntimeError(f"{NAIVE.label} has no valid point for some images")
         return result.adversarial

@@ -34,19 +34,6 @@ def evaluate(
 ) -> Evaluation:
     """Run a suite against a classifier.
 
-    Args:
-        classifier: maps images to raw logits (N, K), and to one more for rejection where it has ``rejects = True``;
-            runs on the device of its parameters; left as it was.
-        objective: the objective it was trained with.
-        images: (N, C, H, W), floating point in [0, 1].
-        labels: (N,), int64 in [0, K).
-        parameters: suite, norm, eps, seed and batch size.
-        index: place of each image in its data set (N,), int64, which keys the randomness; default 0 to N - 1.
-        progress: show a progress bar.
-        state: file that keeps every finished row. A row is taken from there if the network, the images, the row itself,
-            the images that it attacks and the code are the same, and it did not fail: so an interrupted evaluation goes
-            on, one that ran out of memory too, and a suite that gained a row runs that row alone.
-
     Rows on survivors begin with the largest eps: an image that they leave standing there is spared at smaller ones.
     What stood in the larger ball stands in the smaller. They spare what ``parameters.certify`` proves, too.
 
@@ -60,6 +47,20 @@ def evaluate(
     An image that the classifier rejects counts as handled: a clean one as if it were right, an adversarial point as no
     success. That lifts all accuracies of a classifier that rejects much: which clean images it rejects stands beside
     them, see :meth:`Evaluation.results`.
+
+    Args:
+        classifier: maps images to raw logits (N, K), and to one more for rejection where it has ``rejects = True``;
+            runs on the device of its parameters; left as it was.
+        objective: the objective it was trained with.
+        images: (N, C, H, W), floating point in [0, 1].
+        labels: (N,), int64 in [0, K).
+        parameters: suite, norm, eps, seed and batch size.
+        index: place of each image in its data set (N,), int64, which keys the randomness; default 0 to N - 1.
+        progress: show a progress bar.
+        state: file that keeps every finished row. A row is taken from there if the network, the images, the row itself,
+            the images that it attacks, semantics numbers and packages are the same, and the row did not fail: so an
+            interrupted evaluation goes on, one that ran out of memory too, and a suite that gained a row runs that row
+            alone.
 
     Returns:
         The outcome for every image. It doesn't depend on ``batch_size`` beyond float rounding, unless the classifier is

@@ -37,9 +37,6 @@ class RowKeys:
 
     The batch size is none of it, but for a batch-dependent network and for an attack that draws for a batch at once: it
     moves other outcomes by float rounding only, and is what has to change when memory runs out.
-
-    Args:
-        job: of the evaluation.
     """
 
     def __init__(self, job: Job) -> None:
@@ -50,14 +47,7 @@ class RowKeys:
         self._common = sha256(canonical([self._nets, data, chosen]))
 
     def key(self, spec: AttackSpec, threat: Threat, standing: Mask, spared: Mask) -> str:
-        """Key of one row.
-
-        Args:
-            spec: the row.
-            threat: norm and eps.
-            standing: the images that it attacks, bool (N,), but for those that are spared.
-            spared: bool (N,).
-        """
+        """Key of one row on the images that stand but for those that are spared; both masks are bool (N,)."""
         job, attack = self.job, about(spec.attack)
         source: list[Any] = []
         if spec.source:
@@ -195,11 +185,9 @@ def _read(path: Path) -> dict[str, Row]:
 
 
 def spent_before(folder: Path, moment: float) -> float:
-    """Seconds of the rows in a run's state files that were finished before a moment: what a resumed run was spared.
+    """Seconds of the rows in a run's state files that were finished before a moment of ``time.time``.
 
-    Args:
-        folder: of the run.
-        moment: in seconds of ``time.time``.
+    That is what a resumed run was spared.
     """
     rows = [row for path in sorted(folder.glob("*.npz")) for row in _read(path).values()]
     return sum(row.seconds for row in rows if row.made < moment)

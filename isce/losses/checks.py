@@ -45,18 +45,22 @@ def number(
     return found
 
 
-def integer(name: str, value: object) -> int:
-    """``value``, an integer of Python or NumPy, as an int.
+def integer(name: str, value: object, *, at_least: float = -math.inf) -> int:
+    """``value``, an integer of Python or NumPy, as an int in the given range.
 
     Raises:
         TypeError: not an integer; a bool is none.
+        ValueError: out of range.
     """
-    if not isinstance(value, bool | Tensor):
-        try:
-            return operator.index(value)  # pyright: ignore[reportArgumentType] - refuses what is none
-        except TypeError:
-            pass
-    raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        found = operator.index(value)  # pyright: ignore[reportArgumentType] - refuses what is none
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, bool | Tensor):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if found < at_least:
+        raise ValueError(f"{name} must be at least {at_least:g}, got {value}")
+    return found
 
 
 def numbers(name: str, value: object) -> Tensor:

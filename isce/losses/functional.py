@@ -76,15 +76,9 @@ def widen(values: Tensor) -> Tensor:
 
 def cross_entropy(logits: Tensor, target: Tensor, **options: Unpack[CallOptions]) -> Tensor:
     """:func:`torch.nn.functional.cross_entropy`, with the class weights in the type of ``logits``."""
-    weight = options["weight"]
-    return F.cross_entropy(
-        logits,
-        target,
-        weight=None if weight is None else weight.to(logits),
-        ignore_index=options["ignore_index"],
-        reduction=options["reduction"],
-        label_smoothing=options["label_smoothing"],
-    )
+    if options["weight"] is not None:
+        options["weight"] = options["weight"].to(logits)
+    return F.cross_entropy(logits, target, **options)
 
 
 def expected_cross_entropy(

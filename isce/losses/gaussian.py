@@ -67,10 +67,6 @@ class LargeMarginGaussianMixture(Objective):
         lam: weight of the likelihood, at least 0.
         covariance: ``identity`` or ``diagonal``.
         **options: see :class:`~isce.losses.base.Objective`; smoothing acts on the cross-entropy alone.
-
-    Raises:
-        ValueError: a parameter out of range.
-        TypeError: a parameter of the wrong type.
     """
 
     name = "lgm"
@@ -186,10 +182,6 @@ class MaxMahalanobisCenter(Objective):
         c_mm: norm of the centres, above 0; 10 is the paper's, 100 its larger one. The gradient grows with it, so a
             larger one wants a smaller step size.
         **options: see :class:`~isce.losses.base.Objective`; ``label_smoothing`` is refused.
-
-    Raises:
-        ValueError: a parameter out of range.
-        TypeError: a parameter of the wrong type.
     """
 
     name = "mmc"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from isce.losses.base import LossOptions, Objective
 from isce.losses.checks import check_tensor, class_dim, number
-from isce.losses.functional import Reduction, cross_entropy, loss_of_checked, unit_vectors, widen
+from isce.losses.functional import CallOptions, Reduction, cross_entropy, loss_of_checked, unit_vectors, widen
 
 
 def released_outputs(logits: Tensor, inference: float = 0.1, scale: float = 1.0, clip: bool = True) -> Tensor:
@@ -72,16 +72,12 @@ def released_inference_softmax_cross_entropy(
         ValueError: shapes that don't fit, labels out of range, or an empty batch.
         TypeError: not tensors, logits not floating point, or labels not int64.
     """
+    options = CallOptions(
+        weight=weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+    )
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
-        return cross_entropy(
-            released_outputs(logits, inference, scale, clip),
-            target,
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        return cross_entropy(released_outputs(logits, inference, scale, clip), target, **options)
 
     return loss_of_checked(loss, logits, target, weight, ignore_index)
 
@@ -101,10 +97,6 @@ class ReleasedInferenceSoftmaxCrossEntropy(Objective):
         clip: whether the term is clipped to [-1, 1]; the script has a variant without, commented out.
         **options: see :class:`~isce.losses.base.Objective`. For ``label_smoothing`` the smoothed label is compared with
             the softmax of the changed outputs.
-
-    Raises:
-        ValueError: a parameter out of range.
-        TypeError: a parameter of the wrong type.
     """
 
     name = "isce-released"

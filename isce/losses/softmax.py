@@ -67,19 +67,10 @@ def inference_softmax_cross_entropy(
         TypeError: not tensors, logits not floating point, or labels not int64.
     """
     call = _examples_loss if per_example else _inference_loss
-
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
-        return call(
-            logits,
-            target,
-            inference,
-            weight=weight,
-            ignore_index=ignore_index,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
-
-    return loss_of_checked(loss, logits, target, weight, ignore_index)
+    options = CallOptions(
+        weight=weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+    )
+    return loss_of_checked(lambda z, y: call(z, y, inference, **options), logits, target, weight, ignore_index)
 
 
 def _inference_loss(

@@ -58,7 +58,7 @@ def chain(classifier: Classifier) -> Chain:
     if backbone.mean_image is not None:
         raise ValueError("no bounds: the released normalisation divides each image by its own deviation")
     for part, base in ((backbone, Backbone), (classifier, Classifier)):
-        own = [name for name in ("forward", "features", "normalise") if hasattr(base, name)]
+        own = [name for name in ("forward", "outputs", "features", "normalise") if hasattr(base, name)]
         if any(getattr(type(part), name) is not getattr(base, name) for name in own):
             raise ValueError(f"no bounds for {type(part).__name__}: it is no chain of layers")
     layers = [layer for layer in (*backbone.layers, backbone.embed) if not isinstance(layer, nn.Identity)]
@@ -108,11 +108,8 @@ def difference_map(score_map: nn.Module) -> tuple[Tensor, Tensor]:
 
     For logits -c ||h - mu_k||^2 the squares of h cancel in a difference: weight 2 c mu, bias -c ||mu||^2.
 
-    Args:
-        score_map: the objective's map from embedding to logits.
-
     Raises:
-        ValueError: if the map is of another type.
+        ValueError: a map of another type.
     """
     if isinstance(score_map, nn.Linear) and type_before_parametrizations(score_map) is nn.Linear:
         return score_map.weight, bias_of(score_map)

@@ -13,10 +13,6 @@ from isce.losses.checks import check
 def check_logits(logits: Tensor, target: Tensor) -> None:
     """Refuse logits and labels that are not a finite batch (N, C) with C >= 2 and int64 labels in [0, C).
 
-    Args:
-        logits: logits or logits.
-        target: labels.
-
     Raises:
         ValueError: a shape or a value is not as stated.
         TypeError: logits not floating point or labels not int64.
@@ -32,27 +28,12 @@ def check_logits(logits: Tensor, target: Tensor) -> None:
 
 
 def check_radius(radius: float, name: str = "radius") -> None:
-    """Refuse a radius that is negative or not finite.
-
-    Args:
-        radius: the value.
-        name: what the message calls it.
-
-    Raises:
-        ValueError: the radius is negative or not finite.
-    """
+    """Refuse a radius that is negative or not finite (:class:`ValueError`); ``name`` is what the message calls it."""
     if not 0 <= radius < math.inf:
         raise ValueError(f"{name} must be finite and not negative, got {radius}")
 
 
 def check_evaluation(classifier: nn.Module) -> None:
-    """Refuse a classifier in training mode, whose logits are not those it predicts with.
-
-    Args:
-        classifier: any module.
-
-    Raises:
-        ValueError: it or a module in it is in training mode.
-    """
+    """Refuse a classifier of which a part is in training mode: its logits are not those it predicts with."""
     if any(module.training for module in classifier.modules()):
         raise ValueError("the classifier is in training mode; call classifier.eval() first")

@@ -38,17 +38,7 @@ def logit_box_maximum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
 def logit_box_minimum(logits: Tensor, target: Tensor, radius: float) -> Tensor:
     """Least softmax cross-entropy when every logit may move by at most ``radius``: L_{-2r}, differentiable.
 
-    Args:
-        logits: (N, C) finite, C >= 2.
-        target: (N,) int64 classes in [0, C).
-        radius: r >= 0, in units of the logits.
-
-    Returns:
-        (N,) the minimum, attained at d = -r (1 - 2 e_y).
-
-    Raises:
-        ValueError: if a shape, a class or the radius is not as stated.
-        TypeError: logits not floating point or labels not int64.
+    Arguments and errors as :func:`logit_box_maximum`. The minimum is attained at d = -r (1 - 2 e_y).
     """
     check_logits(logits, target)
     check_radius(radius)

@@ -73,7 +73,6 @@ def projected_ascent(
     steps: int = 40,
     restarts: int = 3,
     seed: int = 0,
-    index: Tensor | None = None,
 ) -> Tensor:
     """Projected gradient ascent with steps falling from eps to 0, keeping each example's best point.
 
@@ -88,9 +87,8 @@ def projected_ascent(
         norm: "linf" (sign steps) or "l2" (normalised steps).
         loss: (logits, target) -> (N,), what is ascended.
         steps: per restart.
-        restarts: the first starts at x, the others at a random point of the ball, keyed by (seed, index, restart).
+        restarts: the first starts at x, the others at a random point of the ball, keyed by seed, place and restart.
         seed: of the random starts.
-        index: (N,) positions of the images in their data set; default 0 to N - 1.
 
     Returns:
         (N, C, H, W), in the ball and in [0, 1].
@@ -102,8 +100,7 @@ def projected_ascent(
     check_radius(eps, "eps")
     if norm not in ("linf", "l2"):
         raise ValueError(f"unknown norm {norm!r}; known: linf, l2")
-    index = torch.arange(len(x)) if index is None else index
-    x = x.detach()
+    x, index = x.detach(), torch.arange(len(x))
     best = x.clone()
     with torch.no_grad():
         record = loss(classifier(best), y)

@@ -73,13 +73,7 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
 
 
 def embedding_reach(backbone: Backbone) -> Reach:
-    """Walk a backbone, from the image in pixel units to the embedding.
-
-    Args:
-        backbone: in evaluation mode.
-
-    Returns:
-        The reach at the embedding, entries (1, D).
+    """Walk a backbone in evaluation mode from the image, in pixel units, to the embedding, where entries are (1, D).
 
     Raises:
         ValueError: a layer or operation without a known bound.

@@ -7,19 +7,15 @@ from typing import Any, Protocol
 
 import torch
 
-from isce import losses
 from isce.losses import Objective
 from isce.models.base import Classifier, Shape
 from isce.models.registry import build
 
 
 class ObjectiveChoice(Protocol):
-    """An objective by its registry name, with its parameters."""
+    """An objective by its name, which can be built."""
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def params(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def build(self) -> Objective: ...  # noqa: D102
 
 
 class Wrapper(Protocol):
@@ -82,7 +78,7 @@ def assemble(parameters: Choice, shape: Mapping[str, Any]) -> tuple[Classifier, 
         )
         if parameters.normalisation == "released":
             backbone.normalise_as_released()
-        objective = losses.build(parameters.objective.name, **parameters.objective.params)
+        objective = parameters.objective.build()
         score_map = backbone.scores(objective.score_map(backbone.embedding_dim, shape["num_classes"]))
         classifier = Classifier(backbone, score_map)
         if defence:

@@ -18,7 +18,7 @@ class Guarded(Classifier):
     The score of rejection is G = d(x) + max_k f_k(x), f the logits of the classes and d the branch's logit less
     :attr:`threshold`: the arg-max is rejection where d > 0, and the class that the classifier would give elsewhere.
     Carlini and Wagner (2017, "Adversarial Examples Are Not Easily Detected") join both so, but by (d + 1) max_k f_k,
-    which turns round where the largest logit is negative. The branch is one 3x3 convolution, ReLU,
+    which rejects the wrong images where the largest logit is negative. The branch is one 3x3 convolution, ReLU,
     the mean over the image, and a linear layer. It sees what follows the second convolution, after its ReLU and
     pooling: of small-cnn what enters the third convolution, of lenet what enters the first full connection.
 

@@ -65,7 +65,7 @@ class LipschitzDense(_Lipschitz):
     """Orthogonal dense layers with :class:`MaxMin`: 1-Lipschitz in l_2, from the image in pixel units to the logits.
 
     Three hidden layers of 256 units. Orthogonal by the Cayley map of :mod:`torch.nn.utils.parametrizations`. The image
-    is centred, and not divided by its deviation, which would multiply the constant.
+    is centred alone.
 
     Args:
         input_shape: channels, height and width of an image.

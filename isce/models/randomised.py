@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -92,21 +92,8 @@ class ResizePadClassifier(Classifier):
         right, bottom = (self.sides.padded - size - start for start in (left, top))
         return F.pad(x, (left, right, top, bottom))
 
-    @overload
-    def forward(self, x: Tensor, return_embedding: Literal[False] = False) -> Tensor: ...
-
-    @overload
-    def forward(self, x: Tensor, return_embedding: Literal[True]) -> tuple[Tensor, Tensor]: ...
-
-    def forward(self, x: Tensor, return_embedding: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Mean of the logits over the draws, for images in [0, 1].
-
-        Args:
-            x: images (N, C, side, side), floating point.
-            return_embedding: also return the mean of the embeddings.
-
-        Returns:
-            Logits (N, classes), or logits and embedding (N, D).
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means over the draws of logits (N, classes) and embeddings (N, D), for images in [0, 1].
 
         Raises:
             TypeError, ValueError: as :meth:`isce.models.base.Backbone.forward`; no draws.
@@ -115,9 +102,9 @@ class ResizePadClassifier(Classifier):
         draws = self.draws if self.drawn is None or not self.training else (self.drawn,)
         if not draws:
             raise ValueError("draws must hold at least one key")
-        parts = [Classifier.forward(self, self.transform(x, draw), return_embedding=True) for draw in draws]
+        parts = [Classifier.outputs(self, self.transform(x, draw)) for draw in draws]
         logits, embedding = (torch.stack(several).mean(0) for several in zip(*parts, strict=True))
-        return (logits, embedding) if return_embedding else logits
+        return logits, embedding
 
 
 def is_randomised(classifier: Any) -> bool:

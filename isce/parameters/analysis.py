@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from isce.parameters.attack import Suite, check_rows, load_suite
+from isce.parameters.attack import NamedSuite, check_rows
 from isce.parameters.base import RunParameters, check_eps
 from isce.strict import Strict
 
@@ -58,12 +58,7 @@ class ExplainParameters(ExplainSettings, RunParameters):
 
     checkpoint: str
     eps: float = Field(gt=0, le=1)
-    gallery: Suite = Field(description="attacks to show, or the name of a file of experiments/suites")
-
-    @field_validator("gallery", mode="before")
-    @classmethod
-    def _suite_by_name(cls, value: Any) -> Any:
-        return load_suite(value) if isinstance(value, str) else value
+    gallery: NamedSuite = Field(description="attacks to show, or the name of a file of experiments/suites")
 
     @model_validator(mode="after")
     def _rows_can_be_shown(self) -> Self:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from isce.attacks.spec import AttackSpec, about
 from isce.files import ROOT
@@ -45,6 +45,9 @@ class Suite(Strict):
     def packages(self) -> set[str]:
         """Name the packages that the attacks compute with."""
         return set[str]().union(*(about(row.attack).packages for row in self.rows))
+
+
+NamedSuite = Annotated[Suite, BeforeValidator(lambda value: load_suite(value) if isinstance(value, str) else value)]
 
 
 class CurvePlan(Strict):
@@ -109,13 +112,8 @@ class AttackParameters(AttackSettings, RunParameters):
     """Parameters of one attack run."""
 
     checkpoint: str
-    suite: Suite = Field(description="a suite, or the name of a file of experiments/suites")
+    suite: NamedSuite = Field(description="a suite, or the name of a file of experiments/suites")
     main_eps: float | None = Field(default=None, description="one of eps, for rows that are main_only; None: the last")
-
-    @field_validator("suite", mode="before")
-    @classmethod
-    def _suite_by_name(cls, value: Any) -> Any:
-        return load_suite(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _suite_and_main_eps_fit(self) -> Self:

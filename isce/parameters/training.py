@@ -1,4 +1,4 @@
-"""Typed, validated parameters: of one training run, one attack run, one min-max run, one suite.
+"""Typed, validated parameters of one training run.
 
 Notebooks, experiment files and the workflow are all checked with these models, before any work starts. Every model
 refuses unknown names, wrong types and values out of range with an error that names the value and what is allowed.
@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
+from torch import nn
 
 from isce import data, defences, losses, models
 from isce.parameters.base import RunParameters
 from isce.parameters.semantics import number
 from isce.strict import Strict, check_known, read_exponents
-
-Plain = str | int | float | bool | None | list[Any] | dict[str, Any]
 
 
 class Named(Strict):
@@ -32,6 +27,18 @@ class Named(Strict):
     @classmethod
     def _numbers(cls, value: Any) -> Any:
         return read_exponents(value)
+
+    @model_validator(mode="after")
+    def _buildable(self) -> Self:
+        try:
+            self.build()
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def build(self) -> nn.Module:
+        """Build a new one."""
+        raise NotImplementedError
 
     @property
     def label(self) -> str:
@@ -51,27 +58,13 @@ def _slug(value: Any) -> str:
 class ObjectiveSpec(Named):
     """A training objective by its registry name, with the parameters of ``isce.losses.build``."""
 
-    @model_validator(mode="after")
-    def _buildable(self) -> Self:
-        check_known(self.name, "objective", losses.names())
-        try:
-            losses.build(self.name, **self.params)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-        return self
+    def build(self) -> losses.Objective:
+        """Build the objective."""
+        return losses.build(self.name, **self.params)
 
 
 class DefenceSpec(Named):
     """A defence by its registry name, with the parameters of ``isce.defences.build``."""
-
-    @model_validator(mode="after")
-    def _buildable(self) -> Self:
-        check_known(self.name, "defence", defences.names())
-        try:
-            self.build()
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-        return self
 
     def build(self) -> defences.Defence:
         """Build the defence."""
@@ -202,7 +195,7 @@ class TrainParameters(RunParameters):
 
     @model_validator(mode="after")
     def _bounds_instead_of_attacks(self) -> Self:
-        if self.adversarial and losses.build(self.objective.name, **self.objective.params).needs_bounds:
+        if self.adversarial and self.objective.build().needs_bounds:
             raise ValueError(f"{self.objective.name} trains on bounds over the ball: adversarial must be None")
         return self
 
@@ -210,7 +203,7 @@ class TrainParameters(RunParameters):
     def _defence_fits(self) -> Self:
         if self.defence:
             built = self.defence.build()
-            built.check(losses.build(self.objective.name, **self.objective.params))
+            built.check(self.objective.build())
             built.check_run(
                 defences.Setting(
                     model=self.model,

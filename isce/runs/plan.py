@@ -75,7 +75,7 @@ def plan(name: str, build: Path, root: Path = ROOT, device: str = "cpu") -> list
 
 
 def due(planned: Sequence[Run], build: Path) -> dict[str, str]:
-    """Find the runs that are due, reading alone; :func:`plan` makes Snakemake run the same ones.
+    """Find the runs that are due, without writing anything; :func:`plan` makes Snakemake run the same ones.
 
     Args:
         planned: all runs of an experiment.
@@ -101,13 +101,13 @@ def due(planned: Sequence[Run], build: Path) -> dict[str, str]:
 
 
 def report_is_due(name: str, planned: Sequence[Run], build: Path, root: Path = ROOT) -> bool:
-    """Whether an experiment's tables are missing or older than records or code; reads alone."""
+    """Whether an experiment's tables are missing or older than records or code; writes nothing."""
     parts = [build / "runs" / run.folder / "record.json" for run in planned]
     return not _is_made(build / "report" / name / "numbers.json", parts, f"report-{name}", name, build, root)
 
 
 def book_is_due(name: str, build: Path, root: Path = ROOT) -> bool:
-    """Whether the book in the build folder is missing or older than tables or pages; reads alone."""
+    """Whether the book in the build folder is missing or older than tables or pages; writes nothing."""
     index = build / "book" / "_build" / "html" / "index.html"
     return not _is_made(index, [build / "report" / name / "numbers.json"], "book", name, build, root)
 

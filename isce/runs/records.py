@@ -15,14 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-)
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from isce.files import RecordError, canonical, sha256, write_atomic
 from isce.parameters.semantics import versions
@@ -79,7 +72,7 @@ class Record(BaseModel):
         kind: which notebook wrote it.
         experiment: name of the experiment file; ``adhoc`` for a notebook run by hand.
         run: name of the run inside the experiment.
-        key: hash of the parameters, code and package versions that the run depends on.
+        key: hash of what decides the results; see :mod:`isce.runs.key`.
         parameters: validated parameters.
         results: the outcome; accuracies are shares in [0, 1].
         flags: red flags, each a name with its detail.

@@ -22,7 +22,7 @@ from isce.strict import ConfigError
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of one notebook: its parameters, the key they and the code give, and its folder."""
+    """One execution of one notebook: its parameters, its key and its folder."""
 
     kind: Kind
     experiment: str

@@ -137,21 +137,19 @@ def _first(
         RuntimeError: its training diverged.
     """
     path = folder / "last.safetensors"
-    if not path.exists():
-        result = train(parameters, folder, data=data, device=device, progress=progress)
-        if result.diverged:
-            shutil.rmtree(folder)
-            raise RuntimeError(f"the network that {folder.parent.name} begins with: {result.diverged}")
-    try:
-        loaded = load_checkpoint(path, device)
-    except CheckpointError as error:
-        _log.warning("training the network that %s begins with anew: %s", folder.parent.name, error)
+    if path.exists():
+        try:
+            loaded = load_checkpoint(path, device)
+            if loaded.parameters == parameters and loaded.metadata["data_sha256"] == data.sha256:
+                return loaded
+        except CheckpointError as error:
+            _log.warning("training the network that %s begins with anew: %s", folder.parent.name, error)
         shutil.rmtree(folder)
-        return _first(parameters, folder, data, device, progress)
-    if loaded.parameters != parameters or loaded.metadata["data_sha256"] != data.sha256:
+    result = train(parameters, folder, data=data, device=device, progress=progress)
+    if result.diverged:
         shutil.rmtree(folder)
-        return _first(parameters, folder, data, device, progress)
-    return loaded
+        raise RuntimeError(f"the network that {folder.parent.name} begins with: {result.diverged}")
+    return load_checkpoint(path, device)
 
 
 @contextmanager
@@ -208,7 +206,8 @@ def train_epoch(state: State, split: DeviceSet, epoch: int) -> Row:
         if adversarial is not None:
             noise = torch.rand(x.shape, generator=starts).to(state.device)
             budget = adversarial.eps, adversarial.steps, adversarial.step_size
-            x = pgd(lambda point: outputs(state, point), state.objective, x, y, noise, *budget)
+            start = x + adversarial.eps * (2 * noise - 1)
+            x = pgd(lambda point: outputs(state, point), state.objective, x, y, start, *budget)
         sums += update(state, x, y, draws=draws, progress=progress)
     loss, correct, seen = sums.tolist()
     return {"lr": lr, "train_loss": loss / seen, "train_accuracy": correct / seen}

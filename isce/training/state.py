@@ -28,12 +28,6 @@ Row = dict[str, float]
 class State:
     """Everything that the next epoch depends on; fresh, until :meth:`resume` finds a file to go on from.
 
-    Args:
-        parameters: of the run.
-        data: its data set.
-        device: where the networks go.
-        folder: where the files go.
-
     Attributes:
         classifier: the network.
         objective: its training loss.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mean_model import parameters
 from tiny import ROWS, Layers, attack, images, predicted, threat_of
 from torch import nn
 
@@ -13,7 +14,6 @@ from isce.attacks.foreign.lent import cast
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build
-from isce.parameters.attack import AttackParameters, Suite
 
 PACKAGES = [name for name in attacks.names() if attacks.about(name).package]
 
@@ -94,9 +94,7 @@ def test_a_single_pixel_is_found_wherever_it_is(name, turned):
         def forward(self, x):
             return super().forward(x.transpose(2, 3) if turned else x)
 
-    x = (
-        0.2 * images(1, (2, 5, 2) if turned else (2, 2, 5)) + 0.01
-    )  # such values change when 0.5 is taken off and put on
+    x = 0.2 * images(1, (2, 5, 2) if turned else (2, 2, 5)) + 0.01  # these change when 0.5 is taken off and put on
     more = {"steps": 10} if name == "single-pixel" else {"steps": 8, "norm": "l0", "eps": 1}
     for place in range(10):
         found = attack(AttackSpec(attack=name, **more), Turned(*divmod(place, 5)), x, torch.tensor([0]))
@@ -132,11 +130,10 @@ def test_what_moves_pixels_about_finds_the_same_in_batches_of_any_size():
     model = RoundedByBatch((1, 6, 6), hidden=40, seed=3)
     x = images(24, (1, 6, 6))
     x = x[predicted(model, x) == 1][:6]
-    suite = Suite(name="s", rows=[AttackSpec(attack="spatial", steps=15)])
 
     def broken(batch_size: int) -> list[bool]:
-        parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.1], batch_size=batch_size)
-        found = evaluate(model, build("sce"), x, torch.ones_like(x[:, 0, 0, 0]).long(), parameters, progress=False)
+        given = parameters([AttackSpec(attack="spatial", steps=15)], [0.1], batch_size=batch_size)
+        found = evaluate(model, build("sce"), x, torch.ones_like(x[:, 0, 0, 0]).long(), given, progress=False)
         return (~found.robust("spatial")).tolist()
 
     whole = broken(6)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+from mean_model import parameters
+from spying import Spy
 from tiny import ROWS, Layers, Mean, attack, flat, images, predicted
 from torch import nn
 
@@ -15,7 +17,6 @@ from isce.attacks.keys import keyed_noise
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate, examples, red_flags
 from isce.losses import build
-from isce.parameters.attack import AttackParameters, Suite
 
 
 def test_no_two_purposes_share_a_key(monkeypatch):
@@ -55,23 +56,12 @@ INDEX = torch.tensor([7, 5, 3, 11])
 
 @pytest.fixture
 def keyed(monkeypatch):
-    """Positions that ``attacks.run`` was given, call by call."""
-    seen, real = [], attacks.run
-
-    def spy(*given, **named):
-        seen.append(named["index"].tolist())
-        return real(*given, **named)
-
-    monkeypatch.setattr(attacks, "run", spy)
-    return seen
+    return Spy(monkeypatch).calls
 
 
 def given(*values: float, index=INDEX):
-    x, y = flat(*values)
-    parameters = AttackParameters(
-        checkpoint="none", suite=Suite(name="s", rows=[AttackSpec(attack="pgd", steps=4)]), eps=[0.1]
-    )
-    return (Mean(), build("sce"), x, y, parameters), {"index": index}
+    evaluation = parameters([AttackSpec(attack="pgd", steps=4)], [0.1])
+    return (Mean(), build("sce"), *flat(*values), evaluation), {"index": index}
 
 
 def test_flags_attack_with_the_draws_of_the_evaluation(keyed):
@@ -80,10 +70,10 @@ def test_flags_attack_with_the_draws_of_the_evaluation(keyed):
     keyed.clear()
     red_flags(found, *values, **named)
     assert len(keyed) > 2
-    assert {tuple(index) for index in keyed} == {(7, 3, 11)}
+    assert {tuple(index) for _, _, index in keyed} == {(7, 3, 11)}
     keyed.clear()
     red_flags(found, *values)
-    assert {tuple(index) for index in keyed} == {(0, 2, 3)}
+    assert {tuple(index) for _, _, index in keyed} == {(0, 2, 3)}
 
 
 def test_examples_are_those_of_the_evaluation(keyed):
@@ -91,20 +81,29 @@ def test_examples_are_those_of_the_evaluation(keyed):
     shown = examples(
         model, objective, x, y, AttackSpec(attack="pgd", steps=4), Threat("linf", 0.1), batch_size=3, **named
     )
-    assert keyed == [[7, 5, 3], [11]]
+    assert [index for _, _, index in keyed] == [[7, 5, 3], [11]]
     assert shown.index.tolist() == [0, 1, 2, 3]  # positions among the images, whatever keys the draws
 
 
 @pytest.mark.parametrize(
-    ("index", "error"), [(INDEX[:3], ValueError), (INDEX.float(), TypeError), (-INDEX, ValueError)]
+    ("index", "error", "words"),
+    [
+        (INDEX[:3], ValueError, "index must hold one position"),
+        (INDEX.float(), TypeError, "index must be int64"),
+        (-INDEX, ValueError, "index must hold one position"),
+    ],
 )
-def test_an_index_that_fits_no_images_is_refused(index, error):
+def test_an_index_that_fits_no_images_is_refused(index, error, words):
     values, _ = given(0.2, 0.3, 0.45, 0.48)
-    found = evaluate(*values, progress=False)
-    with pytest.raises(error, match="index must"):
-        red_flags(found, *values, index=index)
-    with pytest.raises(error, match="index must"):
-        examples(*values[:4], AttackSpec(attack="pgd"), Threat("linf", 0.1), index=index)
+    found, spec, threat = evaluate(*values, progress=False), AttackSpec(attack="pgd"), Threat("linf", 0.1)
+    for call in (
+        lambda: attacks.run(spec, *values[:4], threat, seed=0, index=index),
+        lambda: evaluate(*values, index=index, progress=False),
+        lambda: red_flags(found, *values, index=index),
+        lambda: examples(*values[:4], spec, threat, index=index),
+    ):
+        with pytest.raises(error, match=words):
+            call()
 
 
 class Waves(nn.Module):
@@ -144,8 +143,9 @@ def test_the_best_point_that_queries_saw_is_handed_back(name):
     assert (logits[:, 0] - logits[:, 1:].amax(1) <= seen + 1e-12).all()
 
 
-def test_a_point_without_finite_logits_is_handed_back_to_be_rejected():
-    """It might hide an error, so it must not pass for an image that stood."""
+@pytest.mark.parametrize(("name", "rejected"), [("matched", [True, False]), ("fmn", [True, True])])
+def test_a_point_without_finite_logits_is_handed_back_to_be_rejected(name, rejected):
+    """It might hide an error, so it must not pass for an image that stood; fmn looks beyond eps too."""
 
     class Gap(nn.Module):
         def forward(self, x):
@@ -153,7 +153,7 @@ def test_a_point_without_finite_logits_is_handed_back_to_be_rejected():
             return torch.stack([1 - mean, mean - 1], 1).masked_fill((mean > 0)[:, None], torch.nan)
 
     x, y = flat(0.45, 0.2)
-    found = attack(AttackSpec(attack="matched", steps=5), Gap(), x, y, Threat("linf", 0.1))
-    assert found.rejected.tolist() == [True, False]
+    found = attack(AttackSpec(attack=name, steps=60), Gap(), x, y, Threat("linf", 0.1))
+    assert found.rejected.tolist() == rejected
     assert not found.success.any()
     assert torch.equal(found.adversarial[0], x[0])

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from foreign import of_package
+from mean_model import parameters
+from tiny import Times
 
 from isce import attacks, compat
 from isce.attacks import matched
@@ -16,7 +18,6 @@ from isce.attacks.foreign import gradient
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import Evaluation, Outcome, evaluate, examples, job, outcome_flags, red_flags
 from isce.losses import build
-from isce.parameters.attack import AttackParameters, Suite
 
 PGD = {"attack": "pgd", "steps": 5, "objective": "matched"}
 
@@ -48,10 +49,8 @@ def fails_at(monkeypatch):
 def results(target, monkeypatch=None, fake=None, rows=(PGD, FGSM), classifier=None, **changes):
     if monkeypatch is not None:
         monkeypatch.setattr(gradient, "pgd", fake)
-    suite = Suite(name="s", rows=[AttackSpec(**row) for row in rows])
-    parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.15], batch_size=15, **changes)
-    args = (classifier or target.classifier, build("sce"), target.x, target.y, parameters)
-    found = evaluate(*args, progress=False)
+    given = parameters([AttackSpec(**row) for row in rows], [0.15], **{"batch_size": 15, **changes})
+    found = evaluate(classifier or target.classifier, build("sce"), target.x, target.y, given, progress=False)
     return found, found.results()["threats"]["linf@0.15"]["attacks"]
 
 
@@ -184,25 +183,13 @@ def test_logits_that_are_no_numbers_show_nothing(target, row):
     assert {"attack-failed", "rejected-points"} <= set(outcome_flags(found.results()))
 
 
-class NoWay(torch.autograd.Function):
-    """The identity, with a gradient that is no number."""
-
-    @staticmethod
-    def forward(context, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        return gradients[0] * math.nan
-
-
 @pytest.mark.parametrize(
     "row", [PGD, FGSM, {"attack": "matched", "steps": 10}, {"attack": "matched", "steps": 4, "restarts": 2}]
 )
 def test_gradients_that_are_no_numbers_show_nothing(target, row):
     class Blinding(torch.nn.Module):
         def forward(self, x):
-            return target.classifier(NoWay.apply(x))
+            return target.classifier(Times.apply(x, torch.tensor(math.nan)))
 
     found, rows = results(target, rows=(row,), classifier=Blinding())
     (cell,) = rows.values()
@@ -235,22 +222,14 @@ def test_points_of_another_shape_are_the_package_s_failure(target, monkeypatch):
 
 def test_flags_and_examples_survive_an_attack_that_fails(target, fails_at):
     calls = fails_at()
-    suite = Suite(name="s", rows=[AttackSpec(**PGD), AttackSpec(attack="bim", steps=5)])
-    parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.02])
-    args = (target.classifier, build("sce"), target.x, target.y)
-    found = evaluate(*args, parameters, progress=False)
+    rows = [AttackSpec(**PGD), AttackSpec(attack="bim", steps=5)]
+    args, given = (target.classifier, build("sce"), target.x, target.y), parameters(rows, [0.02])
+    found = evaluate(*args, given, progress=False)
     assert len(calls) == 2
-    flags = red_flags(found, *args, parameters)
+    flags = red_flags(found, *args, given)
     assert flags["attack-failed"].startswith("pgd5-matched linf@0.02: ZeroDivisionError: in the package; bim5-training")
-    shown = examples(*args, suite.rows[0], attacks.Threat("linf", 0.02))
+    shown = examples(*args, rows[0], attacks.Threat("linf", 0.02))
     assert len(shown.index) == 0
-
-
-def test_flags_are_of_the_images_that_were_evaluated(target):
-    found, _ = results(target, rows=(FGSM,))
-    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=[AttackSpec(**FGSM)]), eps=[0.15])
-    with pytest.raises(ValueError, match=r"the evaluation must be of these 39 images, got one of \(40,\)"):
-        red_flags(found, target.classifier, build("sce"), target.x[1:], target.y[1:], parameters)
 
 
 def test_one_past_its_time_limit_is_stopped(target, monkeypatch):
@@ -275,10 +254,8 @@ def test_a_time_limit_costs_ten_images_at_most(target, monkeypatch):
         return real(spec, problem, restart)
 
     monkeypatch.setattr(gradient, "pgd", slow_from_the_third_batch_on)
-    suite = Suite(name="s", rows=[AttackSpec(**PGD, seconds=2)])
-    parameters = AttackParameters(checkpoint="none", suite=suite, eps=[0.15])
-    found = evaluate(target.classifier, build("sce"), target.x, target.y, parameters, progress=False)
-    row = found.results()["threats"]["linf@0.15"]["attacks"]["pgd5-matched"]
+    found, rows = results(target, rows=(PGD | {"seconds": 2},), batch_size=256)
+    row = rows["pgd5-matched"]
     assert sizes == [10, 10, 10]
     assert row["error"] == "stopped after 2 s"
     assert row["attacked"] == 20
@@ -346,9 +323,8 @@ def test_want_of_memory_on_the_clean_images_names_the_remedy(target):
         def forward(self, x):
             raise torch.OutOfMemoryError("no room")
 
-    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=[AttackSpec(**PGD)]), eps=[0.15])
-    with pytest.raises(RuntimeError, match="out of memory with batch_size 256: lower it and run again"):
-        evaluate(Hungry(), build("sce"), target.x, target.y, parameters, progress=False)
+    with pytest.raises(RuntimeError, match="out of memory with batch_size 15: lower it and run again"):
+        results(target, classifier=Hungry())
 
 
 def test_the_time_limit_holds_for_the_network_that_is_attacked_in_anothers_stead(target):
@@ -364,19 +340,10 @@ def test_the_time_limit_holds_for_the_network_that_is_attacked_in_anothers_stead
             return self.inner(x, **options)
 
     slow = Slow()
-    spec = AttackSpec(attack="transfer", steps=1000, source="other")
+    spec, threat = AttackSpec(attack="transfer", steps=1000, source="other"), attacks.Threat("linf", 0.1)
+    args, source = (spec, target.classifier, build("sce"), target.x, target.y, threat), (slow, build("sce"))
     with pytest.raises(attacks.TimeLimitError):
-        attacks.run(
-            spec,
-            target.classifier,
-            build("sce"),
-            target.x,
-            target.y,
-            attacks.Threat("linf", 0.1),
-            seed=0,
-            source=(slow, build("sce")),
-            deadline=time.monotonic() + 0.2,
-        )
+        attacks.run(*args, seed=0, source=source, deadline=time.monotonic() + 0.2)
     assert slow.calls < 1000
 
 
@@ -400,8 +367,8 @@ def test_what_looks_for_the_smallest_change_is_run_once_and_judged_at_each_eps(t
     spec = AttackSpec(attack="deepfool", steps=10)
 
     def broken(eps):
-        parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=[spec]), eps=eps, batch_size=40)
-        found = evaluate(target.classifier, build("sce"), target.x, target.y, parameters, progress=False)
+        given = parameters([spec], eps, batch_size=40)
+        found = evaluate(target.classifier, build("sce"), target.x, target.y, given, progress=False)
         return {threat: rows[spec.label] for threat, rows in found.outcomes.items()}
 
     alone = [broken([eps])[f"linf@{eps:g}"] for eps in (0.02, 0.05, 0.1)]

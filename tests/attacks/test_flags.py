@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mean_model import parameters
 from tiny import Layers, images, predicted
 from torch import nn
 
@@ -15,7 +16,6 @@ from isce.attacks.spec import AttackSpec
 from isce.evaluation import Evaluation, Outcome, curve_flags, curves, evaluate, outcome_flags, red_flags
 from isce.evaluation import flags as flags_module
 from isce.losses import build
-from isce.parameters.attack import AttackParameters, Suite
 
 ROWS = [
     AttackSpec(attack="pgd", steps=10),
@@ -24,8 +24,7 @@ ROWS = [
 
 
 def flags(target, wrap=lambda classifier: classifier, rows=ROWS, eps=(0.1,)) -> dict[str, str]:
-    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=rows), eps=list(eps))
-    args = (wrap(target.classifier), build("sce"), target.x, target.y, parameters)
+    args = (wrap(target.classifier), build("sce"), target.x, target.y, parameters(rows, eps))
     return red_flags(evaluate(*args, progress=False), *args)
 
 
@@ -111,8 +110,7 @@ class Rounds(nn.Module):
 
 def batch_flag(model: nn.Module) -> str:
     x = images(20, (1, 3, 3))
-    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS[:1]), eps=[0.01])
-    args = (model, build("sce"), x, predicted(model, x), parameters)
+    args = (model, build("sce"), x, predicted(model, x), parameters(ROWS[:1], [0.01]))
     return red_flags(evaluate(*args, progress=False), *args).get("depends-on-batch", "")
 
 
@@ -191,29 +189,29 @@ def _two_rows(black: np.ndarray, white: np.ndarray, asked: np.ndarray, **more) -
     }
 
 
+def rival_flags(target, rows: dict[str, Outcome], **query: Any) -> dict[str, str]:
+    """The flags of an evaluation with these rows in the l_2 ball of radius 2."""
+    own = {"norm": "l2", "eps": 2.0}
+    suite = [AttackSpec(attack="simba", steps=200, **query, **own), AttackSpec(attack="pgd", steps=1, **own), *ROWS]
+    args = (target.classifier, build("sce"), target.x, target.y, parameters(suite, [0.1]))
+    found = evaluate(*args, progress=False)
+    found.outcomes["l2@2"] = rows
+    return red_flags(found, *args)
+
+
 @pytest.mark.parametrize(("too", "flagged"), [(6, False), (4, False), (3, True), (0, True)])
 def test_rows_are_compared_on_the_images_that_both_are_about(target, too, flagged):
     """Queries broke six of their ten images; gradients some of those, and 25 of the thirty that queries never saw."""
     place = np.arange(40)
     asked, black, white = place < 10, place < 6, (place < too) | (place >= 15)
-    own = {"norm": "l2", "eps": 2.0}
-    rows = [AttackSpec(attack="simba", steps=200, images=10, **own), AttackSpec(attack="pgd", steps=1, **own), *ROWS]
-    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=rows), eps=[0.1])
-    args = (target.classifier, build("sce"), target.x, target.y, parameters)
-    found = evaluate(*args, progress=False)
-    found.outcomes["l2@2"] = _two_rows(black, white, asked)
-    assert ("black-box-beats-white-box" in red_flags(found, *args)) == flagged
+    found = rival_flags(target, _two_rows(black, white, asked), images=10)
+    assert ("black-box-beats-white-box" in found) == flagged
 
 
 def test_a_gradient_row_that_failed_is_no_rival_to_queries(target):
     asked, none = np.ones(40, dtype=bool), np.zeros(40, dtype=bool)
-    own = {"norm": "l2", "eps": 2.0}
-    rows = [AttackSpec(attack="simba", steps=200, **own), AttackSpec(attack="pgd", steps=1, **own), *ROWS]
-    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=rows), eps=[0.1])
-    args = (target.classifier, build("sce"), target.x, target.y, parameters)
-    found = evaluate(*args, progress=False)
-    found.outcomes["l2@2"] = _two_rows(asked, none, asked, error="ValueError: no")
-    assert "black-box-beats-white-box" not in red_flags(found, *args)
+    rows = _two_rows(asked, none, asked, error="ValueError: no")
+    assert "black-box-beats-white-box" not in rival_flags(target, rows)
 
 
 def test_a_row_with_restarts_is_prolonged_with_restarts():
@@ -236,11 +234,10 @@ class LowestPixel(nn.Module):
 def test_a_curve_that_still_falls(steps, tmp_path):
     """Four pixels must rise; of forty images ten can't rise far enough."""
     plan = {"images": 40, "convergence_eps": 0.1, "convergence_steps": steps}
-    chosen = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS), eps=[0.1], curves=plan)
     x = torch.tensor([0.41, 0.42, 0.43, 0.44]).view(1, 1, 2, 2).repeat(40, 1, 1, 1)
     x[30:] -= 0.1
     y, places = torch.zeros(40, dtype=torch.int64), torch.arange(40)
-    given = (LowestPixel(), build("sce"), x, y, chosen)
+    given = (LowestPixel(), build("sce"), x, y, parameters(ROWS, [0.1], curves=plan))
     outcome = evaluate(*given, index=places, progress=False)
     found = curves(*given, outcome, index=places, folder=tmp_path, progress=False)
     assert [row["correct"] for row in found["convergence"]] == [40 if n == 2 else 10 for n in steps]
@@ -272,9 +269,8 @@ class Shell(nn.Module):
 
 def shell_flags(row: dict[str, Any], eps: tuple[float, ...]) -> dict[str, str]:
     x, y = torch.linspace(0.3, 0.49, 20).view(-1, 1, 1, 1).repeat(1, 1, 4, 4), torch.zeros(20, dtype=torch.int64)
-    suite = Suite(name="s", rows=[AttackSpec(**row)])
-    parameters = AttackParameters(checkpoint="none", suite=suite, eps=list(eps))
-    return outcome_flags(evaluate(Shell(), build("sce"), x, y, parameters, progress=False).results())
+    given = parameters([AttackSpec(**row)], eps)
+    return outcome_flags(evaluate(Shell(), build("sce"), x, y, given, progress=False).results())
 
 
 def test_a_last_point_that_has_left_the_error_behind():
@@ -365,10 +361,8 @@ def test_small_differences_are_no_flag(share):
 
 
 def test_nothing_classified_right_is_no_reason_to_fail(target):
-    wrong = copy.copy(target.y)
-    wrong = (wrong + 1) % 10
+    wrong = (target.y + 1) % 10
     with torch.no_grad():
         keep = target.classifier(target.x).argmax(1) != wrong
-    parameters = AttackParameters(checkpoint="none", suite=Suite(name="s", rows=ROWS[:1]), eps=[0.1])
-    args = (target.classifier, build("sce"), target.x[keep], wrong[keep], parameters)
+    args = (target.classifier, build("sce"), target.x[keep], wrong[keep], parameters(ROWS[:1], [0.1]))
     assert red_flags(evaluate(*args, progress=False), *args) == {}

@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from tiny import Layers, images, predicted
+from mean_model import parameters
+from tiny import Layers, Times, images, predicted
 from torch import Tensor, nn
 
 from isce.attacks import AttackResult, Threat, run
@@ -15,7 +16,6 @@ from isce.attacks.climb import CLEAR
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build
-from isce.parameters.attack import AttackParameters, Suite
 
 WIDEST = {"linf": Threat("linf", 1.0), "l2": Threat("l2", 4.0)}  # images have 16 pixels
 
@@ -110,9 +110,8 @@ def test_the_nearest_point_that_was_seen_is_handed_back(norm, steps):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_what_falls_at_an_eps_falls_at_every_larger_one(norm):
     model, x = Layers().double(), images(16).double()
-    suite = Suite(name="s", rows=[AttackSpec(attack="fmn", steps=20)])
     grid = [0.02, 0.05, 0.1, 0.3] if norm == "linf" else [0.1, 0.2, 0.5, 1.5]
-    given = AttackParameters(checkpoint="none", suite=suite, norm=norm, eps=grid)
+    given = parameters([AttackSpec(attack="fmn", steps=20)], grid, norm=norm)
     found = evaluate(model, build("sce"), x, predicted(model, x), given, progress=False)
     rows = [outcomes["fmn20"] for outcomes in found.outcomes.values()]
     for eps, row in zip(grid, rows, strict=True):
@@ -129,22 +128,9 @@ class Blinding(nn.Module):
 
     def forward(self, x):
         hidden = torch.where(x[:, 0, 0, 0] > self.bound, torch.nan, 1.0)
-        x = _Times.apply(x, hidden.view(-1, 1, 1, 1))
+        x = Times.apply(x, hidden.view(-1, 1, 1, 1))
         mean = 10 * (x.flatten(1).mean(1) - 0.5)
         return torch.stack([-mean, mean], 1)
-
-
-class _Times(torch.autograd.Function):
-    """The identity; its gradient is multiplied."""
-
-    @staticmethod
-    def forward(ctx, x, factor):
-        ctx.save_for_backward(factor)
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        return gradients[0] * ctx.saved_tensors[0], None
 
 
 @pytest.mark.parametrize("threat", [Threat("linf", 0.05), Threat("l2", 0.2)], ids=lambda threat: threat.label)
@@ -158,15 +144,3 @@ def test_a_gradient_that_is_no_number_gives_no_outcome_unless_the_image_falls(th
     assert not result.success[0]
     assert result.rejected[1] != result.success[1]
     assert not attacked(Blinding(2.0), x, y, threat).rejected.any()
-
-
-def test_logits_that_are_no_numbers_give_no_outcome():
-    class Gap(nn.Module):
-        def forward(self, x):
-            mean = 10 * (x.flatten(1).mean(1) - 0.5)
-            return torch.stack([1 - mean, mean - 1], 1).masked_fill((mean > 0)[:, None], torch.nan)
-
-    x = torch.tensor([0.45]).view(-1, 1, 1, 1).repeat(1, 1, 4, 4)
-    result = attacked(Gap(), x, torch.tensor([0]), Threat("linf", 0.2))
-    assert result.rejected.all()
-    assert not result.success.any()

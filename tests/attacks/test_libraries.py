@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from mean_model import parameters
 from tiny import ROWS, Layers, Mean, attack, flat, images, predicted, threat_of
 from torch import nn
 
@@ -15,7 +16,6 @@ from isce.attacks import Threat
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build
-from isce.parameters.attack import AttackParameters, Suite
 
 GRADIENT = [name for name in attacks.names() if attacks.about(name).family == "gradient"]
 MINIMAL = [name for name in attacks.names() if attacks.about(name).minimal]
@@ -100,9 +100,8 @@ def test_what_was_wrong_from_the_start_is_no_merit_of_an_attack(name):
     y = predicted(model, x)
     y[:3] = (y[:3] + 1) % 4
     spec, threat = ROWS[name], threat_of(ROWS[name])
-    suite = Suite(name="s", rows=[spec])
-    parameters = AttackParameters(checkpoint="none", suite=suite, norm=threat.norm, eps=[threat.eps])
-    outcome = evaluate(model, build("sce"), x, y, parameters, progress=False).outcomes[threat.label][spec.label]
+    given = parameters([spec], [threat.eps], norm=threat.norm)
+    outcome = evaluate(model, build("sce"), x, y, given, progress=False).outcomes[threat.label][spec.label]
     assert not outcome.broken[:3].any()
     assert outcome.broken[3:].any()
     assert torch.equal(attack(spec, model, x, y, threat).adversarial[:3], x[:3])

@@ -5,11 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
+from tiny import Hidden
 from torch import nn
 
 from isce import attacks
 from isce.attacks import Threat, run
-from isce.attacks.ascent import OBJECTIVES, ascended, pull
+from isce.attacks.ascent import ascended, pull
 from isce.attacks.base import margin
 from isce.attacks.spec import AttackSpec
 from isce.losses import build
@@ -69,7 +70,7 @@ def test_the_optimum_of_a_linear_model_is_found(seed, norm, eps):
     seed=st.integers(0, 2**31),
     norm=st.sampled_from(["linf", "l2"]),
     eps=st.floats(0.001, 1.0),
-    objective=st.sampled_from(OBJECTIVES),
+    objective=st.sampled_from(attacks.about("matched").objectives),
     step_size=st.floats(0.01, 50.0),
 )
 def test_no_result_ever_leaves_ball_or_box(seed, norm, eps, objective, step_size):
@@ -223,14 +224,6 @@ def test_images_leave_the_batch_the_step_they_fall():
     assert model.sizes == [3, 3, 2, 1, 1, 1, 3]  # clean logits that are known are not computed again
 
 
-class Hidden(nn.Module):
-    """Class 1 wins where more than 80% of the pixels exceed 0.5; no gradient anywhere."""
-
-    def forward(self, x):
-        share = (x.flatten(1) > 0.5).to(x).mean(1) + 0 * x.flatten(1).sum(1)
-        return torch.stack([0.8 - share, share - 0.8], 1)
-
-
 def test_squares_find_what_gradients_hide():
     x, y = torch.full((4, 1, 4, 4), 0.45), torch.zeros(4, dtype=torch.int64)
     threat = Threat("linf", 0.1)
@@ -241,30 +234,12 @@ def test_squares_find_what_gradients_hide():
     assert ((freed.first_success > 40) & (freed.first_success <= 80)).all()
 
 
-@pytest.mark.parametrize("restarts", [2, 3])
-def test_restarts_do_not_depend_on_the_batch(target, restarts):
-    threat, chosen = Threat("linf", 0.06), spec("margin", steps=6, restarts=restarts)
-    args = chosen, target.classifier, target.objective
-    x, y, index = target.x[:6], target.y[:6], torch.arange(100, 106)
-    whole = run(*args, x, y, threat, seed=0, index=index)
-    for i in range(6):
-        alone = run(*args, x[i : i + 1], y[i : i + 1], threat, seed=0, index=index[i : i + 1])
-        assert torch.allclose(alone.adversarial[0], whole.adversarial[i], atol=1e-6)
-
-
-def test_the_images_are_left_as_they_were(target):
-    """Points are moved in place."""
-    x = target.x.clone()
-    run(
-        spec("margin", steps=4, restarts=3), target.classifier, target.objective, x, target.y, Threat("l2", 0.5), seed=0
-    )
-    assert torch.equal(x, target.x)
-
-
-def test_more_restarts_never_lose(target):
-    threat = Threat("linf", 0.08)
-    args = (target.classifier, target.objective, target.x, target.y, threat)
-    one, four = (run(spec("margin", steps=5, restarts=r), *args, seed=0) for r in (1, 4))
+@pytest.mark.parametrize(
+    "chosen", [spec("margin", steps=5), AttackSpec(attack="pgd", steps=3)], ids=lambda row: row.label
+)
+def test_more_restarts_never_lose(target, chosen):
+    args = (target.classifier, target.objective, target.x, target.y, Threat("linf", 0.08))
+    one, four = (run(chosen.model_copy(update={"restarts": r}), *args, seed=0) for r in (1, 4))
     assert (four.success | ~one.success).all()
     with torch.no_grad():
         low, high = (margin(target.classifier(r.adversarial), target.y) for r in (four, one))
@@ -297,7 +272,3 @@ def test_a_gradient_that_is_not_a_number_stops_nothing():
     result = run(spec(steps=3, restarts=2), Nan(), build("sce"), x, y, Threat("linf", 0.1), seed=0)
     assert result.adversarial.isfinite().all()
     assert not result.rejected.any()
-
-
-def test_known_objectives():
-    assert attacks.about("matched").objectives == OBJECTIVES

@@ -107,7 +107,24 @@ class BatchStatistics(Around):
         return self.norm(self.inner(x))
 
 
+class NotANumber(Around):
+    def forward(self, x):
+        return self.inner(x) * torch.nan
+
+
+NAN = X * torch.nan
 BAD = {
+    "bytes": (Mean(), "sce", X.to(torch.uint8), Y, TypeError, "images must be floating point in .*torch.uint8"),
+    "labels in int32": (Mean(), "sce", X, Y.int(), TypeError, "labels must be int64, got torch.int32"),
+    "one image": (Mean(), "sce", X[0], Y, ValueError, r"images must have shape \(N, C, H, W\), got \(1, 2, 2\)"),
+    "no images": (Mean(), "sce", X[:0], Y[:0], ValueError, "empty batch"),
+    "too few labels": (Mean(), "sce", X, Y[:2], ValueError, r"labels must have shape \(3,\) .* got \(2,\)"),
+    "too bright": (Mean(), "sce", X + 1, Y, ValueError, "images must lie in .* got values from 1.3 to 1.6"),
+    "too dark": (Mean(), "sce", X - 1, Y, ValueError, "images must lie in"),
+    "images that are no numbers": (Mean(), "sce", NAN, Y, ValueError, "images must lie in .* NaN"),
+    "labels below 0": (Mean(), "sce", X, Y - 1, ValueError, "labels must be at least 0, got -1"),
+    "labels above the logits": (Mean(), "sce", X, Y + 2, ValueError, r"labels must lie in \[0, 2\), got 2"),
+    "logits that are no numbers": (NotANumber(), "sce", X, Y, ValueError, "logits of clean images are not finite"),
     "half images": (Mean(), "sce", X.half(), Y, TypeError, r"images must be float32 or float64, got torch.float16"),
     "bfloat16 images": (Mean(), "sce", X.bfloat16(), Y, TypeError, "must be float32 or float64, got torch.bfloat16"),
     "half network on half images": (Mean().half(), "sce", X.half(), Y, TypeError, "got torch.float16"),
@@ -132,10 +149,10 @@ BAD = {
 def test_one_named_error_before_any_attack_is_begun(entry, what, monkeypatch):
     monkeypatch.setattr(driver, "load", lambda name: pytest.fail(f"{name} was begun"))
     classifier, objective, x, y, error, words = BAD[what]
-    before = torch.as_tensor(x).clone()
+    before = torch.as_tensor(x).nan_to_num().clone()
     with pytest.raises(error, match=words):
         entry(classifier, build(objective) if isinstance(objective, str) else objective, x, y)
-    assert torch.equal(torch.as_tensor(x), before)
+    assert torch.equal(torch.as_tensor(x).nan_to_num(), before)
 
 
 class Products(nn.Module):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny import Layers, images, predicted
+from tiny import Hidden, Layers, images, predicted
 from torch import Tensor, nn
 
 from isce.attacks import AttackResult, Threat, run
@@ -90,14 +90,6 @@ def test_restarts_draw_by_the_index():
     )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
-
-
-class Hidden(nn.Module):
-    """Class 1 wins where more than 80% of the pixels exceed 0.5; no gradient anywhere."""
-
-    def forward(self, x):
-        share = (x.flatten(1) > 0.5).to(x).mean(1) + 0 * x.flatten(1).sum(1)
-        return torch.stack([0.8 - share, share - 0.8], 1)
 
 
 def test_an_image_whose_margin_has_not_moved_is_never_stopped():

@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from isce import data, losses
 from isce.defences import Batch
-from isce.models import Classifier
 from isce.models.assembly import assemble
-from isce.models.base import Backbone
 from isce.parameters.training import TrainParameters
-
-
-class Flat(Backbone):
-    """The embedding is the image."""
-
-    def __init__(self, shape=(1, 1, 2)):
-        super().__init__(shape, (0.0,) * shape[0], (1.0,) * shape[0])
-        self.embedding_dim = shape[0] * shape[1] * shape[2]
-
-    def features(self, x):
-        return x.flatten(1)
-
-
-def linear(weight, bias=None, shape=(1, 1, 2)) -> Classifier:
-    """Logits ``weight`` x + ``bias`` of flat images, float64."""
-    weight = torch.tensor(weight, dtype=torch.float64)
-    score_map = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None).double()
-    with torch.no_grad():
-        score_map.weight.copy_(weight)
-        if bias is not None:
-            score_map.bias.copy_(torch.tensor(bias))
-    return Classifier(Flat(shape).double(), score_map)
 
 
 def flat(rows) -> torch.Tensor:
@@ -51,6 +26,20 @@ def batch_of(classifier, x, y, objective: str | losses.Objective = "sce", seed=0
 
     draws = torch.Generator().manual_seed(seed)
     return Batch(x, y, classifier, outputs, objective, draws, classifier.score_map(outputs(x)[1]).shape[1], 0.0)
+
+
+def shown_to(batch: Batch) -> list[torch.Tensor]:
+    """Images that the network is shown from here on, call by call."""
+    shown, outputs = [], batch.outputs
+    object.__setattr__(batch, "outputs", lambda x: (shown.append(x.detach()), outputs(x))[1])
+    return shown
+
+
+def points(number: int, size: int, classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (number, 1, 1, size) in [0, 1], float64, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(number, 1, 1, size, generator=generator, dtype=torch.float64)
+    return x, torch.randint(classes, (number,), generator=generator)
 
 
 def digits_batch(objective="sce", n=12, seed=0, double=False, network_seed=0, defence=None) -> Batch:

@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from defence_batches import batch_of, digits_batch, linear
+from defence_batches import batch_of, digits_batch
+from pixels import linear
 from scipy.spatial.distance import jensenshannon
 
 from isce.compat import import_transforms
@@ -93,14 +94,3 @@ def test_colour_images_too():
     x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     loss, _ = AugMix().loss(batch_of(linear(torch.eye(192)[:4].tolist(), shape=(3, 8, 8)), x, [0, 1, 2]))
     assert loss.isfinite()
-
-
-@pytest.mark.parametrize(("name", "value"), [("lam", -1.0), ("severity", 0), ("severity", 11), ("width", 0)])
-def test_parameters_out_of_range_are_refused(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be"):
-        AugMix(**{name: value})
-
-
-def test_widths_that_are_no_integers_are_refused():
-    with pytest.raises(TypeError, match="width must be an integer"):
-        AugMix(width=2.5)

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pixels import around, batch, linear, points
+from defence_batches import batch_of, points
+from pixels import around, linear
 from torch import nn
 
-from isce import defences, losses, models
+from isce import defences, models
 from isce.defences.deep_defense import lengths, perturbation
 from isce.models import Classifier
 from isce.parameters.training import TrainParameters
@@ -26,7 +27,7 @@ def smooth_model(seed=0, size=5, classes=4, width=8):
     """Curved enough for DeepFool to take several steps."""
     torch.manual_seed(seed)
     layers = nn.Sequential(nn.Linear(size, width), nn.Tanh(), nn.Linear(width, classes))
-    classifier = around(layers, size)
+    classifier = around(layers, (1, 1, size))
     for weight in classifier.parameters():
         weight.data *= 2.5
     return classifier
@@ -80,7 +81,7 @@ def test_the_loss_by_hand():
         math.exp(-7 * s) if ok else math.exp(2 * min(s, 1))
         for s, ok in zip(share.tolist(), right.tolist(), strict=True)
     ]
-    loss, logits = defences.build("deep-defense", weight=3, c=7, d=2).loss(batch(classifier, x, y))
+    loss, logits = defences.build("deep-defense", weight=3, c=7, d=2).loss(batch_of(classifier, x, y))
     expected = F.cross_entropy(logits, y).item() + 3 * sum(terms) / len(terms)
     assert loss.item() == pytest.approx(expected)
     assert torch.equal(logits, classifier(x))
@@ -89,7 +90,7 @@ def test_the_loss_by_hand():
 def test_a_wrong_image_far_from_its_class_counts_as_one_as_long_as_itself():
     classifier = linear(torch.tensor([[1e-3, 0.0], [0.0, 0.0]]), torch.tensor([5.0, 0.0]))
     x = torch.tensor([0.6, 0.8]).double().view(1, 1, 1, 2)
-    loss, logits = defences.build("deep-defense").loss(batch(classifier, x, torch.tensor([1])))
+    loss, logits = defences.build("deep-defense").loss(batch_of(classifier, x, torch.tensor([1])))
     assert loss.item() == pytest.approx(F.cross_entropy(logits, torch.tensor([1])).item() + 15 * math.exp(5))
 
 
@@ -118,7 +119,7 @@ def test_gradient_is_that_of_the_whole_recursion(wrong):
     weights = list(classifier.parameters())
 
     def loss():
-        return defence.loss(batch(classifier, x, y))[0]
+        return defence.loss(batch_of(classifier, x, y))[0]
 
     slopes = torch.autograd.grad(loss(), weights)
     generator = torch.Generator().manual_seed(0)
@@ -144,7 +145,7 @@ def test_gradient_through_max_pooling_in_float32_is_that_in_float64():
     y[:2] = (y[:2] + 1) % 10
     slopes = []
     for kind in (torch.float32, torch.float64):
-        loss, _ = defences.build("deep-defense").loss(batch(classifier.to(kind), x.to(kind), y))
+        loss, _ = defences.build("deep-defense").loss(batch_of(classifier.to(kind), x.to(kind), y))
         slopes.append(torch.autograd.grad(loss, list(classifier.parameters())))
         classifier = Classifier(backbone, classifier.score_map)
     for single, double in zip(*slopes, strict=True):
@@ -157,7 +158,7 @@ def test_a_flat_network_moves_no_point_and_has_a_finite_gradient():
     x, _ = points(2, 4, 3)
     y = torch.tensor([0, 1])
     assert perturbation(classifier, x, y, 3).abs().max() == 0
-    loss, _ = defences.build("deep-defense").loss(batch(classifier, x, y))
+    loss, _ = defences.build("deep-defense").loss(batch_of(classifier, x, y))
     assert loss.item() == pytest.approx(F.cross_entropy(classifier(x), y).item() + 15)
     (slope,) = torch.autograd.grad(loss, classifier.score_map.weight)
     assert slope.isfinite().all()
@@ -167,7 +168,9 @@ def test_rate_scales_the_gradient_and_not_the_loss():
     x, y = points(8, 5, 4)
     classifier = linear_model()
     weight = classifier.score_map.weight
-    whole, tenth = (defences.build("deep-defense", rate=rate).loss(batch(classifier, x, y))[0] for rate in (1.0, 0.1))
+    whole, tenth = (
+        defences.build("deep-defense", rate=rate).loss(batch_of(classifier, x, y))[0] for rate in (1.0, 0.1)
+    )
     assert whole.item() == tenth.item()
     slopes = [torch.autograd.grad(loss, weight)[0] for loss in (whole, tenth)]
     torch.testing.assert_close(slopes[1], 0.1 * slopes[0])
@@ -184,29 +187,9 @@ def test_it_goes_down_its_own_loss():
     before = lengths(perturbation(classifier, x, y, 5)).mean().item()
     for _ in range(20):
         optimizer.zero_grad()
-        defence.loss(batch(classifier, x, y))[0].backward()
+        defence.loss(batch_of(classifier, x, y))[0].backward()
         optimizer.step()
     assert lengths(perturbation(classifier, x, y, 5)).mean().item() > 1.2 * before
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"weight": 0}, "weight must be above 0"),
-        ({"c": -1}, "c must be above 0"),
-        ({"d": 0}, "d must be above 0"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"rate": 1.5}, "rate must be above 0 and at most 1, got 1.5"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(params, message):
-    with pytest.raises(ValueError, match=message):
-        defences.build("deep-defense", **params)
-
-
-def test_an_objective_of_bounds_is_refused():
-    with pytest.raises(ValueError, match="deep-defense has no bounds"):
-        defences.build("deep-defense").check(losses.build("isce-certified"))
 
 
 def test_it_goes_on_with_the_network_without_a_defence(tmp_path):

@@ -8,25 +8,21 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from short_training import FILES, KilledError, contents, few, run
 from torch import nn
 
-from isce import data, defences, losses
+from isce import defences, losses
 from isce.defences import Batch
 from isce.parameters.training import TrainParameters
 from isce.report.names import reader_name
 from isce.runs.experiment import Experiment
 from isce.strict import ConfigError, validate
 from isce.training import loop
-from isce.training.loop import train
-from isce.training.state import State
-
-FILES = ("best.safetensors", "last.safetensors")
 
 
 @pytest.fixture(scope="module")
 def digits():
-    whole = data.load("digits")
-    return replace(whole, train=whole.train.subset(60), validation=whole.validation.subset(20))
+    return few(60, 20)
 
 
 @pytest.fixture
@@ -47,11 +43,6 @@ def batch(network, objective="sce", seed=0, **params):
 
     draws = torch.Generator().manual_seed(seed)
     return Batch(x, y, network, outputs, losses.build(objective, **params), draws, 3, 0.0)
-
-
-def run(folder, digits, **changes):
-    parameters = TrainParameters.model_validate({"epochs": 2, "batch_size": 32, **changes})
-    return train(parameters, folder, data=digits, progress=False)
 
 
 # --- the table
@@ -83,6 +74,32 @@ def test_an_unknown_parameter_lists_what_there_is():
         ("distillation", {"temperature": -1}, "temperature must be above 0"),
         ("trades", {"steps": 0}, "steps must be at least 1"),
         ("pgd-training", {"eps": 1.5}, "eps must be above 0 and at most 1"),
+        ("augmix", {"lam": -1.0}, "lam must be at least 0"),
+        ("augmix", {"severity": 0}, "severity must be at least 1"),
+        ("augmix", {"severity": 11}, "severity must be .*at most 10"),
+        ("augmix", {"width": 0}, "width must be at least 1"),
+        ("augmix", {"width": 2.5}, "width must be an integer"),
+        ("one-step", {"weight": -1.0}, "weight must be at least 0"),
+        ("one-step", {"clip": 0.0}, "clip must be above 0"),
+        ("one-step", {"clip": 1.5}, "clip must be .*at most 1"),
+        ("one-step", {"deviation": 0.0}, "deviation must be above 0"),
+        ("vat", {"eps": 0.0}, "eps must be above 0"),
+        ("vat", {"xi": 0.0}, "xi must be above 0"),
+        ("noisy-softmax", {"alpha_squared": -0.1}, "alpha_squared must be at least 0"),
+        ("input-gradient", {"lam": -1.0}, "lam must be at least 0"),
+        ("wrm", {"gamma": 0}, "gamma must be above 0"),
+        ("wrm", {"steps": 0}, "steps must be at least 1, got 0"),
+        ("deep-defense", {"weight": 0}, "weight must be above 0"),
+        ("deep-defense", {"c": -1}, "c must be above 0"),
+        ("deep-defense", {"d": 0}, "d must be above 0"),
+        ("deep-defense", {"steps": 0}, "steps must be at least 1, got 0"),
+        ("deep-defense", {"rate": 1.5}, "rate must be above 0 and at most 1, got 1.5"),
+        ("spectral", {"beta": 0}, "beta must be above 0"),
+        ("detector", {"eps": 0}, "eps must be above 0"),
+        ("detector", {"steps": 0}, "steps must be at least 1"),
+        ("detector", {"weight": 0}, "weight must be above 0"),
+        ("detector", {"rejected": 1.0}, "rejected must be below 1"),
+        ("detector", {"rejected": -0.1}, "rejected must be at least 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused_where_the_parameters_are_checked(name, params, text):
@@ -230,30 +247,16 @@ def test_trades_adds_the_divergence_to_the_loss_of_the_image(network):
 # --- a run that begins with another
 
 
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
 def test_a_killed_run_goes_on_to_the_same_bits_and_trains_its_teacher_once(tmp_path, digits, monkeypatch):
     changes = {"defence": {"name": "distillation", "params": {"temperature": 2.0}}}
     run(tmp_path / "whole", digits, **changes)
-    save, trained = State.save, []
-
-    def killed(state):
-        save(state)
-        if state.folder == tmp_path / "killed":
-            raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(State, "save", killed)
-        with pytest.raises(KilledError):
-            run(tmp_path / "killed", digits, **changes)
-    epoch = loop.train_epoch
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", digits, kill=1, **changes)
+    trained, epoch = [], loop.train_epoch
     monkeypatch.setattr(loop, "train_epoch", lambda state, *rest: trained.append(state.folder) or epoch(state, *rest))
     assert run(tmp_path / "killed", digits, **changes).resumed == 1
     assert trained == [tmp_path / "killed"]
-    for name in FILES:
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == sorted(FILES)
 
 
@@ -262,8 +265,7 @@ def test_a_first_network_of_other_parameters_is_trained_anew(tmp_path, digits):
     run(tmp_path / "a", digits, **changes)
     run(tmp_path / "b" / loop.FIRST, digits, seed=5)
     run(tmp_path / "b", digits, **changes)
-    for name in FILES:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_a_first_network_that_diverges_ends_the_run(tmp_path, digits):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from mean_model import parameters as attacked_by
 from pydantic import ValidationError
+from short_training import few
 from torch import nn
 from trained import trained
 
@@ -19,10 +20,10 @@ from isce.evaluation import evaluate
 from isce.minmax import analyse
 from isce.models import Guarded
 from isce.parameters.analysis import MinmaxParameters
-from isce.parameters.attack import AttackParameters, Suite
 from isce.parameters.training import TrainParameters
 from isce.training import load_checkpoint, train
 
+FGSM = AttackSpec(attack="fgsm")
 DEFENCE = {"name": "detector", "params": {"steps": 2, "width": 4}}
 
 
@@ -44,9 +45,7 @@ def batch(network: Guarded, objective, x, y, seed: int = 0) -> Batch:
 
 
 def small() -> data.Data:
-    whole = data.load("digits")
-    parts = {"train": whole.train.subset(60), "validation": whole.validation.subset(40), "test": whole.test.subset(30)}
-    return replace(whole, **parts)
+    return few(60, 40)
 
 
 def parameters(**changes) -> TrainParameters:
@@ -54,17 +53,16 @@ def parameters(**changes) -> TrainParameters:
     return TrainParameters.model_validate(given | changes)
 
 
-@pytest.mark.parametrize(("model", "side", "place"), [("small-cnn", 8, "Conv2d"), ("small-cnn", 28, "Conv2d")])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_branch_of_small_cnn_sees_what_enters_the_third_convolution(model, side, place, channels):
-    _check_place(model, side, place, channels, 32)
-
-
-def test_the_branch_of_lenet_sees_what_enters_the_first_full_connection():
-    _check_place("lenet", 28, "Flatten", 1, 16)
-
-
-def _check_place(model: str, side: int, place: str, channels: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("model", "side", "place", "channels", "width"),
+    [
+        *(("small-cnn", side, "Conv2d", channels, 32) for side in (8, 28) for channels in (1, 3)),
+        ("lenet", 28, "Flatten", 1, 16),
+    ],
+)
+def test_the_branch_sees_what_enters_the_third_convolution_or_the_first_full_connection(
+    model, side, place, channels, width
+):
     shape = {"input_shape": (channels, side, side), "mean": [0.5] * channels, "std": [0.2] * channels}
     backbone = models.build(model, **shape)
     network = Guarded(models.Classifier(backbone, nn.Linear(backbone.embedding_dim, 10)), 4).eval()
@@ -178,10 +176,8 @@ def test_a_branch_that_is_not_finite_ends_the_training_and_is_no_threshold_of_an
             weight.fill_(torch.nan)
         found = defence.after_epoch([batch(network, objective, x, y)])
     assert all(value != value for value in found.values())
-    suite = Suite(name="one", rows=[AttackSpec(attack="fgsm")])
-    given = AttackParameters(checkpoint="none", suite=suite, eps=[0.1])
     with pytest.raises(ValueError, match="logits of clean images are not finite"):
-        evaluate(network, objective, x, y, given, progress=False)
+        evaluate(network, objective, x, y, attacked_by([FGSM], [0.1]), progress=False)
 
 
 def test_a_branch_of_another_shape_is_refused():
@@ -196,14 +192,8 @@ def test_a_branch_of_another_shape_is_refused():
     [
         ({"model": "interval-cnn"}, "model must be one of lenet, small-cnn"),
         ({"model": "resnet-18"}, "model must be one of lenet, small-cnn"),
-        ({"objective": {"name": "isce-certified"}}, "trains on bounds"),
         ({"adversarial": {"kind": "pgd", "eps": 0.1, "steps": 1, "step_size": 0.1}}, "adversarial must be None"),
         ({"adversarial": {"kind": "free", "eps": 0.1, "steps": 1, "step_size": 0.1}}, "adversarial must be None"),
-        ({"defence": {"name": "detector", "params": {"eps": 0}}}, "eps must be above 0"),
-        ({"defence": {"name": "detector", "params": {"steps": 0}}}, "steps and width must be at least 1"),
-        ({"defence": {"name": "detector", "params": {"weight": 0}}}, "weight must be above 0"),
-        ({"defence": {"name": "detector", "params": {"rejected": 1.0}}}, "rejected must be below 1"),
-        ({"defence": {"name": "detector", "params": {"rejected": -0.1}}}, "rejected must be at least 0"),
     ],
 )
 def test_what_it_is_not_defined_for_is_refused(changes, message):
@@ -235,8 +225,7 @@ def test_who_knows_breaks_at_least_as_much_as_who_is_blind(digits_target):
         defence.after_epoch([batch(network, objective, x, y)])
     rows = [AttackSpec(attack="pgd", steps=50, blind=True), AttackSpec(attack="pgd", steps=50)]
     rows += [AttackSpec(attack="matched", steps=50, restarts=2, objective="margin")]
-    given = AttackParameters(checkpoint="none", suite=Suite(name="both", rows=rows), eps=[0.1, 0.2])
-    results = evaluate(network, objective, x, y, given, progress=False).results()
+    results = evaluate(network, objective, x, y, attacked_by(rows, [0.1, 0.2]), progress=False).results()
     for outcome in results["threats"].values():
         right = {name: row["correct"] for name, row in outcome["attacks"].items()}
         assert right["matched50x2-margin"] <= right["pgd50-training-blind"]
@@ -250,8 +239,7 @@ def test_analyses_that_know_nothing_of_rejection_refuse_it_and_proofs_are_of_the
     given = MinmaxParameters.model_validate({"checkpoint": "none", "eps": [0.1], "inference": [0.0]})
     with pytest.raises(ValueError, match="may reject images"):
         analyse(network, x, y, given, progress=False)
-    suite = Suite(name="one", rows=[AttackSpec(attack="fgsm")])
-    settings = AttackParameters(checkpoint="none", suite=suite, eps=[0.005], certify="interval")
+    settings = attacked_by([FGSM], [0.005], certify="interval")
     proved = evaluate(network, objective, x, y, settings, progress=False).proved["linf@0.005"]
     plain = evaluate(network.unguarded, objective, x, y, settings, progress=False).proved["linf@0.005"]
     assert proved.sum() == plain.sum()

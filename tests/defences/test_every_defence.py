@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from defence_batches import digits_batch
+from short_training import KilledError, contents, few, run
 
-from isce import data, defences, losses
+from isce import defences, losses
 from isce.parameters.training import TrainParameters
-from isce.training.loop import train
 
 every = pytest.mark.parametrize("name", defences.names())
 
@@ -89,12 +87,13 @@ def test_a_batch_of_one_image_will_do(name):
 
 
 @every
-def test_it_trains(name, tmp_path):
-    whole = data.load("digits")
-    small = replace(whole, train=whole.train.subset(70), validation=whole.validation.subset(20))
-    parameters = TrainParameters.model_validate(
-        {"defence": {"name": name}, "epochs": 2, "batch_size": 32, "optimizer": {"lr": 0.01}}
-    )
-    result = train(parameters, tmp_path, data=small, progress=False)
-    assert result.diverged is None
-    assert len(result.history) == 2
+def test_it_trains_and_a_killed_run_goes_on_to_the_same_bits(name, tmp_path):
+    small, changes = few(70, 20), {"defence": {"name": name}, "optimizer": {"lr": 0.01}}
+    whole = run(tmp_path / "whole", small, **changes)
+    assert whole.diverged is None
+    assert len(whole.history) == 2
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", small, kill=1, **changes)
+    rest = run(tmp_path / "killed", small, **changes)
+    assert (rest.resumed, rest.history) == (1, whole.history)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

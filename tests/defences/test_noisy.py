@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from defence_batches import batch_of, digits_batch, flat, linear
+from defence_batches import batch_of, digits_batch, flat
+from pixels import linear
 
 from isce import losses
 from isce.defences.noisy import NoisySoftmax
@@ -75,8 +76,3 @@ def test_the_check_leaves_objective_and_generator_alone():
     NoisySoftmax().check(objective)
     assert objective.centres is None
     assert torch.equal(before, torch.random.get_rng_state())
-
-
-def test_parameters_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="alpha_squared must be at least 0"):
-        NoisySoftmax(-0.1)

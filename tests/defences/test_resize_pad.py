@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 import torch
+from short_training import few
 from torch import nn
 
-from isce import data, defences
+from isce import defences
 from isce.losses import build
 from isce.minmax import network_constants
 from isce.minmax.chain import chain
@@ -170,34 +170,14 @@ def test_a_batch_is_trained_on_at_a_draw_of_its_own():
 
 
 def tiny():
-    whole = data.load("digits")
-    parts = {"train": whole.train.subset(60), "validation": whole.validation.subset(20), "test": whole.test.subset(24)}
-    return replace(whole, **parts)
+    return few(60, 20, test=24)
 
 
-def test_training_is_the_same_again_also_after_a_stop_and_loads(tmp_path, monkeypatch):
-    chosen, few = parameters(), tiny()
-    first = train(chosen, tmp_path / "a", data=few, progress=False)
-    loaded = load_checkpoint(tmp_path / "a" / "last.safetensors")
+def test_a_trained_network_loads_with_one_draw(tmp_path):
+    train(parameters(), tmp_path, data=tiny(), progress=False)
+    loaded = load_checkpoint(tmp_path / "last.safetensors")
     assert isinstance(loaded.classifier, ResizePadClassifier)
     assert (loaded.classifier.draws, loaded.classifier.drawn) == ((0,), None)
-    from isce.training.state import State
-
-    real = State.save
-
-    def stops(self):
-        real(self)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(State, "save", stops)
-    with pytest.raises(KeyboardInterrupt):
-        train(chosen, tmp_path / "b", data=few, progress=False)
-    monkeypatch.undo()
-    second = train(chosen, tmp_path / "b", data=few, progress=False)
-    assert second.resumed == 1
-    assert second.history == first.history
-    files = [(tmp_path / name / "last.safetensors").read_bytes() for name in "ab"]
-    assert files[0] == files[1]
 
 
 def test_with_adversarial_training_the_attack_sees_the_draw_of_its_batch(tmp_path, monkeypatch):

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pixels import batch, linear, points
+from defence_batches import batch_of, points
+from pixels import linear
 
 from isce import defences, losses
 from isce.defences.wrm import Certificate, certificate, penalised
@@ -92,7 +93,7 @@ def test_bound_by_hand():
 def test_the_loss_is_that_of_the_moved_images_and_has_no_gradient_through_the_moves():
     x, y = points(6, 3, 4)
     classifier = softmax_model(size=3, classes=4)
-    given = batch(classifier, x, y)
+    given = batch_of(classifier, x, y)
     loss, logits = defences.build("wrm", gamma=GAMMA).loss(given)
 
     z = x.clone()
@@ -108,22 +109,7 @@ def test_the_loss_is_that_of_the_moved_images_and_has_no_gradient_through_the_mo
     assert loss > F.cross_entropy(classifier(x), y)
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"gamma": 0}, "gamma must be above 0"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"eps": 1}, "no parameter eps; it takes: gamma, steps"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(params, message):
-    with pytest.raises(ValueError, match=message):
-        defences.build("wrm", **params)
-
-
-def test_what_it_is_not_defined_for_is_refused():
-    with pytest.raises(ValueError, match=r"wrm has no bounds, and isce-certified trains on bounds"):
-        defences.build("wrm").check(losses.build("isce-certified"))
+def test_a_network_in_training_mode_has_no_certificate():
     x, y = points(2, 2, 3)
     with pytest.raises(ValueError, match="evaluation mode"):
         certificate(softmax_model().train(), losses.build("sce"), x, y)

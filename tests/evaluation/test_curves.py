@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mean_model import BatchMean, Mean, flat
+from spying import KilledError, Spy
 from torch import nn
 
 from isce import attacks
@@ -56,15 +56,7 @@ def converged(values, spec=MATCHED, eps=0.1, steps=(1, 2, 5), **more):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Every call of ``attacks.run``: label of the attack, threat, places of its images."""
-    seen, real = [], attacks.run
-
-    def spy(spec, classifier, objective, x, y, threat, **more):
-        seen.append((spec.label, threat.label, more["index"].tolist()))
-        return real(spec, classifier, objective, x, y, threat, **more)
-
-    monkeypatch.setattr(attacks, "run", spy)
-    return seen
+    return Spy(monkeypatch).calls
 
 
 @pytest.mark.parametrize(("norm", "scale"), [("linf", 1), ("l2", 2)])
@@ -112,14 +104,7 @@ def test_a_sweep_attacks_nothing(calls):
 
 
 def test_what_has_no_outcome_has_no_curve(monkeypatch):
-    real = attacks.run
-
-    def fails_at_some(spec, classifier, objective, x, y, threat, **more):
-        if threat.eps == 0.1 and spec.attack == "pgd":
-            raise ForeignError("no")
-        return real(spec, classifier, objective, x, y, threat, **more)
-
-    monkeypatch.setattr(attacks, "run", fails_at_some)
+    Spy(monkeypatch, ["pgd4-training linf@0.1"], ForeignError("no"))
     rows, _ = looked_up(Mean(), VALUES, [PGD, MATCHED], eps=[0.1, 0.2])
     assert len(rows) == 9
     assert {row["accuracy"] for row in rows} == {None}
@@ -166,20 +151,6 @@ def test_any_sweep_ends_at_zero_counts_what_lies_deeper_and_is_the_worst_case_wh
         assert threat["worst"]["correct"] == found.curve("linf", [eps])[0]["correct"]
 
 
-@pytest.mark.parametrize(
-    ("norm", "eps", "words"),
-    [
-        ("linf", 0.0, r"\(0, 1\] for linf"),
-        ("linf", 1.5, r"\(0, 1\] for linf"),
-        ("l2", -1.0, "above 0 for l2"),
-        ("l2", math.nan, "finite"),
-    ],
-)
-def test_an_eps_that_is_no_radius_is_refused(norm, eps, words):
-    with pytest.raises((ValueError, ConfigError), match=words):
-        looked_up(Mean(), VALUES, norm=norm, eps=[eps])
-
-
 def test_an_eps_wider_than_the_box_is_a_curve_all_the_same():
     rows, _ = looked_up(Mean(), VALUES, norm="l2", eps=[2.5])
     assert [row["correct"] for row in rows][-1] == 0
@@ -221,22 +192,9 @@ def test_an_attack_that_cannot_take_steps_is_refused():
         converged(VALUES, AttackSpec(attack="fgsm"), steps=(1, 2))
 
 
-class KilledError(BaseException):
-    pass
-
-
 def test_a_killed_curve_goes_on_and_ends_in_the_same_rows(tmp_path, monkeypatch):
-    expected, real, left = converged(VALUES), attacks.run, [2]
-
-    def dies(*args, **named):
-        if not left[0]:
-            raise KilledError
-        left[0] -= 1
-        return real(*args, **named)
-
-    monkeypatch.setattr(attacks, "run", dies)
+    expected, spy = converged(VALUES), Spy(monkeypatch, [3])
     with pytest.raises(KilledError):
         converged(VALUES, state=tmp_path / "state.npz")
-    left[0] = len(expected) - 2
     assert converged(VALUES, state=tmp_path / "state.npz") == expected
-    assert left == [0]
+    assert len(spy.calls) == len(expected) + 1, "the third twice"

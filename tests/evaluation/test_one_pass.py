@@ -11,10 +11,10 @@ import pytest
 import torch
 from mean_model import ROWS, VALUES, BatchMean, evaluated, flat, parameters
 from safetensors.torch import load_file
+from spying import KilledError, Spy
 from torch import nn
 
-from isce import attacks
-from isce.attacks import AttackResult, ForeignError
+from isce.attacks import ForeignError
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import Evaluation, Examples, Outcome, evaluate, sweep
 from isce.losses import build
@@ -117,20 +117,6 @@ def test_a_point_of_a_larger_eps_counts_where_it_lies_within_a_smaller():
     assert merged.results()["threats"]["linf@0.1"]["worst"]["correct"] == 4
 
 
-class Spy:
-    """Every call of ``attacks.run``: row, threat, images; may fail as a package does."""
-
-    def __init__(self, monkeypatch, fails: tuple[str, str] | None = None) -> None:
-        self.calls, self.fails, self.real = [], fails, attacks.run
-        monkeypatch.setattr(attacks, "run", self)
-
-    def __call__(self, spec: AttackSpec, classifier, objective, x, y, threat, **more) -> AttackResult:
-        self.calls.append((spec.label, threat.label, more["index"].tolist()))
-        if self.fails == (spec.label, threat.label):
-            raise ForeignError("planted")
-        return self.real(spec, classifier, objective, x, y, threat, **more)
-
-
 def test_what_stands_at_a_larger_eps_is_not_attacked_at_a_smaller_and_robust_there(monkeypatch):
     spy = Spy(monkeypatch)
     evaluation = evaluated(parameters(rows=[FGSM, MATCHED]))
@@ -152,7 +138,7 @@ def test_what_stands_at_a_larger_eps_is_not_attacked_at_a_smaller_and_robust_the
 
 
 def test_where_a_row_failed_at_the_larger_eps_nothing_is_spared(monkeypatch):
-    spy = Spy(monkeypatch, fails=(MATCHED.label, "linf@0.2"))
+    spy = Spy(monkeypatch, [f"{MATCHED.label} linf@0.2"], ForeignError("planted"))
     evaluation = evaluated(parameters(rows=[FGSM, MATCHED]))
     assert spy.calls[-1] == (MATCHED.label, "linf@0.1", [0, 1, 2, 3])
     assert not evaluation.outcomes["linf@0.1"][MATCHED.label].spared.any()
@@ -162,7 +148,7 @@ def test_where_a_row_failed_at_the_larger_eps_nothing_is_spared(monkeypatch):
 
 
 def test_where_another_row_failed_at_the_larger_eps_nothing_is_spared_either(monkeypatch):
-    spy = Spy(monkeypatch, fails=(PGD.label, "linf@0.2"))
+    spy = Spy(monkeypatch, [f"{PGD.label} linf@0.2"], ForeignError("planted"))
     evaluation = evaluated(parameters(rows=[FGSM, PGD, MATCHED]))
     assert (MATCHED.label, "linf@0.1", [0, 1, 2, 3]) in spy.calls
     assert evaluation.results()["threats"]["linf@0.1"]["worst"]["accuracy"] == 0.5
@@ -226,23 +212,11 @@ def test_a_main_eps_outside_the_grid_and_a_row_with_its_own_eps_are_refused():
         AttackSpec(attack="fgsm", norm="l2", eps=0.1, main_only=True)
 
 
-class KilledError(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("at", range(1, 9))
 def test_killed_at_any_batch_it_ends_in_the_same_outcome_with_the_same_images_spared(tmp_path, monkeypatch, at):
-    rows, calls, real = [FGSM, MATCHED, STAGED], [0], attacks.run
-    given = parameters(rows=rows, batch_size=4)
+    given = parameters(rows=[FGSM, MATCHED, STAGED], batch_size=4)
     expected = evaluated(given)
-
-    def dies(*args, **named):
-        calls[0] += 1
-        if calls[0] == at:
-            raise KilledError
-        return real(*args, **named)
-
-    monkeypatch.setattr(attacks, "run", dies)
+    Spy(monkeypatch, [at])
     with pytest.raises(KilledError):
         evaluated(given, state=tmp_path / "state.npz")
     resumed = evaluated(given, state=tmp_path / "state.npz")
@@ -284,7 +258,7 @@ def test_a_record_says_what_each_row_cost_and_how_far_each_image_is(tmp_path):
 
 def test_a_row_without_outcome_leaves_no_distances(tmp_path, monkeypatch):
     """An infinite distance means that nothing broke an image, not that nobody tried."""
-    Spy(monkeypatch, fails=(MATCHED.label, "linf@0.2"))
+    Spy(monkeypatch, [f"{MATCHED.label} linf@0.2"], ForeignError("planted"))
     given = parameters(rows=[FGSM, MATCHED])
     written(tmp_path, given, evaluated(given))
     assert load_file(tmp_path / DISTANCES) == {}

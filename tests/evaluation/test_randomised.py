@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mean_model import BatchMean, Mean
+from spying import KilledError
 from torch import nn
 
 from isce import attacks, data
@@ -285,10 +286,6 @@ def test_no_candidate_is_better_on_the_draws_of_the_attack():
     chosen = expectation.standing(problem, expectation.expectation(problem, draws, 5, other), draws)
     for points in (x, other):
         assert not bool(expectation.standing(problem, points, draws).below(chosen).any())
-
-
-class KilledError(BaseException):
-    pass
 
 
 def test_a_killed_evaluation_goes_on_with_the_points_that_it_has(tmp_path, monkeypatch):

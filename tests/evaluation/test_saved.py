@@ -30,7 +30,7 @@ def equal(one, two):
 LABELS = st.builds("{}@{:g}".format, st.sampled_from(["linf", "l2"]), st.floats(1e-9, 1e9))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(counts=st.dictionaries(LABELS, st.integers(0, 4), max_size=4))
 def test_round_trip(tmp_path_factory, counts):
     path = tmp_path_factory.mktemp("saved") / "p.safetensors"

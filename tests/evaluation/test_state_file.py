@@ -11,6 +11,7 @@ from foreign import of_package
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mean_model import ROWS, VALUES, BatchMean, Mean, evaluated, flat, parameters
+from spying import KilledError, Spy
 
 from isce import attacks, compat
 from isce.attacks import Threat
@@ -22,38 +23,16 @@ from isce.parameters import semantics
 from isce.parameters.attack import AttackParameters, Suite
 
 
-class KilledError(BaseException):
-    pass
-
-
-def rows_run(monkeypatch) -> list[str]:
-    """The rows that are really run from here on, one entry for each batch."""
-    calls, real = [], attacks.run
-    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
-    return calls
-
-
 def test_a_killed_evaluation_goes_on_and_ends_in_the_same_figures(tmp_path, monkeypatch):
     state = tmp_path / "state.npz"
     expected = evaluated(parameters()).results()
-    real, calls = attacks.run, []
-
-    def dies_at_fourth(spec, *args, **named):
-        calls.append(spec.label)
-        if len(calls) == 4:
-            raise KilledError
-        return real(spec, *args, **named)
-
-    monkeypatch.setattr(attacks, "run", dies_at_fourth)
+    spy = Spy(monkeypatch, [4])
     with pytest.raises(KilledError):
         evaluated(parameters(), state=state)
-    calls.clear()
-    monkeypatch.setattr(attacks, "run", lambda spec, *a, **n: calls.append(spec.label) or real(spec, *a, **n))
     assert evaluated(parameters(), state=state).results() == expected
-    assert calls == [spec.label for spec in ROWS]  # the three rows of the first eps were kept
-    calls.clear()
+    assert spy.rows()[4:] == [spec.label for spec in ROWS]  # the three rows of the first eps were kept
     assert evaluated(parameters(), state=state).results() == expected
-    assert calls == []
+    assert spy.rows() == []
 
 
 @pytest.mark.parametrize("changed", ["weights", "images", "labels", "parameters", "objective", "damaged", "semantics"])
@@ -75,18 +54,18 @@ def test_a_state_of_anything_else_is_started_over(tmp_path, monkeypatch, changed
         state.write_bytes(state.read_bytes()[:-200])
     else:
         monkeypatch.setitem(semantics.CHANGES, "attack", ["another"] * 9)
-    calls = rows_run(monkeypatch)
+    spy = Spy(monkeypatch)
     evaluate(model, objective, x, y, chosen, progress=False, state=state)
-    assert len(calls) == 6
+    assert len(spy.calls) == 6
 
 
 def test_a_suite_that_gains_a_row_runs_that_row_alone(tmp_path, monkeypatch):
     state, last = tmp_path / "state.npz", AttackSpec(attack="pgd", steps=2, survivors=True)
     evaluated(parameters(rows=[*ROWS, last]), state=state)
-    calls = rows_run(monkeypatch)
+    spy = Spy(monkeypatch)
     more = parameters(rows=[ROWS[0], AttackSpec(attack="bim", steps=3), *ROWS[1:], last])
     found = evaluated(more, state=state)
-    assert calls == ["bim3-training"] * 2
+    assert spy.rows() == ["bim3-training"] * 2
     assert found.results() == evaluated(more).results()
 
 
@@ -94,9 +73,9 @@ def test_a_row_on_survivors_is_run_again_when_others_survive(tmp_path, monkeypat
     state, last = tmp_path / "state.npz", AttackSpec(attack="bim", steps=3, survivors=True)
     weak = AttackSpec(attack="bim", steps=1, step_size=0.01)
     evaluated(parameters(rows=[ROWS[0], last]), state=state)
-    calls = rows_run(monkeypatch)
+    spy = Spy(monkeypatch)
     evaluated(parameters(rows=[weak, last]), state=state)
-    assert calls == [weak.label] * 2 + [last.label] * 2
+    assert spy.rows() == [weak.label] * 2 + [last.label] * 2
 
 
 def test_lowering_the_batch_size_as_the_error_says_keeps_finished_rows(tmp_path, monkeypatch):
@@ -123,10 +102,10 @@ def test_the_batch_size_of_a_batch_dependent_network_is_part_of_it(tmp_path, mon
     y = torch.tensor([0, 1, 0, 1])
     state, rows = tmp_path / "state.npz", ROWS[:1]
     for batch_size in (4, 2):
-        calls = rows_run(monkeypatch)
+        spy = Spy(monkeypatch)
         chosen = parameters(rows=rows, eps=[0.2], batch_size=batch_size)
         evaluate(BatchMean(), build("sce"), x, y, chosen, progress=False, state=state)
-        assert len(calls) == 4 // batch_size
+        assert len(spy.calls) == 4 // batch_size
 
 
 @settings(max_examples=25, deadline=None)
@@ -136,16 +115,8 @@ def test_killed_at_any_batch_it_ends_in_the_same_figures(tmp_path_factory, at):
     path = tmp_path_factory.mktemp("killed") / "state.npz"
     rows = [*ROWS, AttackSpec(attack="deepfool", steps=5), AttackSpec(attack="matched", steps=3, survivors=True)]
     chosen = parameters(rows=rows, batch_size=2)
-    calls, real = [0], attacks.run
-
-    def dies(*args, **named):
-        calls[0] += 1
-        if calls[0] == at:
-            raise KilledError
-        return real(*args, **named)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attacks, "run", dies)
+        Spy(patch, [at])
         try:
             evaluated(chosen, state=path)
         except KilledError:
@@ -244,37 +215,29 @@ def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
 
 
 def test_what_was_finished_before_an_error_of_ours_is_kept(tmp_path, monkeypatch):
-    path, real, calls = tmp_path / "state.npz", attacks.run, []
-
-    def breaks_in_the_third_row(spec, *args, **named):
-        calls.append(spec.label)
-        if len(calls) == 3:
-            raise KeyError("ours")
-        return real(spec, *args, **named)
-
-    monkeypatch.setattr(attacks, "run", breaks_in_the_third_row)
+    path, spy = tmp_path / "state.npz", Spy(monkeypatch, [3], KeyError("ours"))
     with pytest.raises(RuntimeError, match=r"^pgd1-matched linf@0.1: KeyError: 'ours'$"):
         evaluated(parameters(eps=[0.1]), state=path)
     evaluated(parameters(eps=[0.1]), state=path)
-    assert calls == [spec.label for spec in (*ROWS, ROWS[-1])]
+    assert spy.rows() == [spec.label for spec in (*ROWS, ROWS[-1])]
 
 
 def test_the_place_may_be_given_as_text(tmp_path, monkeypatch):
     state = str(tmp_path / "new" / "state.npz")
     evaluated(parameters(), state=state)
-    calls = rows_run(monkeypatch)
+    spy = Spy(monkeypatch)
     evaluated(parameters(), state=state)
-    assert calls == []
+    assert spy.rows() == []
 
 
 @pytest.mark.parametrize(("name", "why"), [("folder", "Is a directory"), ("file/state.npz", "can't write there")])
 def test_a_place_where_no_row_can_be_kept_is_refused_before_the_first_one(tmp_path, monkeypatch, name, why):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    calls = rows_run(monkeypatch)
+    spy = Spy(monkeypatch)
     with pytest.raises(OSError, match=rf"{why}.*{name}"):
         evaluated(parameters(), state=tmp_path / name)
-    assert calls == []
+    assert spy.rows() == []
 
 
 def test_time_spared_is_that_of_rows_finished_before_and_still_in_the_suite(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+import stub_project
 import yaml
 
 from isce.files import ROOT
@@ -137,9 +138,7 @@ def test_snakemake_that_outlives_a_killed_command_keeps_others_out(project):
     notebook.unlink()
     (project.root / "hold").touch()  # the stub waits until this test is over
     process = project.command("reproduce", "--experiment", "tiny", "--no-book", start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not notebook.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    stub_project.until(notebook.exists)
     process.kill()  # and none of its children
     process.wait()
     try:

@@ -5,10 +5,10 @@ import os
 import re
 import shutil
 import signal
-import time
 
 import pytest
 import yaml
+from stub_project import until
 
 from isce import __main__
 from isce.files import sha256
@@ -246,9 +246,7 @@ def test_failed_run_is_named_and_the_others_are_kept(project):
 def test_two_at_once_are_refused(project):
     first = project.command("reproduce", "--experiment", "tiny", "--no-book", start_new_session=True)
     lock = project.root / "build" / ".lock"
-    deadline = time.monotonic() + 60
-    while (not lock.exists() or f"process {first.pid} " not in lock.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: lock.exists() and f"process {first.pid} " in lock.read_text())
     os.killpg(first.pid, signal.SIGSTOP)
     try:
         code, _, err = project.reproduce()

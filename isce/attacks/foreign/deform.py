@@ -20,7 +20,6 @@ def spatial(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     Image by image: advertorch hands SciPy a batch as one problem, whose line search would couple the images. Where it
     finds nothing it returns a black image; the image itself stands in for it here.
     """
-    del restart
     attacks = compat.import_advertorch().attacks
 
     def one(part: Problem) -> Tensor:

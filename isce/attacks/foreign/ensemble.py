@@ -18,7 +18,6 @@ def autoattack(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     One of its checks ends whatever traces the process, a debugger or coverage: that is set anew.
     The standard version goes after nine wrong classes; with fewer than ten classes, here, after as many as there are.
     """
-    del spec
     package: Any = compat.import_pyautoattack()
     trace = sys.gettrace()
     with seeded(problem.seed, int(problem.index[0]), restart, "package"), compat.quiet():

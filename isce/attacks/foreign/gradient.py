@@ -66,7 +66,6 @@ class _Watch:
 
 def fgsm(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """One step of size eps along the gradient's sign (l_inf; Goodfellow et al. 2015) or the gradient (l_2)."""
-    del restart  # no randomness, the suite's check refuses restarts
     attacks = compat.import_advertorch().attacks
     attack = attacks.GradientSignAttack if problem.threat.norm == "linf" else attacks.GradientAttack
     watch = _Watch(problem, spec.objective)
@@ -76,7 +75,6 @@ def fgsm(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
 def bim(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Basic iterative method (Kurakin et al. 2017): projected steps from the image itself."""
-    del restart  # no randomness, the suite's check refuses restarts
     return _iterate(spec, problem, torch.zeros_like(problem.x))
 
 
@@ -87,7 +85,6 @@ def pgd(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
 def mim(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Momentum iterative method (Dong et al. 2018): steps along the running sum of normalised gradients."""
-    del restart  # no randomness, the suite's check refuses restarts
     watch = _Watch(problem, spec.objective)
     return watch.found(_momentum(spec, problem, watch))
 
@@ -100,7 +97,6 @@ def transfer(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     Raises:
         ValueError: no source was given.
     """
-    del restart
     if problem.source is None:
         raise ValueError("transfer needs a source: another trained classifier and its objective")
     last = _momentum(spec, problem.source, _Watch(problem.source, spec.objective))

@@ -17,7 +17,6 @@ from isce.attacks.spec import AttackSpec
 
 def cw(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Carlini and Wagner (2017), l_2: Adam on distance plus c times the margin, c by binary search (advertorch)."""
-    del restart
     attack = compat.import_advertorch().attacks.CarliniWagnerL2Attack(
         problem.classifier,
         num_classes=problem.logits.shape[1],
@@ -39,7 +38,6 @@ def lbfgs(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     Image by image: advertorch hands SciPy a batch as one problem, whose line search would couple the images. Its
     untargeted form, the default there, returns its input unchanged.
     """
-    del restart
     attacks = compat.import_advertorch().attacks
 
     def one(part: Problem) -> Tensor:
@@ -60,7 +58,6 @@ def lbfgs(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
 def fab(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Fast adaptive boundary attack (Croce and Hein 2020), one run from the image itself (advertorch)."""
-    del restart
     norm = {"linf": "Linf", "l2": "L2"}[problem.threat.norm]
     attack = compat.import_advertorch().attacks.FABAttack(problem.classifier, norm=norm, n_iter=spec.steps)
     with compat.quiet():
@@ -69,7 +66,6 @@ def fab(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
 def deepfool(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """DeepFool (Moosavi-Dezfooli et al. 2016): steps to the nearest of the linearised class boundaries (foolbox)."""
-    del restart
     foolbox: Any = compat.import_foolbox()
     kind = foolbox.attacks.LinfDeepFoolAttack if problem.threat.norm == "linf" else foolbox.attacks.L2DeepFoolAttack
     candidates = min(int(spec.params["candidates"]), problem.logits.shape[1])

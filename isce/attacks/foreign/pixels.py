@@ -16,19 +16,12 @@ from isce.attacks.base import Found, Problem
 from isce.attacks.spec import AttackSpec
 from isce.attacks.threat import TOLERANCE
 
-SMALLEST = (
-    4  # side of an image in which advertorch's local search draws a pixel to begin with: a tenth of all, at least
-)
+#: Side of an image in which advertorch's local search draws a pixel to begin with: a tenth of all, at least.
+SMALLEST = 4
 
 
 class _Cropped(nn.Module):
-    """A classifier of the top left corner of its input.
-
-    Args:
-        classifier: the classifier.
-        height: of the corner.
-        width: of the corner.
-    """
+    """A classifier of the top left corner of its input."""
 
     def __init__(self, classifier: nn.Module, height: int, width: int) -> None:
         super().__init__()
@@ -59,7 +52,6 @@ def jsma(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
     Always targeted. advertorch's budget is a share of all pixel values, two for each step, so at most eps pixels.
     """
-    del restart
     share = problem.threat.eps / problem.x[0].numel()
     attack = compat.import_advertorch().attacks.JacobianSaliencyMapAttack(
         problem.classifier, num_classes=problem.logits.shape[1], theta=spec.params["theta"], gamma=min(1.0, share)
