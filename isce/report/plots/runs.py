@@ -84,10 +84,12 @@ def name_beside(ax: Axes, extra: Sequence[Artist] = ()) -> None:
     ax.legend([*handles, *extra], texts, **place, frameon=False, fontsize=9, handlelength=1.6)
 
 
-def grid(rows: int, columns: int, width: float, height: float, shade: str = "0.92") -> tuple[Figure, list[list[Axes]]]:
+def grid(
+    rows: int, columns: int, width: float, height: float, shade: str = "0.92", **places: Any
+) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure of ``width`` by ``height`` inches and its rows of axes, with grid lines behind what is drawn."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False).tolist()
+    axes = figure.subplots(rows, columns, squeeze=False, **places).tolist()
     for ax in itertools.chain.from_iterable(axes):
         ax.grid(color=shade)
         ax.set_axisbelow(True)

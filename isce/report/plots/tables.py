@@ -86,8 +86,7 @@ def mechanisms(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
         columns: headings, those of :data:`PANELS` among them; the first four say which way it is.
         rows: cells, in per cent.
     """
-    figure, (axes,) = grid(1, len(PANELS), 8.4, 1.2 + 0.42 * len(rows))
-    figure.axes[0].get_gridspec().set_width_ratios([2, 1])
+    figure, (axes,) = grid(1, len(PANELS), 8.4, 1.2 + 0.42 * len(rows), width_ratios=[2, 1])
     places = range(len(rows))
     for number, (ax, (title, pair)) in enumerate(zip(axes, PANELS.items(), strict=True)):
         isce, sce = ([float(row[columns.index(name)]) for row in rows] for name in pair)
