@@ -74,8 +74,7 @@ format: $(READY) ## let ruff format the code
 	$(BIN)/ruff format
 
 book: $(READY) ## render the book from the committed records, into book/_build/html
-	@$(BIN)/python -m isce report --records results --out build/committed
-	@$(BIN)/python -m isce book --report build/committed --records results --out book
+	@$(BIN)/python -m isce book --write-report --report build/committed --records results --out book
 
 pdf: book ## print the book without its appendix into one PDF, book/_build/isce.pdf (needs Chromium or Chrome)
 	@$(BIN)/python -m isce pdf

@@ -63,7 +63,7 @@ def _build(options: argparse.Namespace) -> Build:
 
 
 def _book(options: argparse.Namespace) -> int:
-    print(f"book: {_build(options).render()}")
+    print(f"book: {_build(options).render(write_report=options.write_report)}")
     return 0
 
 
@@ -168,6 +168,8 @@ def _parser() -> argparse.ArgumentParser:
         book.add_argument("--report", type=Path, required=True)
         book.add_argument("--records", type=Path, required=True, help="what the report was made from, to link to")
         book.add_argument("--out", type=Path, required=True)
+        if name == "book":
+            book.add_argument("--write-report", action="store_true", help="of every experiment, before that")
     pdf = command("pdf", _pdf, "print the rendered book, through a headless Chromium or Chrome")
     pdf.add_argument("--book", type=Path, default=ROOT / "book" / "_build" / "html", help="its folder")
     pdf.add_argument("--out", type=Path, default=ROOT / "book" / "_build" / "isce.pdf")

@@ -48,24 +48,30 @@ class Build:
             for left in (self.html, self.out / "_build" / ".doctrees"):
                 shutil.rmtree(left, ignore_errors=True)
 
-    def render(self) -> Path:
+    def render(self, *, write_report: bool = False) -> Path:
         """Render every page; returns the first, to open.
+
+        Args:
+            write_report: write the report of every experiment from its records before that.
 
         Raises:
             RuntimeError: there was a warning or an error, such as a link to what isn't there, or a page that the
                 search does not know; the message has them.
             ConfigError: the folder of sources, report or records is not there.
         """
+        if write_report and self.records.is_dir():
+            self.report.mkdir(parents=True, exist_ok=True)
         with self._alone() as lock:
             self.drop_cut_off()
             self._begun.touch()
-            done = self._run(lock)
+            done = self._run(lock, write_report=write_report)
             index = self.html / "index.html"
             if done.returncode or not index.is_file():
                 raise RuntimeError(f"{done.stdout}{done.stderr}\nthe book has warnings or errors (above)")
             if lost := self._unsearched():
                 raise RuntimeError(f"the book's search does not know these pages: {', '.join(lost)}; build it again")
             self._begun.unlink()
+        sys.stderr.write(done.stderr)
         return index
 
     def _alone(self) -> AbstractContextManager[locks.Lock]:
@@ -105,11 +111,11 @@ class Build:
         found = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
         return sorted({(row["status"], row["uri"], row["filename"]) for row in found if row["uri"].startswith("http")})
 
-    def _run(self, lock: locks.Lock, *more: str) -> subprocess.CompletedProcess[str]:
-        program = Path(sys.executable).with_name("jupyter-book")  # it can't be run as a module
-        command = [str(program), "build", str(self.source), "-W", "-n", "--keep-going", "-q"]
-        command += ["--path-output", str(self.out), *more]
+    def _run(self, lock: locks.Lock, *more: str, write_report: bool = False) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "isce.publish.pages", "build", str(self.source.resolve())]
+        command += ["-W", "-n", "--keep-going", "-q", "--path-output", str(self.out), *more]
         folders = {"ISCE_REPORT": str(self.report.resolve()), "ISCE_RECORDS": str(self.records.resolve())}
+        folders["ISCE_WRITE_REPORT"] = "1" if write_report else ""
         return subprocess.run(  # noqa: S603
             command, env=os.environ | folders, pass_fds=[lock.file], capture_output=True, text=True, check=False
         )
