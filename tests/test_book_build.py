@@ -1,10 +1,13 @@
 """A book whose build was cut off is built from its beginning; one with a page missing or broken is no book."""
 
+import dataclasses
 import json
 
 import pytest
+from docutils import nodes
 from stub_project import notebook
 
+from isce.publish import pages
 from isce.publish.build import Build
 
 CONFIG = """title: Two pages
@@ -34,6 +37,57 @@ def build(tmp_path):
     for name, text in pages.items():
         (source / name).write_text(text)
     return Build(source, tmp_path, tmp_path, tmp_path / "out")
+
+
+def test_book_of_damaged_records_is_not_built_and_nothing_of_it_is_trusted(build):
+    """The report is written in the build's own process: no page is made of what came before the damage."""
+    record = build.records / "digits" / "attack" / "sce-s0" / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    build = dataclasses.replace(build, report=build.records / "report")
+    with pytest.raises(RuntimeError, match=r"isce: .*record\.json"):
+        build.render(write_report=True)
+    assert build.is_cut_off
+    assert not (build.html / "first.html").exists()
+
+
+def _tree(depth, width):
+    """A section of sections, paragraphs and texts; every third paragraph has a class."""
+    found = nodes.section()
+    for number in range(width):
+        found += nodes.paragraph("", "", nodes.Text(f"{depth} {number}"), classes=["third"] * (number % 3 == 0))
+        if depth:
+            found += _tree(depth - 1, width)
+    return found
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [None, nodes.paragraph, nodes.Text, nodes.Node, lambda node: "third" in getattr(node, "attributes", {})],
+)
+def test_nodes_are_found_as_docutils_finds_them(condition):
+    tree = _tree(3, 4)
+    assert [*map(id, pages.findall(tree, condition))] == [*map(id, pages.FINDALL(tree, condition))]
+    first = tree[0]
+    ahead = {"include_self": False, "siblings": True}
+    assert [*pages.findall(first, condition, **ahead)] == [*pages.FINDALL(first, condition, **ahead)]
+
+
+def test_nodes_that_change_while_they_are_found_are_met_as_docutils_meets_them():
+    """Transforms replace and remove what they are handed, and go on."""
+
+    def changed(find):
+        tree = _tree(2, 3)
+        for number, node in enumerate(find(tree, nodes.paragraph)):
+            if number % 2:
+                node.parent.replace(node, nodes.section("", nodes.paragraph("", f"new {number}")))
+            else:
+                node += nodes.emphasis("", "more")
+            if number % 5 == 4:
+                node.parent.remove(node.parent[-1])
+        return tree.pformat()
+
+    assert changed(pages.findall) == changed(pages.FINDALL)
 
 
 def _searched(build):

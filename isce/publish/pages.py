@@ -9,6 +9,7 @@ import functools
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ def main() -> None:
     from jupyter_book.cli.main import main as jupyter_book
     from pybtex import plugin
 
+    # An extension looks at every object that there is, and torch warns when one of its own is looked at.
+    warnings.filterwarnings("ignore", message="`torch.distributed.reduce_op` is deprecated", category=FutureWarning)
     nodes.Node.findall = findall  # pyright: ignore[reportAttributeAccessIssue]
     # It would read the list of installed packages at every citation.
     plugin._load_entry_point = functools.cache(plugin._load_entry_point)
