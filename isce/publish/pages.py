@@ -1,4 +1,4 @@
-"""Jupyter Book's own command with two fifths of its processor time taken off; ``isce.publish.build`` runs it as a module.
+"""Jupyter Book's own command in two fifths less processor time; ``isce.publish.build`` runs it as a module.
 
 With ``ISCE_WRITE_REPORT`` it writes the reports before that, in the same process: to load the packages once is enough.
 """
