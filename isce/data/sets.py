@@ -231,7 +231,7 @@ def _digest(*splits: Split) -> str:
     for split in splits:
         for tensor in (split.images, split.labels):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)} peak {split.peak};".encode())
-            digest.update(tensor.contiguous().numpy().tobytes())
+            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ Renaming, moving and tidying raise no number.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable
 from importlib import metadata
 
@@ -68,5 +69,11 @@ def versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name).split("+")[0]
+            found[name] = _version(name).split("+")[0]
     return found
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Version of an installed package; to read it again for each run of an experiment takes seconds."""
+    return metadata.version(name)

@@ -13,9 +13,24 @@ from torch import nn
 
 from isce import attacks
 from isce.attacks import Threat
+from isce.attacks.foreign import pixels
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build
+
+
+@pytest.mark.parametrize("pairs", [1, 3 * 64**2])
+def test_jsma_finds_the_same_points_however_many_pairs_it_rates_at_once(monkeypatch, pairs):
+    x = images(10)
+    y = predicted(Layers(), x)
+    spec = ROWS["jsma"].model_copy(update={"eps": 20.0})
+    whole = attack(spec, Layers(), x, y, Threat("l0", 20))
+    monkeypatch.setattr(pixels, "PAIRS", pairs)
+    assert int(whole.success.sum()) > 0
+    parts = attack(spec, Layers(), x, y, Threat("l0", 20))
+    assert torch.equal(parts.adversarial, whole.adversarial)
+    assert torch.equal(parts.success, whole.success)
+
 
 GRADIENT = [name for name in attacks.names() if attacks.about(name).family == "gradient"]
 MINIMAL = [name for name in attacks.names() if attacks.about(name).minimal]

@@ -285,7 +285,7 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "isce", "svg.fonttype": "path", "pdf.fonttype": 3}):
         figure.savefig(buffer, format=kind, metadata=dateless[kind], dpi=150)
-    figure.set_layout_engine("none")  # the layout stays as it was found; another format needn't look for it again
+    figure.set_layout_engine(None)  # the layout stays as it was found; another format needn't look for it again
     return buffer.getvalue()
 
 
