@@ -30,12 +30,13 @@ import isce
 from isce import attacks, compat, data
 from isce.attacks import Threat
 from isce.attacks.spec import AttackSpec
+from isce.attacks.threat import Norm
 from isce.evaluation import evaluate
 from isce.parameters.attack import AttackParameters, load_suite
 from isce.training.checkpoint import LoadedCheckpoint
 
 OURS = "ours (suite adaptive)"
-GRID = {"linf": (0.05, 0.1, 0.2, 0.3), "l2": (0.2, 0.4, 0.8, 1.6)}
+GRID: dict[Norm, tuple[float, ...]] = {"linf": (0.05, 0.1, 0.2, 0.3), "l2": (0.2, 0.4, 0.8, 1.6)}
 MAIN = {"linf": 0.1, "l2": 0.4}
 WIDEST = {"linf": 1.0, "l2": 8.0}  # of the digits, 64 pixels
 AUTOATTACK = AttackSpec(attack="autoattack")
@@ -66,7 +67,7 @@ def optimality(found: dict[str, Distances]) -> dict[str, float]:
     return {name: area / whole if whole else float((found[name] <= end).any()) for name, area in areas.items()}
 
 
-def contestants(loaded: LoadedCheckpoint, x: Tensor, y: Tensor, norm: str) -> dict[str, Callable[[], Distances]]:
+def contestants(loaded: LoadedCheckpoint, x: Tensor, y: Tensor, norm: Norm) -> dict[str, Callable[[], Distances]]:
     """The attacks, each returning its distances (N,)."""
     classifier, objective = loaded.classifier, loaded.objective
 
@@ -110,7 +111,7 @@ def contestants(loaded: LoadedCheckpoint, x: Tensor, y: Tensor, norm: str) -> di
     return found | {f"foolbox {kind.removesuffix('Attack')}": partial(packaged, kind) for kind in kinds}
 
 
-def case(name: str, norm: str, number: int) -> dict[str, Any]:
+def case(name: str, norm: Norm, number: int) -> dict[str, Any]:
     """Local optimality and CPU seconds of each attack on one network."""
     loaded, test = isce.load(name), data.load("digits").test
     with torch.no_grad():

@@ -231,7 +231,7 @@ def _digest(*splits: Split) -> str:
     for split in splits:
         for tensor in (split.images, split.labels):
             digest.update(f"{tensor.dtype} {tuple(tensor.shape)} peak {split.peak};".encode())
-            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
