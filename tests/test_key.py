@@ -99,8 +99,8 @@ def test_a_new_field_at_its_neutral_value_leaves_every_key_as_it_was():
 def test_a_package_counts_for_what_computes_with_it(monkeypatch, package, due):
     every = {"train": train(), "attack": attack(), "minmax": MINMAX, "explain": explain()}
     before = {name: key_of(parameters) for name, parameters in every.items()}
-    real = semantics.metadata.version
-    monkeypatch.setattr(semantics.metadata, "version", lambda name: "99" if name == package else real(name))
+    real = semantics._version
+    monkeypatch.setattr(semantics, "_version", lambda name: "99" if name == package else real(name))
     assert {name for name, parameters in every.items() if key_of(parameters) != before[name]} == due
 
 
@@ -108,8 +108,8 @@ def test_a_package_counts_for_what_computes_with_it(monkeypatch, package, due):
 def test_the_package_of_an_attack_counts_for_suites_with_that_attack(monkeypatch, row, package):
     suite = attack({"attack": row, "norm": "l2", "eps": 1.0})
     before, other = key_of(suite), key_of(attack())
-    real = semantics.metadata.version
-    monkeypatch.setattr(semantics.metadata, "version", lambda name: "99" if name == package else real(name))
+    real = semantics._version
+    monkeypatch.setattr(semantics, "_version", lambda name: "99" if name == package else real(name))
     assert key_of(suite) != before
     assert key_of(attack()) == other
 
