@@ -72,7 +72,7 @@ class Record(BaseModel):
         kind: which notebook wrote it.
         experiment: name of the experiment file; ``adhoc`` for a notebook run by hand.
         run: name of the run inside the experiment.
-        key: hash of what decides the results; see :mod:`isce.runs.key`.
+        key: hash of what decides the results; see ``isce.runs.key``.
         parameters: validated parameters.
         results: the outcome; accuracies are shares in [0, 1].
         flags: red flags, each a name with its detail.
