@@ -13,6 +13,7 @@ PANELS = {"what the attack shows": ("I-SCE", "SCE"), "worst case": ("worst case:
 
 
 WORST = "worst case at 0.1"  #: column of the table ``rates``
+SEEN = ("margin", "slope", WORST)  #: its columns with a value for each seed
 
 #: Columns of the table ``transport`` with colour, marker and line.
 CURVES = {
@@ -46,10 +47,10 @@ def transport(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
 
 
 def rates(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
-    """For each loss the worst case against the learning rate, and against the slope; a dot for each training seed.
+    """For each loss the worst case against the learning rate, and against margin over slope; a dot for each seed.
 
     Args:
-        columns: headings: network, rate, slope and ``worst case at 0.1`` among them.
+        columns: headings: network, rate, margin, slope and ``worst case at 0.1`` among them.
         rows: cells; several seeds in one, apart by commas, or none.
     """
     names = list(dict.fromkeys(row[0] for row in rows))
@@ -57,10 +58,10 @@ def rates(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
     figure, (axes,) = grid(1, 2, 9.2, 3.6)
     for name in names:
         points = [
-            (float(row[columns.index("rate")]), float(slope), float(left))
+            (float(row[columns.index("rate")]), float(margin) / float(slope), float(left))
             for row in rows
             if row[0] == name
-            for slope, left in zip(*(_values(row[columns.index(of)]) for of in ("slope", WORST)), strict=True)
+            for margin, slope, left in zip(*(_values(row[columns.index(of)]) for of in SEEN), strict=True)
         ]
         by_rate = dict[float, list[float]]()
         for rate, _, left in points:
@@ -68,10 +69,14 @@ def rates(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
         axes[0].plot(list(by_rate), [sum(of) / len(of) for of in by_rate.values()], color=look[name]["color"])
         for ax, place in zip(axes, (0, 1), strict=True):
             ax.plot([p[place] for p in points], [p[2] for p in points], linestyle="", label=name, **look[name])
-    for ax, what in zip(axes, ("learning rate", "median slope of the margin"), strict=True):
-        ax.set(xscale="log", xlabel=what, ylim=(-3, 103))
-    axes[0].set_ylabel(f"{WORST} (%)")
-    axes[1].legend(frameon=False, loc="lower left")
+    for ax, what in zip(axes, ("learning rate", "median margin / median slope"), strict=True):
+        ax.set(xlabel=what, ylim=(-3, 103))
+    ticks = list(dict.fromkeys(row[columns.index("rate")] for row in rows))
+    axes[0].set(xscale="log", ylabel=f"{WORST} (%)")
+    axes[0].set_xticks([float(tick) for tick in ticks], ticks)
+    axes[0].minorticks_off()
+    axes[1].set_xlim(left=0)
+    axes[1].legend(frameon=False, loc="lower right")
     return figure
 
 
