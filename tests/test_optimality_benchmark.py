@@ -1,5 +1,6 @@
 """Local optimality, by hand values."""
 
+import json
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from isce.files import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import optimality
+import shown
 
 
 def test_areas_above_the_curves_by_hand():
@@ -50,3 +52,10 @@ def test_best_of_all_is_one_and_none_is_more():
 def test_no_point_at_all_or_one_at_no_distance_is_refused(distances):
     with pytest.raises(ValueError, match="distances above 0"):
         optimality.optimality({"a": np.array(distances)})
+
+
+def test_committed_table_is_made_of_the_committed_values():
+    found = json.loads((ROOT / "benchmarks" / "results" / "optimality.json").read_text())
+    assert found["shown"]["optimality"] == shown.optimality(found)
+    for case in found["table"]:
+        assert 0 < max(case["optimality"].values()) <= 1
