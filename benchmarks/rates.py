@@ -24,8 +24,9 @@ from shown import save
 
 from isce import data
 from isce.attacks.base import margin
-from isce.files import ROOT, sha256
-from isce.parameters.training import ObjectiveSpec, OptimizerSpec, TrainParameters
+from isce.files import ROOT, sha256, write_atomic
+from isce.parameters.training import ObjectiveSpec, TrainParameters
+from isce.runs.experiment import load_experiment
 from isce.runs.whole import CHECKPOINT
 from isce.training.checkpoint import load_checkpoint
 from isce.training.loop import train
@@ -42,9 +43,9 @@ EPS = [0.05, 0.1, 0.15]
 
 def parameters(loss: ObjectiveSpec, rate: float, seed: int) -> TrainParameters:
     """Parameters of experiment ``mnist``, with another loss and rate."""
-    return TrainParameters(
-        dataset="mnist", epochs=6, batch_size=128, objective=loss, seed=seed, optimizer=OptimizerSpec(lr=rate)
-    )
+    run = dict(load_experiment("mnist").runs())["sce-s0"]
+    optimizer = run.optimizer.model_copy(update={"lr": rate})
+    return run.model_copy(update={"objective": loss, "seed": seed, "optimizer": optimizer})
 
 
 def row(run: TrainParameters, folder: Path, images: int) -> dict[str, Any]:
@@ -52,8 +53,8 @@ def row(run: TrainParameters, folder: Path, images: int) -> dict[str, Any]:
     about = {"network": run.objective.label, "rate": run.optimizer.lr, "seed": run.seed}
     if not (folder / "history.json").exists():
         made = train(run, folder)
-        ended = {"failed": made.diverged or made.collapsed, "loss": made.history[-1]["train_loss"]}
-        (folder / "history.json").write_text(json.dumps(ended))
+        loss = made.history[-1]["train_loss"] if made.history else None  # none: it diverged in its first epoch
+        write_atomic(folder / "history.json", json.dumps({"failed": made.diverged or made.collapsed, "loss": loss}))
     ended = json.loads((folder / "history.json").read_text())
     if ended["failed"]:
         return about | ended
@@ -61,8 +62,7 @@ def row(run: TrainParameters, folder: Path, images: int) -> dict[str, Any]:
     loaded.classifier.requires_grad_(False)
     test = data.load("mnist").test
     test = test.select(data.stratified(test.labels, images))
-    x = test.unit().contiguous(memory_format=torch.channels_last)
-    x = x.requires_grad_()
+    x = test.unit().contiguous(memory_format=torch.channels_last).requires_grad_()
     lead = margin(loaded.classifier(x), test.labels)
     (slope,) = torch.autograd.grad(lead.sum(), x)
     left = worst(loaded, x.detach(), test.labels, EPS)

@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    gc.disable()  # nothing here is freed before the end, and to look for cycles takes a fifth of the time
+    gc.disable()  # to look for cycles takes a fifth of the time, and there are few
     from isce.report.write import write, write_each
 
     if not options.records.is_dir():

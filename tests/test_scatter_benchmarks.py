@@ -10,6 +10,7 @@ import pytest
 from isce.files import ROOT
 from isce.report.plots import tables
 from isce.runs.experiment import load_experiment
+from isce.training.loop import TrainResult
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import processors
@@ -86,6 +87,15 @@ def test_rows_are_not_made_again_and_are_kept_one_by_one(tmp_path, monkeypatch):
     assert [name for name, *_ in asked] == ["sce", "isce-m2", "isce-m2", "isce-m5"]
     with pytest.raises(SystemExit):
         rates.main([*arguments, "--images", "20"])
+
+
+def test_a_network_that_diverges_at_once_has_a_row_without_accuracy(tmp_path, monkeypatch):
+    ended = TrainResult(history=[], best_epoch=None, seconds=1.0, diverged="loss is nan", collapsed=None, resumed=0)
+    monkeypatch.setattr(rates, "train", lambda run, folder: folder.mkdir() or ended)
+    run = rates.parameters(rates.LOSSES[0], 100.0, 0)
+    about = {"network": "sce", "rate": 100.0, "seed": 0, "failed": "loss is nan", "loss": None}
+    assert rates.row(run, tmp_path / "net", 10) == about
+    assert rates.row(run, tmp_path / "net", 10) == about  # from its file
 
 
 def place(processor, threads, seed, left, bits="a"):
