@@ -35,7 +35,7 @@ from isce.evaluation import evaluate
 from isce.parameters.attack import AttackParameters, load_suite
 from isce.training.checkpoint import LoadedCheckpoint
 
-OURS = "ours (suite adaptive)"
+SUITES = ("adaptive", "nearest")  # ours alone
 GRID: dict[Norm, tuple[float, ...]] = {"linf": (0.05, 0.1, 0.2, 0.3), "l2": (0.2, 0.4, 0.8, 1.6)}
 MAIN = {"linf": 0.1, "l2": 0.4}
 WIDEST = {"linf": 1.0, "l2": 8.0}  # of the digits, 64 pixels
@@ -76,8 +76,8 @@ def contestants(loaded: LoadedCheckpoint, x: Tensor, y: Tensor, norm: Norm) -> d
             fell = classifier(points).argmax(1) != y
         return Threat(norm, 1).distance(points, x).double().masked_fill(~fell, np.inf).numpy()
 
-    def ours() -> Distances:
-        values = {"checkpoint": "-", "suite": load_suite("adaptive"), "norm": norm, "eps": list(GRID[norm])}
+    def ours(suite: str) -> Distances:
+        values = {"checkpoint": "-", "suite": load_suite(suite), "norm": norm, "eps": list(GRID[norm])}
         parameters = AttackParameters.model_validate(values | {"batch_size": 256})
         return evaluate(classifier, objective, x, y, parameters, progress=False).distance(norm)
 
@@ -103,10 +103,8 @@ def contestants(loaded: LoadedCheckpoint, x: Tensor, y: Tensor, norm: Norm) -> d
             points, _, _ = attack(model, x, foolbox.criteria.Misclassification(y), epsilons=None)
         return judged(points)
 
-    found: dict[str, Callable[[], Distances]] = {
-        OURS: ours,
-        "AutoAttack at one eps": lambda: row(AUTOATTACK, (MAIN[norm],)),
-    }
+    found: dict[str, Callable[[], Distances]] = {f"ours (suite {suite})": partial(ours, suite) for suite in SUITES}
+    found["AutoAttack at one eps"] = lambda: row(AUTOATTACK, (MAIN[norm],))
     found |= {f"{spec.attack} alone, {spec.steps} steps": partial(row, spec, (WIDEST[norm],)) for spec in ALONE}
     return found | {f"foolbox {kind.removesuffix('Attack')}": partial(packaged, kind) for kind in kinds}
 

@@ -1,13 +1,17 @@
-"""Minimum-norm attack: each image has a ball of its own, which shrinks where the point is adversarial, else grows.
+"""Minimum-norm attacks: each image has a ball of its own, which shrinks where the point is adversarial, else grows.
 
 The idea is that of FMN (Pintor et al. 2021): the radius follows the distance to the boundary, estimated from margin and
 gradient until a first adversarial point is known, and the point follows the margin's gradient inside it. Ours are the
 steps, which are shares of the image's own radius, and their momentum, which takes a tenth off the median l_2 distance.
+
+The nearest wrong class is often not the class that the margin runs after, whatever the number of steps. ``nearest``
+looks in the direction of several.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +24,15 @@ from isce.attacks.spec import AttackSpec
 STEP = (1.0, 0.01)  # share of the radius: first and last
 GROWTH = (0.05, 0.001)  # of the radius, up or down: first and last
 MOMENTUM = 0.5
+CLASSES = 5  # that `nearest` tries, beside the margin
+
+
+class _Path(NamedTuple):
+    """What one descent met: its nearest adversarial points, their distance (inf: none), where a gradient was NaN."""
+
+    points: Tensor
+    distance: Tensor
+    lost: Tensor
 
 
 def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
@@ -27,24 +40,48 @@ def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
 
     NaN where a gradient was NaN, unless the point lies within eps: what else is nearer was not seen.
     """
+    return _found(problem, _descend(spec, problem, "margin"))
+
+
+def nearest(spec: AttackSpec, problem: Problem, restart: int) -> Found:
+    """Return the nearest point of :func:`fmn` and of as many steps towards each of the most promising wrong classes.
+
+    These are the five highest wrong classes in the clean logits, all where there are fewer.
+    """
+    best = _descend(spec, problem, "margin")
+    for rank in range(min(CLASSES, problem.logits.shape[1] - 1)):
+        other = _descend(spec, problem, "targeted", rank)
+        better = other.distance < best.distance
+        points = torch.where(_wide(better), other.points, best.points)
+        best = _Path(points, torch.minimum(best.distance, other.distance), best.lost | other.lost)
+    return _found(problem, best)
+
+
+def _found(problem: Problem, path: _Path) -> Found:
+    blind = path.lost & (path.distance > problem.threat.eps)
+    return Found(torch.where(_wide(blind), math.nan, path.points), torch.full_like(problem.y, -1))
+
+
+def _descend(spec: AttackSpec, problem: Problem, objective: str, rank: int = 0) -> _Path:
+    """Follow the boundary for ``spec.steps`` steps, up a function of :func:`isce.attacks.ascent.ascended`."""
     x, y, n = problem.x, problem.y, len(problem.y)
     linf = problem.threat.norm == "linf"
-    function, none = ascended("margin", problem.objective, problem.logits, y, 0)
+    function, constants = ascended(objective, problem.objective, problem.logits, y, rank)
     widest = 1.0 if linf else x[0].numel() ** 0.5
     point, before, best = x.clone(), x.clone(), x.clone()
-    nearest, radius = x.new_full((n,), math.inf), x.new_zeros(n)
+    least, radius = x.new_full((n,), math.inf), x.new_zeros(n)
     lost = torch.zeros_like(y, dtype=torch.bool)
     for step in range(spec.steps + 1):
         leaf = point.detach().requires_grad_()
         logits, embedding = problem.outputs(leaf)
-        _, back, _ = pull(function, logits, y, embedding, none)
+        _, back, _ = pull(function, logits, y, embedding, constants)
         (gradient,) = torch.autograd.grad(logits, leaf, back)
         away, distance = margin(logits.detach(), y), _length(point - x, linf=linf)
         lost |= gradient.isnan().flatten(1).any(1) | away.isnan()
         gradient = gradient.nan_to_num(0.0)
         over = away < -CLEAR * logits.detach().abs().amax(1)
-        better = over & (distance < nearest)
-        nearest, best = torch.where(better, distance, nearest), torch.where(_wide(better), point, best)
+        better = over & (distance < least)
+        least, best = torch.where(better, distance, least), torch.where(_wide(better), point, best)
         if step == spec.steps:
             break
         cosine = (1 + math.cos(math.pi * step / spec.steps)) / 2
@@ -52,12 +89,11 @@ def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
         slope = _length(gradient, linf=linf, dual=True).clamp(min=torch.finfo(x.dtype).tiny)
         # An estimate alone is too small where the box stops pixels, and just the boundary where the network is linear.
         estimate = distance + (away.clamp(min=0) / slope).to(distance)  # logits may be more precise than images
-        grown = torch.where(nearest < math.inf, radius, torch.maximum(radius, estimate)) * (1 + growth)
-        radius = torch.where(over, torch.minimum(nearest, radius) * (1 - growth), grown).clamp(max=widest)
+        grown = torch.where(least < math.inf, radius, torch.maximum(radius, estimate)) * (1 + growth)
+        radius = torch.where(over, torch.minimum(least, radius) * (1 - growth), grown).clamp(max=widest)
         moved = point + _wide(share * radius) * uphill(gradient, problem.threat.norm) + MOMENTUM * (point - before)
         before, point = point, _inside(moved, x, radius, linf=linf)
-    blind = lost & (nearest > problem.threat.eps)
-    return Found(torch.where(_wide(blind), math.nan, best), torch.full_like(y, -1))
+    return _Path(best, least, lost)
 
 
 def _wide(values: Tensor) -> Tensor:

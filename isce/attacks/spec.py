@@ -101,6 +101,7 @@ _ATTACKS = {
     "local-search": Attack("pixels", norms=("l0",), package="advertorch", gradients=False, params={"seeds": 128}),
     "matched": Attack("matched", ("training", "matched", "ce", "margin", "dlr", "targeted"), random=True),
     "mim": _gradient("linf"),  # advertorch's l_2 form divides by the change of each pixel: NaN where there is none
+    "nearest": Attack("fmn", minimal=True),
     "pgd": _gradient("linf", "l2", random=True),
     "released": Attack("released", ("training",), norms=("released",), pixel_steps=True, eps=1),
     "search": Attack("search", ("margin",), random=True, gradients=False),

@@ -36,6 +36,7 @@ _ATTACKS = {
     "cw": "C&W",
     "fab": "FAB",
     "fmn": "FMN",
+    "nearest": "FMN towards every likely class",
     "jsma": "JSMA",
     "spsa": "SPSA",
     "lbfgs": "L-BFGS",

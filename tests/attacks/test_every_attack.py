@@ -29,6 +29,7 @@ SPECS = [
     AttackSpec(attack="search", objective="margin", steps=100, restarts=2),
     AttackSpec(attack="staged", steps=5, restarts=3),
     AttackSpec(attack="fmn", steps=10),
+    AttackSpec(attack="nearest", steps=10),
 ]
 SLOW = [
     AttackSpec(attack="fgsm", targeted=True),

@@ -1,4 +1,4 @@
-"""The minimum-norm attack: closed forms of linear networks in ball and box, and what it keeps of what it saw."""
+"""The minimum-norm attacks: closed forms of linear networks in ball and box, and what it keeps of what it saw."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ from isce.losses import build
 WIDEST = {"linf": Threat("linf", 1.0), "l2": Threat("l2", 4.0)}  # images have 16 pixels
 
 
-def attacked(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, steps: int = 60) -> AttackResult:
-    return run(AttackSpec(attack="fmn", steps=steps), model, build("sce"), x, y, threat, seed=0)
+BOTH = pytest.mark.parametrize("name", ["fmn", "nearest"])
+
+
+def attacked(
+    model: nn.Module, x: Tensor, y: Tensor, threat: Threat, steps: int = 60, *, name: str = "fmn"
+) -> AttackResult:
+    return run(AttackSpec(attack=name, steps=steps), model, build("sce"), x, y, threat, seed=0)
 
 
 class Linear(nn.Module):
@@ -52,14 +57,15 @@ def closed_form(model: Linear, x: Tensor, norm: str) -> Tensor:
     return change.norm(math.inf if norm == "linf" else 2, dim=1)
 
 
+@BOTH
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_distance_of_a_linear_network_is_found_in_ball_and_box(norm, seed):
+def test_the_distance_of_a_linear_network_is_found_in_ball_and_box(norm, seed, name):
     model, x = Linear(seed), images(12, seed=seed).double()
     y = predicted(model, x)
     x, y = x[y == 0], y[y == 0]
     threat, exact = WIDEST[norm], closed_form(model, x, norm)
-    result = attacked(model, x, y, threat)
+    result = attacked(model, x, y, threat, name=name)
     assert ((x + exact.view(-1, 1, 1, 1) > 1) | (x - exact.view(-1, 1, 1, 1) < 0)).any(), "the box matters"
     distance = threat.distance(result.adversarial, x)
     assert result.success.all()
@@ -94,13 +100,47 @@ class Noting(nn.Module):
         return logits
 
 
+class Far(nn.Module):
+    """Class 1 comes second in the logits but lies far; class 2, the last, lies at 0.05 along another pixel."""
+
+    def forward(self, x):
+        first, second = x[:, 0, 0, 0], x[:, 0, 0, 1]
+        return torch.stack([0 * first, 0.4 * (first - 0.5) - 0.1, 20 * (second - 0.5) - 1], 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_class_that_is_nearest_is_found_though_another_has_the_higher_logit(norm):
+    x = torch.full((2, 1, 4, 4), 0.5, dtype=torch.float64)
+    y, threat = torch.zeros(2, dtype=torch.int64), WIDEST[norm]
+    near, far = (
+        threat.distance(attacked(Far(), x, y, threat, steps=100, name=name).adversarial, x)
+        for name in ("nearest", "fmn")
+    )
+    assert near.tolist() == pytest.approx([0.05, 0.05], rel=0.02)
+    assert (far >= near).all()
+    if norm == "l2":  # in l_inf a step moves all pixels that have a gradient: of class 1 the first alone
+        assert far.min() > 0.2
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_more_directions_find_no_larger_changes(norm):
+    model, x = Layers(classes=8).double(), images(24).double()
+    y, threat = predicted(model, x), WIDEST[norm]
+    near, far = (attacked(model, x, y, threat, steps=15, name=name) for name in ("nearest", "fmn"))
+    assert (near.success | ~far.success).all()
+    gain = (threat.distance(far.raw, x) - threat.distance(near.raw, x))[far.success]
+    assert (gain >= -1e-9).all()
+    assert (gain > 1e-3).any()
+
+
+@BOTH
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("steps", [3, 30])
-def test_the_nearest_point_that_was_seen_is_handed_back(norm, steps):
+def test_the_nearest_point_that_was_seen_is_handed_back(norm, steps, name):
     inner, x = Layers(gain=3.0).double(), images(12).double()
     y, threat = predicted(inner, x), WIDEST[norm]
     model = Noting(inner, x, y, threat)
-    result = attacked(model, x, y, threat, steps)
+    result = attacked(model, x, y, threat, steps, name=name)
     assert result.success.any()
     assert threat.distance(result.raw, x)[result.success] == pytest.approx(model.nearest[result.success].numpy())
     assert torch.equal(result.success, model.nearest < math.inf)
@@ -133,14 +173,15 @@ class Blinding(nn.Module):
         return torch.stack([-mean, mean], 1)
 
 
+@BOTH
 @pytest.mark.parametrize("threat", [Threat("linf", 0.05), Threat("l2", 0.2)], ids=lambda threat: threat.label)
 @pytest.mark.parametrize("bound", [0.0, 0.45])
-def test_a_gradient_that_is_no_number_gives_no_outcome_unless_the_image_falls(threat, bound):
+def test_a_gradient_that_is_no_number_gives_no_outcome_unless_the_image_falls(threat, bound, name):
     """At once; and on the way, when a point beyond eps may be known already. 0.47 lies within eps, 0.3 beyond."""
     x = torch.tensor([0.3, 0.47]).view(-1, 1, 1, 1).repeat(1, 1, 4, 4)
     y = torch.zeros(2, dtype=torch.int64)
-    result = attacked(Blinding(bound), x, y, threat)
+    result = attacked(Blinding(bound), x, y, threat, name=name)
     assert result.rejected[0]
     assert not result.success[0]
     assert result.rejected[1] != result.success[1]
-    assert not attacked(Blinding(2.0), x, y, threat).rejected.any()
+    assert not attacked(Blinding(2.0), x, y, threat, name=name).rejected.any()

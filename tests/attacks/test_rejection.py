@@ -174,6 +174,7 @@ WHITE = [
     row("matched", steps=60, objective="ce"),
     row("staged", steps=60),
     row("fmn", steps=60),
+    row("nearest", steps=60),
     row("pgd", steps=300),
     row("search", steps=300, objective="margin"),
 ]

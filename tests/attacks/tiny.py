@@ -22,6 +22,7 @@ _CHEAP = {
     "local-search": {"steps": 3, "norm": "l0", "eps": 4},
     "matched": {"steps": 6, "restarts": 3},
     "mim": {"steps": 5},
+    "nearest": {"steps": 10},
     "pgd": {"steps": 5},
     "released": {"steps": 3, "step_size": 0.02},
     "search": {"steps": 30},

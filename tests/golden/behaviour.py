@@ -222,6 +222,7 @@ BUDGETS: dict[str, list[dict[str, Any]]] = {
     "local-search": [{"steps": 3, "norm": "l0", "eps": 6}],
     "matched": [{"objective": name, "steps": 4, "restarts": 3} for name in attacks.about("matched").objectives],
     "mim": [{"steps": 3}],
+    "nearest": [{"steps": 12}],
     "pgd": [{"steps": 3, "restarts": 2}, {"steps": 3, "targeted": True}],
     "released": [{"steps": 3, "step_size": 0.02}],
     "search": [{"steps": 10, "restarts": 2}],
