@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     networks = ["digits/sce-s0", "digits/isce-m2-s0", "digits/isce-released-s0"]
     parser.add_argument("--networks", nargs="+", default=networks, help="names that isce.load knows")
-    parser.add_argument("--images", type=int, default=32, help="images of each network (default: 32)")
+    parser.add_argument("--images", type=int, default=64, help="images of each network (default: 64)")
     parser.add_argument("--out", type=Path, help="also write the table to this JSON file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
