@@ -240,6 +240,7 @@ def test_c7_reads_the_cost_of_a_step(tmp_path):
         (0.2, [0.6, 0.8, 0.95], INCONCLUSIVE),  # 63 points lie within the interval over seeds
         (0.2, 0.82, INCONCLUSIVE),  # 62 points: 63 lie within the interval over images
         (0.38, 0.38, UNTESTABLE),  # no room
+        ([0.1, 0.8, 0.9], 0.9, INCONCLUSIVE),  # one network leaves room, the mean does not
         (0.36, 0.36, CONTRADICTED),
         (0.0, 0.0, UNTESTABLE),  # at the floor
     ],

@@ -156,6 +156,11 @@ def test_numbers_of_sentences_are_texts(found, tmp_path, monkeypatch):
     number = numbers["sce.worst@0.1"]
     assert (number["value"], number["text"]) == (None, TEXT)
     assert numbers["sce.worst@0.3"]["text"] == "25.0%"
+    each = {name: one["value"] for name, one in numbers.items() if name.startswith("sce-s")}
+    by_seed = {name: value for name, value in each.items() if name.endswith(".worst@0.3")}
+    assert len(by_seed) == len([one for one in RECORDS if one.run.startswith("sce-s")]) > 1
+    assert sum(by_seed.values()) / len(by_seed) == pytest.approx(numbers["sce.worst@0.3"]["value"])
+    assert None in [value for name, value in each.items() if name.endswith(".worst@0.1")]
     (tmp_path / "report" / "made-up").mkdir(parents=True)
     (tmp_path / "report" / "made-up" / "numbers.json").write_text(json.dumps(numbers))
     monkeypatch.setattr(sys, "path", [str(ROOT / "book" / "_ext"), *sys.path])

@@ -243,7 +243,7 @@ class Judge:
         known = {eps: pair for eps, pair in pairs.items() if pair is not None}
         if not known:
             return None
-        full = [eps for eps in known if mean(self.found.get("sce", keys[eps])) > 1 - REPORTED]
+        full = [eps for eps in known if min(accuracies(self.found.get("sce", keys[eps]))) > 1 - REPORTED]
         ours = "; ".join(f"eps {eps_text(eps)}: {pair}" for eps, pair in known.items())
         ours += _alone(any(pair.seeds is None for pair in known.values()))
         if full:

@@ -18,6 +18,9 @@ from isce.report.plots.runs import eps_text
 from isce.runs.experiment import Experiment
 from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, Record, read_all
 
+#: Kinds of numbers that stand for each seed, too.
+BY_SEED = ("clean", "own", "worst")
+
 
 class Source:
     """The records of an experiment.
@@ -88,6 +91,7 @@ class Source:
     def numbers(self) -> dict[str, dict[str, Any]]:
         """Return every number that a sentence may name: key -> value (per cent, or a count), text, sources, stale.
 
+        Clean, own and worst accuracies of several seeds also stand one by one, as ``sce-s1.worst@0.1``.
         The value of an accuracy that was not evaluated is None, and its text says why.
         """
         found: dict[str, dict[str, Any]] = {}
@@ -98,6 +102,11 @@ class Source:
             except NotEvaluatedError as error:
                 value, text = None, str(error)
             found[f"{label}.{key}"] = self._number(value, text, _sources(several))
+            if key.kind in BY_SEED and len(several) > 1:
+                for cell in several:
+                    one = cell.why if cell.accuracy is None else percent(cell.accuracy, unit="%")
+                    share = None if cell.accuracy is None else 100 * cell.accuracy
+                    found[f"{label}-s{cell.seed}.{key}"] = self._number(share, one, [cell.source])
         for name, count in (("n_images", self.cells.images), ("n_seeds", self.cells.seeds)):
             found[name] = self._number(count, f"{count:,}", _sources(self.cells.all))
         main = self.experiment.plans[0].main_eps
