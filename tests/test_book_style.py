@@ -130,6 +130,8 @@ def test_a_caption_is_cut_after_a_sentence_and_loses_nothing():
     assert shown == "Accuracy by eps. One two three."
     assert rest.endswith("end. Last.")
     assert split_caption("Only one.") == ("Only one.", "")
+    inside = "Time: a ratio (of medians; " + "word " * 24 + "end)."
+    assert split_caption(inside) == ("Time.", inside.removeprefix("Time: ")), "not within parentheses"
     long = "Accuracy: " + "word " * 24 + "end. Last."
     assert split_caption(long) == ("Accuracy.", long.removeprefix("Accuracy: "))
 

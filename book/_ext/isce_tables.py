@@ -62,10 +62,10 @@ def split_caption(text: str) -> tuple[str, str]:
     """The sentences that fit into a caption, of a first one that is too long the beginning, and the rest."""
     for pattern in (r"(?<=[.:]) (?=[A-Z])", r"(?<=[.:;,]) "):
         parts = re.split(pattern, text)
-        fit = [count for count in range(1, len(parts) + 1) if len(" ".join(parts[:count]).split()) <= CAPTION]
+        texts = [" ".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        fit = [one for one in texts if len(one.split()) <= CAPTION and one.count("(") == one.count(")")]
         if fit:
-            shown = " ".join(parts[: fit[-1]])
-            return re.sub(r"[:;,]$", ".", shown), " ".join(parts[fit[-1] :])
+            return re.sub(r"[:;,]$", ".", fit[-1]), text[len(fit[-1]) :].lstrip()
     return text, ""
 
 
