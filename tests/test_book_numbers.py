@@ -47,6 +47,7 @@ OWN = {
         r"lowest rate, 0\.0025, no difference",
     ],
     "adversarial_training.md": [r"At radius 2, on 100 images"],
+    "summary.md": [r"radius 1\.58"],
     "intro.md": [r"at rate 0\.1, the others for six at 0\.02", r"all take ten at 0\.05"],
     "discussion.md": [r"at rate 0\.01 \(five epochs\)", r"at 0\.02 \(six\)", r"at 0\.05 \(ten\)"],
     "faq.md": [r"\b63 \(percentage points, presumably\)", r"length 1\b"],
