@@ -19,6 +19,10 @@ FOLDER = Path(__file__).parent / "numbers"
 PARTS = parts()
 
 
+#: Of a short training on few images: an image at a tie, and with it the best epoch, is the processor's to decide.
+COARSE = {"train_accuracy": 0.051, "validation_accuracy": 0.051, "best_epoch": 1.0}  # one image of 20
+
+
 def name_of(part: str) -> str:
     """File of a part's numbers; another semantics number, another file."""
     return f"{part}-{semantics.number(part)}"
@@ -31,6 +35,7 @@ def test_results_are_those_of_the_declared_semantics(part, num_regression):
         num_regression.check(
             found,
             fullpath=path,
+            tolerances={name: {"atol": COARSE[end]} for name in found if (end := name.rpartition(".")[2]) in COARSE},
             default_tolerance={"rtol": 1e-3, "atol": 1e-3},
             fill_different_shape_with_nan=True,
         )
