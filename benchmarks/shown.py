@@ -432,12 +432,39 @@ def scatter(found: dict[str, Any]) -> dict[str, str]:
     return texts | {"networks": str(len(by_seed)), "places": str(len(by_place)), "largest": f"{largest:.1f}"}
 
 
+def nearest(found: dict[str, Any]) -> Table:
+    """What `nearest` breaks of the images that all attacks of a record left, by network."""
+    rows = [
+        [
+            reader_name(row["run"].rpartition("-s")[0]),
+            row["run"].rpartition("-s")[2],
+            str(row["left"]),
+            str(row["broken"]),
+        ]
+        for row in sorted(found["table"], key=lambda row: row["run"])
+    ]
+    caption = (
+        f"MNIST at eps {found['table'][0]['eps']:g}: images of {found['table'][0]['n']:,} that every attack of the "
+        f"record left, and those of them that nearest with {found['steps']} steps breaks. {_where(found)}"
+    )
+    return _table(caption, ["network", "seed", "left", "broken"], rows)
+
+
+def nearest_numbers(found: dict[str, Any]) -> dict[str, str]:
+    """Most images that `nearest` breaks of one loss, in sentences."""
+    texts: dict[str, str] = {}
+    for row in found["table"]:
+        label = row["run"].rpartition("-s")[0]
+        texts[label] = str(max(row["broken"], int(texts.get(label, 0))))
+    return texts | {"steps": str(found["steps"])}
+
+
 PENALTIES = (2, 8, 32, 256)  #: rows of the table ``wrm``
 
 TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     found.__name__: found
     for found in (
         *(steps, attacks, autoattack, optimality, bounds, training, plan, threads, reliability, gap, precision),
-        *(mechanisms, numbers, wrm, transport, rates, learnt, processors, scatter),
+        *(mechanisms, numbers, wrm, transport, rates, learnt, processors, scatter, nearest, nearest_numbers),
     )
 }

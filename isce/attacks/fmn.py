@@ -77,23 +77,46 @@ def _descend(spec: AttackSpec, problem: Problem, objective: str, rank: int = 0) 
         _, back, _ = pull(function, logits, y, embedding, constants)
         (gradient,) = torch.autograd.grad(logits, leaf, back)
         away, distance = margin(logits.detach(), y), _length(point - x, linf=linf)
-        lost |= gradient.isnan().flatten(1).any(1) | away.isnan()
+        lost |= ~gradient.isfinite().flatten(1).all(1) | away.isnan()
         gradient = gradient.nan_to_num(0.0)
-        over = away < -CLEAR * logits.detach().abs().amax(1)
+        over = away < -rounding(logits.detach(), y)
         better = over & (distance < least)
         least, best = torch.where(better, distance, least), torch.where(_wide(better), point, best)
         if step == spec.steps:
             break
         cosine = (1 + math.cos(math.pi * step / spec.steps)) / 2
         share, growth = (last + (first - last) * cosine for first, last in (STEP, GROWTH))
-        slope = _length(gradient, linf=linf, dual=True).clamp(min=torch.finfo(x.dtype).tiny)
         # An estimate alone is too small where the box stops pixels, and just the boundary where the network is linear.
-        estimate = distance + (away.clamp(min=0) / slope).to(distance)  # logits may be more precise than images
+        # Logits may be more precise than images.
+        estimate = distance + _reach(away.clamp(min=0), gradient, linf=linf).to(distance)
         grown = torch.where(least < math.inf, radius, torch.maximum(radius, estimate)) * (1 + growth)
         radius = torch.where(over, torch.minimum(least, radius) * (1 - growth), grown).clamp(max=widest)
         moved = point + _wide(share * radius) * uphill(gradient, problem.threat.norm) + MOMENTUM * (point - before)
         before, point = point, _inside(moved, x, radius, linf=linf)
     return _Path(best, least, lost)
+
+
+def rounding(logits: Tensor, y: Tensor) -> Tensor:
+    """What another size of the batch may move a margin by, (N,), in the precision of the logits.
+
+    A share of the larger of the two scores that decide: a class that is masked by -1e9 must not set the scale.
+    """
+    rival = logits.scatter(1, y[:, None], -math.inf).amax(1)
+    leading = torch.maximum(rival.abs(), logits.gather(1, y[:, None])[:, 0].abs())
+    return CLEAR * torch.finfo(logits.dtype).eps / torch.finfo(torch.float32).eps * leading
+
+
+def _reach(away: Tensor, gradient: Tensor, *, linf: bool) -> Tensor:
+    """How far the boundary is (N,) if the margin falls at the rate of its gradient; inf where that is 0.
+
+    In float64 where squares or sums leave the range of the gradient's own type.
+    """
+    slope, tiny = _length(gradient, linf=linf, dual=True), torch.finfo(gradient.dtype).tiny
+    reach, good = away / slope.clamp(min=tiny), slope.isfinite() & (slope >= tiny)
+    if bool(good.all()):
+        return reach
+    exact = _length(gradient.double(), linf=linf, dual=True).clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.where(good, reach, (away.double() / exact).to(reach))
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,6 +31,7 @@ class Threat:
 
     Raises:
         ValueError: unknown norm, or eps out of range.
+        TypeError: eps is no number.
     """
 
     norm: Norm
@@ -38,6 +40,8 @@ class Threat:
     def __post_init__(self) -> None:
         if self.norm not in get_args(Norm):
             raise ValueError(f"unknown norm {self.norm!r}; known: {', '.join(get_args(Norm))}")
+        if isinstance(self.eps, bool) or not isinstance(self.eps, numbers.Real):
+            raise TypeError(f"eps must be a number, got {self.eps!r}")
         allowed, fits = {
             "linf": ("in (0, 1] for linf", 0 < self.eps <= 1),
             "l2": ("above 0 and finite for l2", 0 < self.eps < math.inf),

@@ -111,7 +111,7 @@ class Job:
                 except Exception as error:
                     self.stop_if_out_of_memory(error)
                     raise
-                parts.append(judged(self.classifier, logits, y))
+                parts.append(judged(self.classifier, logits, y).clone())  # a network may hand out one buffer again
                 check_logits(parts[-1], y)
                 rejected.append(refused(self.classifier, logits))
         return torch.cat(parts), torch.cat(rejected).cpu().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import inspect
 import io
 import os
@@ -13,6 +14,7 @@ import zipfile
 import zlib
 from dataclasses import fields
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +86,7 @@ def _described(net: nn.Module) -> str:
 
 
 def _value(value: Any) -> Any:
-    """A plain value as it is, an array by its digest; of anything else only the class."""
+    """A plain value as it is, an array by its digest, a function by what it runs; of anything else only the class."""
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     if isinstance(value, Tensor):
@@ -95,7 +97,23 @@ def _value(value: Any) -> Any:
         return [_value(one) for one in value]
     if isinstance(value, dict):
         return {str(name): _value(one) for name, one in value.items()}
+    if isinstance(value, functools.partial):
+        return [_value(value.func), _value(value.args), _value(value.keywords)]
+    if inspect.ismethod(value):
+        return [_value(value.__func__), type(value.__self__).__qualname__]
+    if inspect.isfunction(value):
+        held = inspect.getclosurevars(value)
+        outer = {**held.globals, **held.nonlocals}
+        # Of a function that this one calls the code alone: two may call each other.
+        called = {n: _code(v.__code__) if inspect.isfunction(v) else _value(v) for n, v in sorted(outer.items())}
+        return [_code(value.__code__), called, _value(value.__defaults__), _value(value.__kwdefaults__)]
     return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _code(code: CodeType) -> list[Any]:
+    """What a function does, wherever it stands."""
+    consts = [_code(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return [code.co_code.hex(), list(code.co_names), consts]
 
 
 def _digest(tensor: Tensor) -> str:

@@ -2,7 +2,8 @@
 
 What is certified: the prediction of this network, in float32 as it is attacked, on the whole ball within the pixel box
 [0, 1]. Bounds are computed in float64 from the weights as they are saved, and raised by ``SLACK`` of the largest logit
-difference. The float32 logits of our networks differ from the exact ones by less than a tenth of that (tested).
+difference. The float32 logits of our networks differ from the exact ones by less than a tenth of that (tested). Where
+all logits lie far from 0 next to their differences, their own rounding decides, and bounds are raised by that.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from isce.attacks.checks import check_images
 from isce.attacks.threat import Threat
 from isce.minmax.chain import double
-from isce.minmax.checks import check_logits
+from isce.minmax.checks import check_logits, check_plain, check_threat
 from isce.minmax.interval import interval_bounds, proves
 from isce.minmax.linear import linear_bounds
 from isce.minmax.lipschitz import network_constants
@@ -22,6 +24,7 @@ from isce.models import Classifier
 
 Method = Literal["interval", "linear", "lipschitz"]
 SLACK = 1e-5
+ROUNDINGS = 16  #: of the largest logit, in the network's precision
 NORMS: dict[Method, tuple[str, ...]] = {"interval": ("linf",), "linear": ("linf",), "lipschitz": ("linf", "l2")}
 """The norms that each method has bounds for."""
 
@@ -46,10 +49,17 @@ def upper_bounds(classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, m
         (N, K), float64; 0 at the label.
 
     Raises:
-        ValueError: unknown method, a norm that it has no bounds for, training mode, batch statistics, or a layer or
-            score map without a bound.
+        ValueError: unknown method, a norm that it has no bounds for, images outside [0, 1], training mode, batch
+            statistics, hooks, weights or logits that are not finite, or a layer or score map without a bound.
+        TypeError: no classifier of ``isce.models``, no threat model, or images and weights not both float32 or float64.
     """
+    check_threat(threat)
     check_method(method, threat.norm)
+    check_plain(classifier)
+    check_images(x, y)
+    precision = next(classifier.parameters()).dtype
+    if x.dtype != precision:
+        raise TypeError(f"images must be {precision}, as the network's weights, got {x.dtype}")
     with torch.no_grad():
         lipschitz = method == "lipschitz"
         constants = network_constants(classifier, "l2" if threat.norm == "l2" else "linf") if lipschitz else None
@@ -65,8 +75,9 @@ def upper_bounds(classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, m
             else:
                 bounds = interval_bounds if method == "interval" else linear_bounds
                 upper = bounds(parts, some.double(), labels, threat.eps)
-            slack = SLACK * differences.abs().amax(1, keepdim=True)
-            found.append((upper + slack).scatter(1, labels.unsqueeze(1), 0.0))
+            rounding = ROUNDINGS * torch.finfo(precision).eps * logits.abs().amax(1, keepdim=True)
+            slack = torch.maximum(SLACK * differences.abs().amax(1, keepdim=True), rounding)
+            found.append(torch.maximum(upper + slack, differences).scatter(1, labels.unsqueeze(1), 0.0))
     return torch.cat(found)
 
 

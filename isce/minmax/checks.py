@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from isce.attacks.threat import Threat
 from isce.losses.checks import check
+from isce.models import Classifier
 
 
 def check_logits(logits: Tensor, target: Tensor) -> None:
@@ -37,3 +39,32 @@ def check_evaluation(classifier: nn.Module) -> None:
     """Refuse a classifier of which a part is in training mode: its logits are not those it predicts with."""
     if any(module.training for module in classifier.modules()):
         raise ValueError("the classifier is in training mode; call classifier.eval() first")
+
+
+def check_threat(threat: object) -> None:
+    """Refuse what is no threat model, such as a bare eps (:class:`TypeError`)."""
+    if not isinstance(threat, Threat):
+        raise TypeError(f"threat must be an isce.attacks.Threat, such as Threat('linf', 0.1), got {threat!r}")
+
+
+def check_plain(classifier: nn.Module) -> None:
+    """Refuse a classifier that computes something else than its layers say, or not in a precision that bounds cover.
+
+    Raises:
+        TypeError: no :class:`isce.models.Classifier`, or weights that are not float32 or float64.
+        ValueError: a part in training mode, with a hook, or with a ``forward`` of its own.
+    """
+    if not isinstance(classifier, Classifier):
+        raise TypeError(f"bounds need an isce.models.Classifier, got {type(classifier).__name__}")
+    check_evaluation(classifier)
+    for name, module in classifier.named_modules():
+        where = f"{type(module).__name__} {name!r}" if name else type(module).__name__
+        if vars(module)["_forward_hooks"] or vars(module)["_forward_pre_hooks"]:
+            raise ValueError(f"no bounds: {where} has a forward hook, which may change what it computes")
+        if "forward" in vars(module):
+            raise ValueError(f"no bounds: {where} has a forward of its own, which may compute anything")
+    for name, weight in classifier.named_parameters():
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"bounds need weights in float32 or float64, got {weight.dtype} in {name}")
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"weights must be finite, got infinity or NaN in {name}")

@@ -21,7 +21,7 @@ from torch.fx.proxy import TraceError
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from isce.minmax.chain import difference_map
-from isce.minmax.checks import check_evaluation
+from isce.minmax.checks import check_plain
 from isce.minmax.layers import LAYERS
 from isce.models import Backbone, Classifier
 from isce.models.randomised import is_randomised
@@ -57,7 +57,7 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
     """
     if norm not in ("linf", "l2"):
         raise ValueError(f"unknown norm {norm!r}; known: linf, l2")
-    check_evaluation(classifier)
+    check_plain(classifier)
     if classifier.batch_dependent:
         raise ValueError("no Lipschitz bound: with batch statistics an image's logits depend on the rest of the batch")
     if is_randomised(classifier):

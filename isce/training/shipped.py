@@ -60,7 +60,8 @@ def load(name: str, device: torch.device | str = "cpu") -> LoadedCheckpoint:
     manifest = read_manifest()
     known = manifest["networks"]
     if name not in known:
-        close = difflib.get_close_matches(name, known, cutoff=0.5)
+        begun = [one for one in known if one.startswith(name)][:3]
+        close = begun or difflib.get_close_matches(name, known, cutoff=0.5)
         meant = f"did you mean {' or '.join(close)}" if close else f"one of {', '.join(known) or 'none'}"
         raise CheckpointError(f"unknown network {name!r}: {meant}?")
     path = _folder() / f"{name}.safetensors"

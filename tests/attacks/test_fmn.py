@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from isce.attacks import AttackResult, Threat, run
 from isce.attacks.base import margin
-from isce.attacks.climb import CLEAR
+from isce.attacks.fmn import rounding
 from isce.attacks.spec import AttackSpec
 from isce.evaluation import evaluate
 from isce.losses import build
@@ -94,7 +95,7 @@ class Noting(nn.Module):
     def forward(self, x):
         logits = self.model(x)
         if len(x) == len(self.x):  # else the check that images can be classified one by one
-            fallen = margin(logits.detach(), self.y) < -CLEAR * logits.detach().abs().amax(1)
+            fallen = margin(logits.detach(), self.y) < -rounding(logits.detach(), self.y)
             distance = self.threat.distance(x.detach(), self.x).masked_fill(~fallen, math.inf)
             self.nearest = torch.minimum(self.nearest, distance)
         return logits
@@ -185,3 +186,58 @@ def test_a_gradient_that_is_no_number_gives_no_outcome_unless_the_image_falls(th
     assert not result.success[0]
     assert result.rejected[1] != result.success[1]
     assert not attacked(Blinding(2.0), x, y, threat, name=name).rejected.any()
+
+
+class Changed(nn.Module):
+    """A network whose logits are changed by a function that changes no decision."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.change = Layers(), change
+
+    def forward(self, x):
+        return self.change(self.inner(x))
+
+
+SAME = {
+    "masked": lambda z: torch.cat([z, torch.full((len(z), 1), -1e9, dtype=z.dtype)], 1),
+    "far up": lambda z: z.double() + 1e9,
+    "denormal": lambda z: z * 1e-42,
+    "huge": lambda z: z * 1e25,
+}
+
+
+@BOTH
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("change", list(SAME))
+def test_logits_that_decide_alike_look_no_more_robust(change, norm, name):
+    x = images(12)
+    threat, y = WIDEST[norm], predicted(Layers(), x)
+    plain, found = (attacked(model, x, y, threat, name=name) for model in (Layers(), Changed(SAME[change])))
+    assert plain.success.all()
+    assert found.success.all()
+    assert threat.distance(found.raw, x).median() <= 1.1 * threat.distance(plain.raw, x).median()
+
+
+class Endless(torch.autograd.Function):
+    """The identity, with an infinite gradient."""
+
+    @staticmethod
+    def forward(ctx, x):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gradient.sign() * math.inf
+
+
+@BOTH
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_infinite_gradient_gives_no_outcome_unless_the_image_falls(norm, name):
+    class Network(Layers):
+        def forward(self, x):
+            return super().forward(Endless.apply(x))
+
+    x = images(8)
+    result = attacked(Network(), x, predicted(Layers(), x), Threat(norm, 0.05), name=name)
+    assert (result.success | result.rejected).all()

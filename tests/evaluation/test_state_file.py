@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import numpy as np
@@ -170,6 +171,59 @@ def test_what_decides_a_row_is_in_its_key(name):
 @pytest.mark.parametrize("changes", [{}, {"batch_size": 3}])
 def test_what_does_not_decide_a_row_is_not(model, changes):
     assert key_of(model, **changes) == key_of(Rounded())
+
+
+GAIN = 2.0
+
+
+def _scaled(x):
+    return GAIN * x
+
+
+class Through(Mean):
+    """A network with a function for an attribute."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return super().forward(self.function(x))
+
+
+def _by(factor):
+    return lambda x: factor * x
+
+
+def test_what_a_function_of_the_network_does_is_in_the_key(monkeypatch):
+    functions = [_by(1.0), _by(2.0), lambda x: x + 1, lambda x: x + 2, _scaled, functools.partial(_scaled), torch.relu]
+    keys = [key_of(Through(one)) for one in functions]
+    assert len(set(keys)) == len(keys)
+    assert key_of(Through(_by(2.0))) == keys[1]
+    monkeypatch.setitem(globals(), "GAIN", 3.0)
+    assert key_of(Through(_scaled)) != keys[4]
+
+
+class Buffered(Mean):
+    """Hands out a part of one buffer, which the next call overwrites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = torch.zeros(8, 2, dtype=torch.float64)
+
+    def forward(self, x):
+        logits = super().forward(x)
+        if torch.is_grad_enabled():
+            return logits
+        self.out[: len(x)] = logits
+        return self.out[: len(x)]
+
+
+def test_a_network_that_hands_out_one_buffer_again_keeps_its_clean_accuracy():
+    given = parameters(batch_size=2)
+    plain = evaluated(given)
+    found = evaluate(Buffered(), build("sce"), *flat(VALUES), given, progress=False)
+    assert found.clean.tolist() == plain.clean.tolist()
 
 
 def test_the_source_of_a_class_from_elsewhere_is_in_the_key(monkeypatch):

@@ -363,3 +363,60 @@ def test_methods_norms_modes_and_score_maps_without_bounds_are_refused():
         upper_bounds(
             Classifier(batch, nn.Linear(64, 4)).eval(), torch.rand(4, 3, 8, 8), y, Threat("linf", 0.1), "interval"
         )
+
+
+def _hooked(classifier):
+    classifier.score_map.register_forward_hook(lambda module, given, out: out.roll(1, 1))
+
+
+def _rerouted(classifier):
+    classifier.forward = lambda x, **named: x.flatten(1)[:, :10]
+
+
+def _unfinished(classifier):
+    classifier.score_map.weight.data[0, 0] = math.nan
+
+
+WRONG = {
+    "hook": (_hooked, ValueError, "score_map' has a forward hook"),
+    "forward": (_rerouted, ValueError, "Classifier has a forward of its own"),
+    "half": (lambda classifier: classifier.half(), TypeError, "float32 or float64, got torch.float16"),
+    "nan": (_unfinished, ValueError, "weights must be finite, got infinity or NaN in score_map.weight"),
+}
+
+
+@pytest.mark.parametrize("method", ["interval", "linear", "lipschitz"])
+@pytest.mark.parametrize("name", list(WRONG))
+def test_a_classifier_that_computes_something_else_than_its_layers_is_refused(name, method):
+    classifier, x, y = network("interval-cnn")
+    change, error, text = WRONG[name]
+    change(classifier)
+    with pytest.raises(error, match=text):
+        certified(classifier, x, y, Threat("linf", 0.01), method)
+
+
+@pytest.mark.parametrize("method", ["interval", "linear", "lipschitz"])
+def test_images_threats_and_networks_of_another_kind_are_refused(method):
+    classifier, x, y = network("interval-cnn")
+    for images, error, text in (
+        (255 * x, ValueError, r"images must lie in \[0, 1\]"),
+        (x - 1, ValueError, r"images must lie in \[0, 1\]"),
+        (x.double(), TypeError, "images must be torch.float32, as the network's weights, got torch.float64"),
+    ):
+        with pytest.raises(error, match=text):
+            certified(classifier, images, y, Threat("linf", 0.01), method)
+    with pytest.raises(TypeError, match=r"must be an isce\.attacks\.Threat, .* got 0\.01"):
+        certified(classifier, x, y, 0.01, method)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"isce\.models\.Classifier, got Sequential"):
+        certified(nn.Sequential(classifier), x, y, Threat("linf", 0.01), method)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("method", ["interval", "linear", "lipschitz"])
+def test_logits_far_from_zero_prove_nothing_that_their_rounding_reverses(method):
+    classifier, x, _ = network("interval-cnn")
+    with torch.no_grad():
+        classifier.score_map.bias.add_(1e7)
+    for label in range(4):
+        y = torch.full((len(x),), label)
+        wrong = classifier(x).argmax(1) != y
+        assert not (certified(classifier, x, y, Threat("linf", 1e-6), method) & wrong).any()
