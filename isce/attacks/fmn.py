@@ -77,9 +77,10 @@ def _descend(spec: AttackSpec, problem: Problem, objective: str, rank: int = 0) 
         _, back, _ = pull(function, logits, y, embedding, constants)
         (gradient,) = torch.autograd.grad(logits, leaf, back)
         away, distance = margin(logits.detach(), y), _length(point - x, linf=linf)
-        lost |= ~gradient.isfinite().flatten(1).all(1) | away.isnan()
+        beyond = -rounding(logits.detach(), y)
+        lost |= ~gradient.isfinite().flatten(1).all(1) | away.isnan() | beyond.isnan()
         gradient = gradient.nan_to_num(0.0)
-        over = away < -rounding(logits.detach(), y)
+        over = away < beyond
         better = over & (distance < least)
         least, best = torch.where(better, distance, least), torch.where(_wide(better), point, best)
         if step == spec.steps:
