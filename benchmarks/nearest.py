@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import platform
 import sys
 import time
@@ -26,6 +25,8 @@ from isce import attacks, data
 from isce.attacks import Threat
 from isce.attacks.spec import AttackSpec
 from isce.files import ROOT
+from isce.runs import records
+from isce.runs.records import MASKS
 
 OBJECTIVES = ("sce", "isce-m2", "isce-released", "mmc")
 SEEDS = (0, 1, 2)
@@ -34,10 +35,9 @@ SEEDS = (0, 1, 2)
 def case(run: str, steps: int) -> dict[str, Any]:
     """Images that the record of a run calls robust, and those of them that `nearest` breaks."""
     folder = ROOT / "results" / "mnist" / "attack" / run
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    parameters = record["parameters"]
+    parameters = records.read(folder / "record.json").parameters
     threat = Threat(parameters["norm"], parameters["main_eps"])
-    robust = load_file(folder / "robust.safetensors")[threat.label].bool()
+    robust = load_file(folder / MASKS)[threat.label].bool()
     loaded, test = isce.load(f"mnist/{run}"), data.load("mnist").test.subset(parameters["images"])
     left = test.select(robust.nonzero()[:, 0])
     start = time.process_time()

@@ -10,6 +10,7 @@ from statistics import mean, median, stdev, variance
 from typing import Any
 
 from isce.files import write_atomic
+from isce.report.key import split_run
 from isce.report.names import reader_name
 
 Table = dict[str, Any]
@@ -435,13 +436,9 @@ def scatter(found: dict[str, Any]) -> dict[str, str]:
 def nearest(found: dict[str, Any]) -> Table:
     """What `nearest` breaks of the images that all attacks of a record left, by network."""
     rows = [
-        [
-            reader_name(row["run"].rpartition("-s")[0]),
-            row["run"].rpartition("-s")[2],
-            str(row["left"]),
-            str(row["broken"]),
-        ]
+        [reader_name(label), seed, str(row["left"]), str(row["broken"])]
         for row in sorted(found["table"], key=lambda row: row["run"])
+        for label, seed in [split_run(row["run"])]
     ]
     caption = (
         f"MNIST at eps {found['table'][0]['eps']:g}: images of {found['table'][0]['n']:,} that every attack of the "
@@ -454,7 +451,7 @@ def nearest_numbers(found: dict[str, Any]) -> dict[str, str]:
     """Most images that `nearest` breaks of one loss, in sentences."""
     texts: dict[str, str] = {}
     for row in found["table"]:
-        label = row["run"].rpartition("-s")[0]
+        label, _ = split_run(row["run"])
         texts[label] = str(max(row["broken"], int(texts.get(label, 0))))
     return texts | {"steps": str(found["steps"])}
 

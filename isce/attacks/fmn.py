@@ -28,7 +28,7 @@ CLASSES = 5  # that `nearest` tries, beside the margin
 
 
 class _Path(NamedTuple):
-    """What one descent met: its nearest adversarial points, their distance (inf: none), where a gradient was NaN."""
+    """What one descent met: its nearest adversarial points, their distance (inf: none), and where it was blind."""
 
     points: Tensor
     distance: Tensor
@@ -38,7 +38,7 @@ class _Path(NamedTuple):
 def fmn(spec: AttackSpec, problem: Problem, restart: int) -> Found:
     """Return the nearest adversarial point that ``spec.steps`` gradient steps met; the image where they met none.
 
-    NaN where a gradient was NaN, unless the point lies within eps: what else is nearer was not seen.
+    NaN where a gradient was not finite, unless the point lies within eps: what else is nearer was not seen.
     """
     return _found(problem, _descend(spec, problem, "margin"))
 

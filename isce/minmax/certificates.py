@@ -77,6 +77,7 @@ def upper_bounds(classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, m
                 upper = bounds(parts, some.double(), labels, threat.eps)
             rounding = ROUNDINGS * torch.finfo(precision).eps * logits.abs().amax(1, keepdim=True)
             slack = torch.maximum(SLACK * differences.abs().amax(1, keepdim=True), rounding)
+            # The image itself lies in its ball.
             found.append(torch.maximum(upper + slack, differences).scatter(1, labels.unsqueeze(1), 0.0))
     return torch.cat(found)
 
