@@ -30,6 +30,15 @@ def check_images(x: object, shape: Shape) -> None:
         raise ValueError(f"images must be (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """Copy images (N, C, H, W) so that the channels of a pixel are side by side in memory: faster on a CPU.
+
+    Not by ``contiguous(memory_format=torch.channels_last)``: with one channel this keeps the strides, and torch then
+    takes the slow layout.
+    """
+    return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
+
+
 class Backbone(nn.Module):
     """Base of all networks: images in [0, 1] to embeddings, normalised before the first layer.
 
@@ -125,7 +134,7 @@ class Backbone(nn.Module):
     def prepared(self, x: Tensor) -> Tensor:
         """Check images (N, C, H, W) as :meth:`forward` does, and normalise them."""
         check_images(x, self.input_shape)
-        return self.normalise(x)
+        return _channels_last(self.normalise(x))
 
 
 class BatchNorm(nn.BatchNorm2d):
