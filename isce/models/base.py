@@ -33,9 +33,13 @@ def check_images(x: object, shape: Shape) -> None:
 def _channels_last(x: Tensor) -> Tensor:
     """Copy images (N, C, H, W) so that the channels of a pixel are side by side in memory: faster on a CPU.
 
-    Not by ``contiguous(memory_format=torch.channels_last)``: with one channel this keeps the strides, and torch then
-    takes the slow layout.
+    With one channel ``contiguous(memory_format=torch.channels_last)`` would keep the strides and the slow layout, and
+    ``torch.vmap`` takes no memory format. The gradient keeps the usual layout: attacks call ``view`` on it.
     """
+    if x.device.type != "cpu":
+        return x
+    if x.requires_grad:
+        x.register_hook(lambda gradient: None if gradient is None else gradient.contiguous())
     return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
 
 
