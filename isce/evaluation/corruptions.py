@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from isce.attacks.base import untouched
 from isce.attacks.keys import keyed_normal
 from isce.compat import import_transforms
-from isce.evaluation.outcome import share
+from isce.evaluation.intervals import share
 from isce.losses.checks import known
 
 BATCH = 256

@@ -19,7 +19,8 @@ from isce.attacks.base import Problem, training_loss, untouched
 from isce.attacks.checks import check_call, check_index, first_logits
 from isce.attacks.keys import keyed_draws
 from isce.attacks.spec import BLIND, AttackSpec
-from isce.evaluation.outcome import Evaluation, Outcome, in_percent
+from isce.evaluation.intervals import in_percent
+from isce.evaluation.outcome import Evaluation, Outcome
 from isce.losses import Objective
 from isce.models.randomised import at, is_randomised
 from isce.parameters.attack import AttackParameters

@@ -209,3 +209,26 @@ def paired_seeds(first: Any, second: Any) -> PairedSeeds:
     test = ttest_rel(one, two)
     interval = test.confidence_interval(0.95)
     return PairedSeeds(difference, float(interval.low), float(interval.high), float(test.pvalue), n)
+
+
+def share(mask: np.ndarray[Any, np.dtype[np.bool_]], why: str = "") -> dict[str, Any]:
+    """Share of a mask's images; no figure but their number where there is a reason ``why`` it is not known."""
+    correct, n = int(mask.sum()), len(mask)
+    if why:
+        return {"accuracy": None, "correct": None, "n": n, "low": None, "high": None, "why": why}
+    low, high = wilson(correct, n)
+    return {"accuracy": correct / n, "correct": correct, "n": n, "low": low, "high": high}
+
+
+def in_percent(share: dict[str, Any], *, interval: bool = False) -> str:
+    """An accuracy as :func:`share` gives it, in words, or that it was not evaluated and why.
+
+    Args:
+        share: the accuracy.
+        interval: with its Wilson interval, as tables have it: without the sign of per cent.
+    """
+    if share["accuracy"] is None:
+        return f"not evaluated: {share['why']}"
+    if not interval:
+        return percent(share["accuracy"], unit="%")
+    return percent(share["accuracy"], (share["low"], share["high"]))

@@ -11,7 +11,7 @@ import numpy as np
 
 from isce.attacks.threat import TOLERANCE
 from isce.evaluation.drawn import Mask, Randomised
-from isce.evaluation.intervals import percent, wilson
+from isce.evaluation.intervals import share
 
 
 def _no_points() -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -330,26 +330,3 @@ def _row(step: _Step, asked: Mask, why: str) -> dict[str, Any]:
     if outcome.targeted:
         row["target_success"] = None if why else float(outcome.hit[asked].mean())
     return row | ({"error": step.error} if step.error else {})
-
-
-def share(mask: Mask, why: str = "") -> dict[str, Any]:
-    """Share of a mask's images; no figure but their number where there is a reason ``why`` it is not known."""
-    correct, n = int(mask.sum()), len(mask)
-    if why:
-        return {"accuracy": None, "correct": None, "n": n, "low": None, "high": None, "why": why}
-    low, high = wilson(correct, n)
-    return {"accuracy": correct / n, "correct": correct, "n": n, "low": low, "high": high}
-
-
-def in_percent(share: dict[str, Any], *, interval: bool = False) -> str:
-    """An accuracy of :meth:`Evaluation.results` in words, or that it was not evaluated and why.
-
-    Args:
-        share: the accuracy.
-        interval: with its Wilson interval, as tables have it: without the sign of per cent.
-    """
-    if share["accuracy"] is None:
-        return f"not evaluated: {share['why']}"
-    if not interval:
-        return percent(share["accuracy"], unit="%")
-    return percent(share["accuracy"], (share["low"], share["high"]))

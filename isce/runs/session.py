@@ -15,7 +15,7 @@ from safetensors.torch import save
 from isce.attacks.spec import AttackSpec
 from isce.data.sets import Data
 from isce.evaluation import Evaluation, Examples
-from isce.evaluation.outcome import in_percent
+from isce.evaluation.intervals import in_percent
 from isce.evaluation.saved import save_points
 from isce.evaluation.state import spent_before
 from isce.explain import Explanation
