@@ -305,35 +305,6 @@ def test_channels_last(light):
     torch.testing.assert_close(other_gradient, gradient, rtol=1e-2, atol=1e-2 * gradient.abs().max().item())
 
 
-def test_channels_are_last_inside_and_the_gradient_keeps_the_usual_layout(light):
-    model, x = light
-    seen = []
-    convolution = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    convolution.register_forward_hook(lambda module, given, out: seen.append((given[0].stride(), out.stride())))
-    _, gradient = logits_and_gradient(model, x)
-    (given, out) = seen[0]
-    assert given[1] == out[1] == 1
-    assert gradient.view(len(x), -1).shape == (len(x), x[0].numel())  # as third-party attacks do
-
-
-def test_layout_is_left_alone_on_other_devices():
-    model, seen = build("small-cnn").to("meta"), []
-    model.layers[0].register_forward_hook(lambda module, given, out: seen.append(given[0].stride()))
-    model(images("small-cnn").to("meta"))
-    assert seen == [images("small-cnn").stride()]
-
-
-def test_one_image_at_a_time_in_vmap():
-    model, x = classifier("small-cnn").eval(), images("small-cnn")
-    torch.testing.assert_close(torch.vmap(lambda image: model(image[None])[0])(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-def test_gradients_of_gradients_pass_the_change_of_layout():
-    model = small_resnet().double().eval()
-    x = torch.rand(2, 3, 8, 8, dtype=torch.double, generator=torch.Generator().manual_seed(3))
-    assert torch.autograd.gradgradcheck(lambda point: model(point).tanh(), x.requires_grad_(), fast_mode=True)
-
-
 def test_autocast(light):
     model, x = light
     logits, _ = logits_and_gradient(model, x)

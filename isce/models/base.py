@@ -30,19 +30,6 @@ def check_images(x: object, shape: Shape) -> None:
         raise ValueError(f"images must be (N, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """Copy images (N, C, H, W) so that the channels of a pixel are side by side in memory: faster on a CPU.
-
-    With one channel ``contiguous(memory_format=torch.channels_last)`` would keep the strides and the slow layout, and
-    ``torch.vmap`` takes no memory format. The gradient keeps the usual layout: attacks call ``view`` on it.
-    """
-    if x.device.type != "cpu":
-        return x
-    if x.requires_grad:
-        x.register_hook(lambda gradient: None if gradient is None else gradient.contiguous())
-    return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2)
-
-
 class Backbone(nn.Module):
     """Base of all networks: images in [0, 1] to embeddings, normalised before the first layer.
 
@@ -138,7 +125,7 @@ class Backbone(nn.Module):
     def prepared(self, x: Tensor) -> Tensor:
         """Check images (N, C, H, W) as :meth:`forward` does, and normalise them."""
         check_images(x, self.input_shape)
-        return _channels_last(self.normalise(x))
+        return self.normalise(x)
 
 
 class BatchNorm(nn.BatchNorm2d):
