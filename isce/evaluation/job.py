@@ -75,15 +75,18 @@ class Job:
         """Which images are classified right, or rejected where the classifier may reject."""
         return (self.logits.argmax(1) == self.labels.to(self.device)).cpu().numpy()
 
-    def certified(self, threat: Threat, method: Method) -> Mask:
-        """Which images bounds prove in a ball."""
+    def certified(self, threat: Threat, method: Method, known: Mask) -> Mask:
+        """Which images bounds prove in a ball; those that are ``known`` to be proved, in a larger one, need no more."""
         if not isinstance(self.classifier, Classifier):
             raise ValueError(f"no bounds for {type(self.classifier).__name__}: certify needs an isce.models.Classifier")
         # What is proved right is handled, whatever its detector says.
         network = self.classifier.unguarded if isinstance(self.classifier, Guarded) else self.classifier
         with untouched(network):
-            x, y = self.images.to(self.device), self.labels.to(self.device)
-            return certified(network, x, y, threat, method).cpu().numpy()
+            todo, proved = torch.from_numpy(~known), known.copy()
+            if todo.any():
+                x, y = self.images[todo].to(self.device), self.labels[todo].to(self.device)
+                proved[~known] = certified(network, x, y, threat, method).cpu().numpy()
+            return proved
 
     def _check_classifier(self) -> None:
         """Refuse a classifier that the suite can't be run on, seen on a few images."""

@@ -83,8 +83,17 @@ def upper_bounds(classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, m
 
 
 def certified(classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, method: Method) -> Tensor:
-    """Which images are proved to keep their label on the whole ball, bool (N,); arguments and errors as above."""
-    return proves(upper_bounds(classifier, x, y, threat, method), y)
+    """Which images are proved to keep their label on the whole ball, bool (N,); arguments and errors as above.
+
+    The linear relaxation is computed for those images alone that intervals leave open: it is never above them.
+    """
+    check_threat(threat)
+    check_method(method, threat.norm)
+    proved = proves(upper_bounds(classifier, x, y, threat, "interval" if method == "linear" else method), y)
+    left = ~proved
+    if method == "linear" and left.any():
+        proved[left] = proves(upper_bounds(classifier, x[left], y[left], threat, method), y[left])
+    return proved
 
 
 def check_method(method: Method, norm: str) -> None:

@@ -10,8 +10,12 @@ import torch
 from trained import trained
 
 from isce import data
+from isce.attacks import Threat
 from isce.evaluation import evaluate, outcome
 from isce.evaluation import job as jobs
+from isce.minmax import certificates, certified, upper_bounds
+from isce.minmax.interval import proves
+from isce.minmax.linear import linear_bounds
 from isce.parameters.attack import AttackParameters
 from isce.runs.key import deciding, key
 
@@ -43,6 +47,44 @@ def test_certified_is_at_most_attacked_for_every_image_and_falls_with_eps(digits
         results = found.results()["threats"][threat]
         assert results["certified"]["correct"] == proved.sum() <= results["worst"]["correct"]
         assert results["certified"]["low"] < results["certified"]["accuracy"] <= results["certified"]["high"]
+
+
+def test_proofs_go_from_the_largest_ball_down_and_find_what_each_ball_alone_gives(digits, monkeypatch):
+    asked = []
+
+    def spy(classifier, x, y, threat, method):
+        asked.append((threat.eps, len(x)))
+        return certified(classifier, x, y, threat, method)
+
+    monkeypatch.setattr(jobs, "certified", spy)
+    sizes = (0.001, 0.004, 0.012)
+    found = evaluate(*digits, parameters("linear", sizes), progress=False)
+    assert [eps for eps, _ in asked] == sorted(sizes, reverse=True)
+    counts = [found.proved[f"linf@{eps}"].sum() for eps in sorted(sizes, reverse=True)]
+    assert [n for _, n in asked] == [30, 30 - counts[0], 30 - counts[1]]
+    assert 0 < counts[0] < counts[1] <= counts[2]
+    for eps in sizes:
+        alone = proves(upper_bounds(digits[0], *digits[2:], Threat("linf", eps), "linear"), digits[3])
+        assert np.array_equal(found.proved[f"linf@{eps}"], alone.numpy())
+
+
+def test_linear_bounds_are_computed_where_intervals_prove_nothing(digits, monkeypatch):
+    seen = []
+
+    def spy(parts, x, y, eps):
+        seen.append(len(x))
+        return linear_bounds(parts, x, y, eps)
+
+    monkeypatch.setattr(certificates, "linear_bounds", spy)
+    classifier, _, x, y = digits
+    threat = Threat("linf", 0.0005)
+    first = certified(classifier, x, y, threat, "interval")
+    both = certified(classifier, x, y, threat, "linear")
+    assert 0 < first.sum() < both.sum()
+    assert seen == [30 - first.sum()]
+    assert torch.equal(both, proves(upper_bounds(classifier, x, y, threat, "linear"), y))
+    with pytest.raises(ValueError, match="no linear bounds in l2; known: linf"):
+        certified(classifier, x, y, Threat("l2", 0.1), "linear")
 
 
 def test_what_is_proved_is_spared_by_rows_on_survivors_alone(digits):
