@@ -456,12 +456,18 @@ def nearest_numbers(found: dict[str, Any]) -> dict[str, str]:
     return texts | {"steps": str(found["steps"])}
 
 
+def cw(found: dict[str, Any]) -> dict[str, str]:
+    """Images that C&W leaves at each learning rate, in sentences."""
+    left = {f"{split_run(each['run'])[0]}-{each['rate']:g}": str(each["left"]) for each in found["cases"]}
+    return left | {"images": str(found["images"])}
+
+
 PENALTIES = (2, 8, 32, 256)  #: rows of the table ``wrm``
 
 TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     found.__name__: found
     for found in (
         *(steps, attacks, autoattack, optimality, bounds, training, plan, threads, reliability, gap, precision),
-        *(mechanisms, numbers, wrm, transport, rates, learnt, processors, scatter, nearest, nearest_numbers),
+        *(mechanisms, numbers, wrm, transport, rates, learnt, processors, scatter, nearest, nearest_numbers, cw),
     )
 }

@@ -19,7 +19,8 @@
 
 . "$(dirname "$0")/_venv.sh"
 unset FINDINGS_VENV # the project's environment has no toolbox
-venv torch==2.13.0 numpy==2.4.6 adversarial-robustness-toolbox==1.20.1
+# It imports packaging, which it doesn't ask for.
+venv torch==2.13.0 numpy==2.4.6 packaging==25.0 adversarial-robustness-toolbox==1.20.1
 python - <<'PY'
 import numpy as np
 import torch

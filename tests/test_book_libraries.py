@@ -9,6 +9,8 @@ SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "find
 #: What the project does not install: the tool of which Binder chooses the version, and packages that readers may use.
 OUTSIDE = {
     "adversarial-robustness-toolbox==1.20.1",
+    "captum==0.9.0",
+    "cleverhans==4.0.0",
     "jupyter-repo2docker==2026.4.0",
     "secml-torch==1.5",
     "torchattacks==3.5.1",
