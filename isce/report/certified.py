@@ -10,7 +10,7 @@ from isce.report.exhibits import Plot, Table
 from isce.report.key import Key
 from isce.report.plots import certified as plots
 from isce.report.plots.runs import eps_text
-from isce.report.tables import eps_grid
+from isce.report.tables import eps_grid, suites
 from isce.runs.experiment import Experiment
 
 METHODS = {
@@ -37,7 +37,7 @@ def table(experiment: Experiment, found: Cells, evidence: str) -> Table:
     columns = ["objective", "clean", *(f"eps {eps_text(eps)}" for eps in grid)]
     caption = (
         f"Robust accuracy in per cent, {experiment.plans[0].norm}: proved by {methods(experiment)}, and what attacks "
-        f"leave. The true value lies between. {evidence}"
+        f"leave ({suites(experiment)}). The true value lies between. {evidence}"
     )
     return Table(columns=columns, rows=rows, caption=caption)
 
@@ -72,8 +72,8 @@ def sandwich(experiment: Experiment, found: Cells, evidence: str) -> Plot:
                 rows.append({"label": label, "eps": eps, **shares})
     norm, seeds = experiment.plans[0].norm, f", mean over {found.seeds} seeds" if found.seeds > 1 else ""
     caption = (
-        f"Dashed: proved by {methods(experiment)}. Solid: left by attacks. The true accuracy is between them{seeds}. "
-        f"{evidence}"
+        f"Dashed: proved by {methods(experiment)}. Solid: left by attacks ({suites(experiment)}), by eps. The true "
+        f"accuracy is between them{seeds}. {evidence}"
     )
     last = {row["label"]: row for row in rows}.values()
     ends = "; ".join(
@@ -105,7 +105,7 @@ def sweep(experiment: Experiment, found: Cells, evidence: str) -> Plot:
                     rows.append({"m": m, "eps": eps, "seed": cell.seed, "percent": 100 * cell.accuracy})
     caption = (
         f"Clean accuracy and accuracy proved at each {experiment.plans[0].norm} eps, against m; a dot is a seed, a "
-        f"line the mean. {evidence}"
+        f"line the mean. Attacked by {suites(experiment)}. {evidence}"
     )
     best = {eps: max(means, key=lambda pair: pair[1])[0] for eps, means in plots.means(rows).items() if eps}
     alt = "; ".join(f"at eps {eps:g} the most is proved with m = {m:g}" for eps, m in best.items())
