@@ -105,7 +105,7 @@ NEEDED = {
     "attack": (
         r"\d test images|^Test images",
         r"training seed",
-        r"suites? '|our adaptive attack|adversarial example",
+        r"suites? '|our adaptive attack|adversarial example|PGD-50",
         r"eps",
     ),
     "minmax": (r"\d test images", r"training seed", r"\d+ x \d+ steps", r"(linf|l2) ball"),
@@ -114,11 +114,15 @@ NEEDED = {
 
 
 def test_captions_say_how_many_images_and_seeds_what_attacked_and_how_far(book: Path):
-    """Lists of flags and runs name the runs; rules and costs are about none; a notebook's page names its own."""
+    """Lists of flags and runs name the runs; rules and costs are about none; a notebook's page names its own.
+
+    A chart is data for a chooser, which has the caption; corrupted images meet no attack.
+    """
     captions = {
         path: json.loads(path.read_text(encoding="utf-8"))
         for path in (book.parents[1] / "report").glob("*/*/*.json")
-        if path.stem not in ("flags", "rules", "status", "costs") and path.parent.name != "notebooks"
+        if path.stem not in ("flags", "rules", "status", "costs", "corruptions")
+        and path.parent.name not in ("notebooks", "charts")
     }
     assert captions
     for path, about in captions.items():
