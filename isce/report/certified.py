@@ -36,8 +36,8 @@ def table(experiment: Experiment, found: Cells, evidence: str) -> Table:
         rows.append([label, found.text(label, Key("clean")), *texts])
     columns = ["objective", "clean", *(f"eps {eps_text(eps)}" for eps in grid)]
     caption = (
-        f"Robust accuracy in per cent by eps, {experiment.plans[0].norm}: proved by {methods(experiment)}, and what attacks "
-        f"leave ({suites(experiment)}). The true value lies between. {evidence}"
+        f"Robust accuracy in per cent by eps, {experiment.plans[0].norm}: proved by {methods(experiment)}, and what "
+        f"attacks leave ({suites(experiment)}). The true value lies between. {evidence}"
     )
     return Table(columns=columns, rows=rows, caption=caption)
 
