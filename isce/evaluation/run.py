@@ -84,15 +84,16 @@ def evaluate(
     proved: dict[str, Mask] = {}
     found: dict[str, dict[str, Outcome]] = {threat.label: {} for threat in suites}
     seconds: dict[str, dict[str, float]] = {threat.label: {} for threat in suites}
-    order, grid = _order(suites), [Threat(parameters.norm, eps) for eps in parameters.eps]
-    more = len(grid) if fresh else 0
-    balls = [threat for threat in suites if parameters.certify and threat.norm == parameters.norm]
+    order = _order(suites)
+    more = len(parameters.eps) if fresh else 0
+    method = parameters.certify
+    balls = [threat for threat in suites if method and threat.norm == parameters.norm]
     with tqdm(total=len(order) + len(balls) + more, disable=not progress, unit="attack") as bar:
         known = np.zeros_like(clean)
         for threat in sorted(balls, key=lambda threat: threat.eps, reverse=True):
             bar.set_description(f"proofs {threat.label}")
-            assert parameters.certify is not None
-            known = proved[threat.label] = job.certified(threat, parameters.certify, known)
+            assert method is not None
+            known = proved[threat.label] = job.certified(threat, method, known)
             bar.update()
         for threat, spec in order:
             bar.set_description(f"{spec.label} {threat.label}")
@@ -112,6 +113,7 @@ def evaluate(
                 row = kept.add(name, key, outcome, time.monotonic() - started)
             found[threat.label][spec.label], seconds[threat.label][spec.label] = row.outcome, row.seconds
             bar.update()
+        grid = [Threat(parameters.norm, eps) for eps in parameters.eps]
         randomised = fresh.evaluate(grid, kept, keys, bar) if fresh else None
     kept.close()
     in_order = {t.label: {row.label: found[t.label][row.label] for row in rows} for t, rows in suites.items()}
