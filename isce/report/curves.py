@@ -46,7 +46,7 @@ def robust(experiment: Experiment, found: Cells, evidence: str) -> Plot:
     )
     frame = pd.DataFrame(rows)
     ends = "; ".join(
-        f"{reader_name(str(label))}: {_end(part['worst'].iloc[0])} at eps 0, {_end(part['worst'].iloc[-1])} at eps "
+        f"{reader_name(str(label))}: {end(part['worst'].iloc[0])} at eps 0, {end(part['worst'].iloc[-1])} at eps "
         f"{eps_text(grid[-1])}"
         for label, part in frame.groupby("label", sort=False)
     )
@@ -70,7 +70,7 @@ def seeds(experiment: Experiment, found: Cells, evidence: str) -> Plot:
     )
     frame = pd.DataFrame(rows)
     worst = "; ".join(
-        f"{reader_name(str(label))}: {', '.join(_end(value) for value in part['worst'])}"
+        f"{reader_name(str(label))}: {', '.join(end(value) for value in part['worst'])}"
         for label, part in frame.groupby("label", sort=False)
     )
     alt = f"A row of dots for each loss. Worst case by seed: {worst}."
@@ -92,7 +92,8 @@ def _gaps(gaps: list[str]) -> str:
     return f" Gaps: {'; '.join(gaps)}." if gaps else ""
 
 
-def _end(percent: float) -> str:
+def end(percent: float) -> str:
+    """Return an accuracy in per cent as a text for readers who don't see the plot."""
     return "not evaluated" if math.isnan(percent) else f"{percent:.0f}%"
 
 
@@ -127,7 +128,7 @@ def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str])
     text = {name: f"{count:,} test images, {seeds}" for name, count in n.items()}
     norm, steps = experiment.plans[0].norm, ", ".join(f"{s:,}" for s in sorted(set(by_steps["steps"])))
     labels = ", ".join(reader_name(label) for label in order if label in set(by_eps["label"]))
-    ends = ", ".join(_end(part["percent"].iloc[-1]) for _, part in by_eps.groupby("label", sort=False))
+    ends = ", ".join(end(part["percent"].iloc[-1]) for _, part in by_eps.groupby("label", sort=False))
     swept = (
         f"Share of images without a known adversarial example within {norm} eps. A curve that does not reach 0 means "
         f"that attacks fail. {text['sweep']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Source:
         experiment: the experiment file.
         folder: folder of records, holding ``<experiment>/{train,attack}/<run>/record.json``.
         keys: current key of each run by ``(kind, name)``; a record with another key is stale.
+        beside: records of the experiments that it names as ``beside``.
 
     Attributes:
         records: those of planned runs, by path below ``folder``.
@@ -41,8 +42,14 @@ class Source:
         isce.files.RecordError: a record is damaged or of another schema version.
     """
 
-    def __init__(self, experiment: Experiment, folder: Path, keys: Mapping[tuple[str, str], str]) -> None:
-        self.experiment, self.folder, self.keys = experiment, folder, keys
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        keys: Mapping[tuple[str, str], str],
+        beside: Sequence[Source] = (),
+    ) -> None:
+        self.experiment, self.folder, self.keys, self.beside = experiment, folder, keys, beside
         self.records = {
             path.relative_to(folder).as_posix(): record
             for path, record in read_all(folder / experiment.name).items()
@@ -140,9 +147,10 @@ class Source:
     def origin(self, kinds: tuple[str, ...], names: list[str] | None = None) -> dict[str, Any]:
         """Return what stands below a table or plot: records of these kinds, or the named ones, command and notebook."""
         names = names or sorted(name for name, record in self.records.items() if record.kind in kinds)
+        stale = self.stale.union(*(other.stale for other in self.beside))
         return {
             "sources": names,
-            "stale": bool(self.stale.intersection(names)),
+            "stale": bool(stale.intersection(names)),
             "command": f"make reproduce EXPERIMENT={self.experiment.name}",
             "notebook": f"notebooks/{kinds[0]}.ipynb",
         }

@@ -25,6 +25,7 @@ import pandas as pd
 
 from isce.files import ROOT, RecordError, write_atomic
 from isce.report import certified, claims, corruptions, curves, flags, minmax, randomised, tables, verdicts
+from isce.report.beside import Beside
 from isce.report.chooser import chooser
 from isce.report.exhibits import Plot, Table
 from isce.report.gallery import gallery
@@ -45,9 +46,11 @@ def write(name: str, folder: Path, out: Path, only: Collection[str] | None = Non
     return Report(_source(name, folder), out / name).write(only)
 
 
-def _source(name: str, folder: Path) -> Source:
+def _source(name: str, folder: Path, *, alone: bool = False) -> Source:
     experiment = load_experiment(name)
-    return Source(experiment, folder, {(run.kind, run.name): run.key for run in planned_runs(experiment)})
+    keys = {(run.kind, run.name): run.key for run in planned_runs(experiment)}
+    beside = [] if alone else [_source(other, folder, alone=True) for other in experiment.beside]
+    return Source(experiment, folder, keys, beside)
 
 
 def draw(name: str, folder: Path, plot: str) -> bytes | None:
@@ -180,6 +183,8 @@ class Report:
             ("changed", judged, lambda: verdicts.changed(judge, suites)),
         ]
         yield from ((name, make) for name, when, make in every if when)
+        if self._company:
+            yield "all", self._company.table
         for name, table in tables.by_attack(experiment, found, evidence).items():
             yield f"attack-{name}", lambda table=table: table
         for name, table in source.explained.tables() if source.explained else ():
@@ -205,7 +210,14 @@ class Report:
             ("examples", examples, lambda: curves.examples(experiment, examples)),
         ]
         yield from ((name, make) for name, when, make in every if when)
+        if self._company:
+            yield "all", self._company.plot
         yield from source.explained.plots() if source.explained else ()
+
+    @functools.cached_property
+    def _company(self) -> Beside | None:
+        company = Beside([self.source, *self.source.beside]) if self.source.beside else None
+        return company if company and any(not network.diverged for network in company.networks) else None
 
     @functools.cached_property
     def _analysed(self) -> list[tuple[str, Record]]:

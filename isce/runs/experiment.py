@@ -120,6 +120,9 @@ class Experiment(Strict):
     attack: AttackPlan | list[AttackPlan] = Field(description="of several, the first that is for a run counts")
     minmax: MinmaxPlan | None = None
     explain: ExplainPlan | None = None
+    beside: list[str] = Field(
+        default_factory=list, description="experiments whose networks stand beside these in the table and figure `all`"
+    )
     shown: str | None = Field(default=None, description="the run whose executed notebooks are kept and can be read")
 
     @model_validator(mode="after")
@@ -149,6 +152,8 @@ class Experiment(Strict):
                 raise ValueError(f"draws are for networks that draw at random, and {name} does not: plan it apart")
             if training.randomised and not self.plan(training).draws:
                 raise ValueError(f"{name} draws at random when it is tested: its attack plan must say draws")
+        if self.name in self.beside:
+            raise ValueError(f"beside names other experiments, got {self.name!r} itself")
         if self.shown not in (None, *runs):
             raise ValueError(f"shown must name a run of the experiment, got {self.shown!r}; runs: {', '.join(runs)}")
         return self

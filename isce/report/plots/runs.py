@@ -162,27 +162,28 @@ def robust_accuracy(frame: pd.DataFrame, norm: str) -> Figure:
     return figure
 
 
-def seeds(frame: pd.DataFrame, xlabel: str) -> Figure:
+def seeds(frame: pd.DataFrame, xlabel: str, own: str = "best attack on the training loss, mean") -> Figure:
     """A row for each label: worst case of each training seed (filled), mean under training-loss attacks (hollow).
 
     Args:
         frame: columns ``label``, ``own`` and ``worst``: accuracies of one seed in per cent, NaN where not evaluated.
         xlabel: of the axis.
+        own: what the legend calls the hollow marks.
     """
     labels = list(frame["label"].unique())
     figure, ((ax,),) = grid(1, 1, 6.8, 0.38 * len(labels) + 1.3)
     look = looks(labels)
     for place, label in enumerate(labels):
         rows, style = frame[frame["label"] == label], look[label]
-        own, worst = rows["own"].mean(), rows["worst"].mean()
-        if np.isfinite(own) and np.isfinite(worst):
+        mean, worst = rows["own"].mean(), rows["worst"].mean()
+        if np.isfinite(mean) and np.isfinite(worst):
             arrow = {"arrowstyle": "->", "color": style["color"], "alpha": 0.7, "shrinkA": 4, "shrinkB": 0}
-            ax.annotate("", (worst, place), (own, place), arrowprops=arrow)
-        ax.plot([own], [place], **style, fillstyle="none", markersize=8)
+            ax.annotate("", (worst, place), (mean, place), arrowprops=arrow)
+        ax.plot([mean], [place], **style, fillstyle="none", markersize=8)
         ax.plot(rows["worst"], [place] * len(rows), **style, linestyle="none", alpha=0.75)
     ax.set(yticks=range(len(labels)), yticklabels=[reader_name(label) for label in labels], xlabel=xlabel)
     ax.set(ylim=(len(labels) - 0.4, -0.6), xlim=(-2, 102))
-    ax.plot([], [], "o", color="0.3", fillstyle="none", label="best attack on the training loss, mean")
+    ax.plot([], [], "o", color="0.3", fillstyle="none", label=own)
     ax.plot([], [], "o", color="0.3", label="worst case, each seed")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
