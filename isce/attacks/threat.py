@@ -55,6 +55,11 @@ class Threat:
         """Name in records and tables, such as ``linf@0.1``; ``spatial`` and ``released`` alone."""
         return self.norm if self.norm in ("spatial", "released") else f"{self.norm}@{self.eps:g}"
 
+    @property
+    def reach(self) -> float:
+        """The largest distance that counts as inside: ``eps + TOLERANCE (1 + eps)``; for ``l0`` ``eps``."""
+        return self.eps if self.norm == "l0" else self.eps + TOLERANCE * (1 + self.eps)
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Move points into the intersection of ball and box.
 
@@ -108,11 +113,9 @@ class Threat:
     def inside(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Which points lie in ball and box and are finite, bool (N,).
 
-        Distance at most ``eps + TOLERANCE (1 + eps)`` (``l0``: ``eps``), pixel values in
-        ``[-TOLERANCE, 1 + TOLERANCE]``.
+        Distance at most :attr:`reach`, pixel values in ``[-TOLERANCE, 1 + TOLERANCE]``.
         """
-        slack = 0 if self.norm == "l0" else TOLERANCE * (1 + self.eps)
-        return boxed(x_adv) & (self.distance(x_adv, x) <= self.eps + slack)
+        return boxed(x_adv) & (self.distance(x_adv, x) <= self.reach)
 
 
 def boxed(x: Tensor) -> Tensor:

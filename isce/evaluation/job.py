@@ -88,6 +88,19 @@ class Job:
                 proved[~known] = certified(network, x, y, threat, method).cpu().numpy()
             return proved
 
+    def upheld(self, threat: Threat, method: Method, proved: Mask, stands: Mask) -> Mask:
+        """What stays proved beside the attacks' points, which may lie beyond eps by a tolerance.
+
+        An image that was broken there alone is not proved for the tolerated radius, and is taken out. One that is
+        proved for that, too, stays: proof and point contradict each other.
+        """
+        doubtful = proved & ~stands
+        if not doubtful.any():
+            return proved
+        reach = min(threat.reach, 1.0) if threat.norm == "linf" else threat.reach
+        wider = self.certified(dataclasses.replace(threat, eps=reach), method, ~doubtful)
+        return proved & (stands | wider)
+
     def _check_classifier(self) -> None:
         """Refuse a classifier that the suite can't be run on, seen on a few images."""
         few, rows = slice(min(FEW, self.batch_size)), self.parameters.suite.rows

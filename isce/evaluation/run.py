@@ -113,6 +113,10 @@ def evaluate(
                 row = kept.add(name, key, outcome, time.monotonic() - started)
             found[threat.label][spec.label], seconds[threat.label][spec.label] = row.outcome, row.seconds
             bar.update()
+        so_far = Evaluation(clean, found, job.batch_size)
+        for threat in balls:
+            assert method is not None
+            proved[threat.label] = job.upheld(threat, method, proved[threat.label], so_far.standing(threat.label))
         grid = [Threat(parameters.norm, eps) for eps in parameters.eps]
         randomised = fresh.evaluate(grid, kept, keys, bar) if fresh else None
     kept.close()

@@ -118,6 +118,8 @@ class AttackParameters(AttackSettings, RunParameters):
     @model_validator(mode="after")
     def _suite_and_main_eps_fit(self) -> Self:
         check_rows(self.suite, self.norm)
+        if self.certify and all(row.threat is not None for row in self.suite.rows):
+            raise ValueError(f"certify is about eps, where suite {self.suite.name!r} has no row: each names its own")
         check_main_eps(self.main_eps, self.eps)
         return self
 

@@ -123,6 +123,27 @@ def test_a_proof_that_contradicts_a_mistake_on_the_image_itself_is_caught(digits
         replace(found, clean=clean, proved={"linf@0.001": np.ones_like(clean)})
 
 
+def test_a_point_beyond_eps_by_the_tolerance_takes_the_proof_away_and_contradicts_none(digits, monkeypatch):
+    classifier, objective, x, y = digits
+    eps = 0.3
+    threat = Threat("linf", eps)
+    radii: list[float] = []
+
+    def tight(network, x, y, threat, method):  # proves all images up to eps, and none beyond
+        radii.append(threat.eps)
+        return torch.full((len(x),), threat.eps <= eps)
+
+    monkeypatch.setattr(jobs, "certified", tight)
+    found = evaluate(classifier, objective, x, y, parameters(eps=(eps,)), progress=False)
+    proved, stands = found.proved["linf@0.3"], found.standing("linf@0.3")
+    assert np.array_equal(proved, stands)
+    assert not stands.all()
+    assert radii == [eps, threat.reach]
+    whole = evaluate(classifier, objective, x, y, parameters(eps=(1.0,)), progress=False)
+    assert radii[2:] == [1.0], "nothing is proved in the whole box, so nothing is asked again"
+    assert not whole.proved["linf@1"].any()
+
+
 def test_bounds_that_fail_end_the_evaluation(digits, monkeypatch):
     def fails(*_):
         raise ZeroDivisionError("planted")
@@ -141,6 +162,14 @@ def test_a_network_of_others_is_refused(digits):
 def test_bounds_of_another_norm_are_refused_with_the_parameters():
     with pytest.raises(ValueError, match="no linear bounds in l2; known: linf"):
         parameters("linear", (0.5,), norm="l2")
+
+
+def test_proofs_are_refused_where_no_row_is_on_the_grid():
+    row = {"attack": "fgsm", "norm": "l2", "eps": 0.5}
+    with pytest.raises(ValueError, match="certify is about eps, where suite 's' has no row"):
+        AttackParameters.model_validate(
+            {"checkpoint": "none", "suite": {"name": "s", "rows": [row]}, "eps": [0.1], "certify": "interval"}
+        )
 
 
 def test_the_key_of_a_run_without_proofs_stays_as_it_was():
