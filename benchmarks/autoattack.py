@@ -8,9 +8,7 @@ first; times are CPU times of one thread. A call that was stopped goes on with t
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import statistics
 import sys
 import time
@@ -20,7 +18,7 @@ from typing import Any
 
 import torch
 from losses import keep_memory
-from shown import save
+from shown import save, where
 from torch import Tensor
 
 from isce import attacks, data
@@ -123,16 +121,15 @@ def main(arguments: list[str] | None = None) -> int:
                 write_atomic(kept_in, json.dumps(kept, indent=2) + "\n")
                 print(name, threat.label, rounds[-1], flush=True)
     table = [summary(name, threat, kept[f"{name} {threat.label}"]) for name, threat in CASES]
-    packages = {name: importlib.metadata.version(name) for name in ("torch", "pyautoattack")}
-    where = {"device": platform.machine(), "threads": 1, "python": platform.python_version(), **packages}
-    print("CPU seconds, medians of interleaved rounds;", json.dumps(where))
+    machine = where("torch", "pyautoattack")
+    print("CPU seconds, medians of interleaved rounds;", json.dumps(machine))
     for row in table:
         median = row["medians"]
         print(f"{row['network']}, {row['threat']}: ratio {statistics.median(row['ratios']):.3f}; left ", end="")
         print(f"{median['ours_left']:g} and {median['autoattack_left']:g} of {median['n']:g}", end="")
         print(f", after both {median['after_left']:g}")
     if options.out:
-        save(options.out, {"where": where, "suite": suite, "table": table}, "autoattack")
+        save(options.out, {"where": machine, "suite": suite, "table": table}, "autoattack")
     return 0
 
 

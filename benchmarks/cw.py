@@ -7,15 +7,13 @@ the rate that the rows have, 0.01, a hundred steps end before a black pixel has 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from losses import keep_memory
-from shown import save
+from shown import save, where
 
 import isce
 from isce import attacks, data
@@ -48,12 +46,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="also write the values to this JSON file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    packages = {name: importlib.metadata.version(name) for name in ("torch", "advertorch")}
-    where = {"device": platform.machine(), "threads": 1, "python": platform.python_version(), **packages}
     cases = [case(run, rate) for run in RUNS for rate in RATES]
     if options.out:
         about = {"steps": STEPS, "eps": EPS, "images": IMAGES}
-        save(options.out, {"where": where, **about, "cases": cases}, "cw")
+        save(options.out, {"where": where("torch", "advertorch"), **about, "cases": cases}, "cw")
     return 0
 
 

@@ -8,8 +8,6 @@ the five likeliest wrong classes. A minute or two for each network on one core.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import platform
 import sys
 import time
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import torch
 from losses import keep_memory
 from safetensors.torch import load_file
-from shown import save
+from shown import save, where
 
 import isce
 from isce import attacks, data
@@ -58,16 +56,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="also write the table to this JSON file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    packages = {name: importlib.metadata.version(name) for name in ("torch", "safetensors")}
-    where = {"device": platform.machine(), "threads": 1, "python": platform.python_version(), **packages}
     table: list[dict[str, Any]] = []
+    found = {"where": where("torch", "safetensors"), "steps": options.steps, "table": table}
     for seed in SEEDS:
         for objective in OBJECTIVES:
             table.append(case(f"{objective}-s{seed}", options.steps))
             if options.out:
-                save(
-                    options.out, {"where": where, "steps": options.steps, "table": table}, "nearest", "nearest_numbers"
-                )
+                save(options.out, found, "nearest", "nearest_numbers")
     return 0
 
 

@@ -11,8 +11,6 @@ judged by the network anew. Minutes on one core.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from losses import keep_memory
-from shown import save
+from shown import save, where
 from torch import Tensor
 
 import isce
@@ -143,14 +141,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="also write the table to this JSON file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    packages = {name: importlib.metadata.version(name) for name in ("torch", "pyautoattack", "foolbox", "advertorch")}
-    where = {"device": platform.machine(), "threads": 1, "python": platform.python_version(), **packages}
     table: list[dict[str, Any]] = []
+    found = {"where": where("torch", "pyautoattack", "foolbox", "advertorch"), "grid": GRID, "table": table}
     for name in options.networks:
         for norm in GRID:
             table.append(case(name, norm, options.images))
             if options.out:
-                save(options.out, {"where": where, "grid": GRID, "table": table}, "optimality")
+                save(options.out, found, "optimality")
     return 0
 
 

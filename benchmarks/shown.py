@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, median, stdev, variance
@@ -28,6 +30,12 @@ def save(path: Path, found: dict[str, Any], *names: str) -> None:
     shown = {name if "columns" in each else "numbers": each for name, each in made.items()}
     whole = found | {"shown": shown}
     write_atomic(path, json.dumps(whole, indent=2) + "\n")
+
+
+def where(*packages: str) -> dict[str, Any]:
+    """Say on which machine one thread computed, with which versions."""
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"device": platform.machine(), "threads": 1, "python": platform.python_version(), **versions}
 
 
 def _table(caption: str, columns: list[str], rows: list[list[str]], joined: int = 0) -> Table:
