@@ -13,6 +13,7 @@ OUTSIDE = {
     "cleverhans==4.0.0",
     "jupyter-repo2docker==2026.4.0",
     "secml-torch==1.5",
+    "timm==1.0.9",
     "torchattacks==3.5.1",
     "torchmetrics==1.9.0",
 }
