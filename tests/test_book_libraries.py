@@ -8,6 +8,7 @@ PAGE = (ROOT / "book" / "reference" / "libraries.md").read_text(encoding="utf-8"
 SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "findings").glob("[a-z]*.sh")}
 #: What the project does not install: the tool of which Binder chooses the version, and packages that readers may use.
 OUTSIDE = {
+    "adv-lib==0.2.8",
     "adversarial-robustness-toolbox==1.20.1",
     "captum==0.9.0",
     "cleverhans==4.0.0",
