@@ -12,6 +12,7 @@ OUTSIDE = {
     "adversarial-robustness-toolbox==1.20.1",
     "captum==0.9.0",
     "cleverhans==4.0.0",
+    "deel-torchlip==1.0.5",
     "jupyter-repo2docker==2026.4.0",
     "secml-torch==1.5",
     "timm==1.0.9",
