@@ -14,6 +14,7 @@ OUTSIDE = {
     "cleverhans==4.0.0",
     "deel-torchlip==1.0.5",
     "jupyter-repo2docker==2026.4.0",
+    "orthogonium==0.0.4",
     "secml-torch==1.5",
     "timm==1.0.9",
     "torchattacks==3.5.1",
