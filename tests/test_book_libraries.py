@@ -19,6 +19,7 @@ OUTSIDE = {
     "timm==1.0.9",
     "torchattacks==3.5.1",
     "torchmetrics==1.9.0",
+    "uncertainty-calibration==0.1.4",
 }
 #: Each section's packages with their versions, lower case, and the scripts that its rows name.
 SECTIONS = {
