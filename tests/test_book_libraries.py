@@ -8,13 +8,18 @@ PAGE = (ROOT / "book" / "reference" / "libraries.md").read_text(encoding="utf-8"
 SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "findings").glob("[a-z]*.sh")}
 #: What the project does not install: the tool of which Binder chooses the version, and packages that readers may use.
 OUTSIDE = {
+    "adv-lib==0.2.8",
     "adversarial-robustness-toolbox==1.20.1",
     "captum==0.9.0",
     "cleverhans==4.0.0",
+    "deel-torchlip==1.0.5",
     "jupyter-repo2docker==2026.4.0",
+    "orthogonium==0.0.4",
     "secml-torch==1.5",
+    "timm==1.0.9",
     "torchattacks==3.5.1",
     "torchmetrics==1.9.0",
+    "uncertainty-calibration==0.1.4",
 }
 #: Each section's packages with their versions, lower case, and the scripts that its rows name.
 SECTIONS = {
