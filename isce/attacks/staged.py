@@ -26,6 +26,8 @@ STAGES = ((0.1, None), (0.2, 5), (0.5, 3), (1.0, 2))
 SOON, FAR = 2, (0.3, 0.9)
 SQUARES = 1  # for each step of a restart
 SQUARE = 0.03  # share of the image's area
+#: Pixel values that climb at once: more take more memory and, on a CPU, no less time.
+AT_ONCE = 2**19
 
 
 def staged(spec: AttackSpec, problem: Problem, restart: int) -> Found:
@@ -71,11 +73,16 @@ class _State:
 
     def stage(self, rows: Tensor, steps: int, classes: int | None, first: float) -> None:
         """Climb towards the most promising classes of the images in some rows, and put these into a new order."""
-        targets = self.classes[rows][:, :classes]
-        group = targets.shape[1]
-        each = rows.repeat_interleave(group)
-        if len(each) == 0:
+        group = self.classes[:, :classes].shape[1]
+        if len(rows) * group == 0:
             return
+        for part in rows.split(max(1, AT_ONCE // (group * self.start[0].numel()))):
+            self._stage(part, steps, group, first)
+        self.steps += steps
+
+    def _stage(self, rows: Tensor, steps: int, group: int, first: float) -> None:
+        targets = self.classes[rows][:, :group]
+        each = rows.repeat_interleave(group)
         part = self.problem.take(each)
         function, _ = ascended("targeted", part.objective, part.logits, part.y, 0)
         constants = targets.reshape(-1, 1)
@@ -90,7 +97,6 @@ class _State:
         better = reached[:, 0] < self.lowest[rows]
         self.points[rows[better]], self.lowest[rows[better]] = found.points[best][better], reached[:, 0][better]
         self.first[rows] = torch.where(found.first[best] >= 0, self.steps + found.first[best], -1)
-        self.steps += steps
 
 
 def _whole(spec: AttackSpec, problem: Problem) -> Found:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from isce.attacks import AttackResult, Threat, run
 from isce.attacks.base import Problem, margin
+from isce.attacks.climb import climb
 from isce.attacks.spec import AttackSpec
 from isce.attacks.staged import FAR, STAGES, _State
 from isce.losses import build
@@ -67,6 +68,22 @@ def test_a_batch_that_must_stay_together_is_shown_whole_and_its_best_points_come
     assert threat.inside(result.adversarial, x).all()
     one = AttackSpec(attack="matched", objective="targeted", steps=10)  # the first of the wrong classes, as many steps
     assert result.success.sum() >= run(one, model, build("sce"), x, y, threat, seed=0).success.sum() > 0
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_climbs_a_few_at_once_find_what_all_at_once_do(restarts, monkeypatch):
+    model, x, threat = Layers(seed=2).double(), images(8).double(), Threat("linf", 0.05)
+    y, rows = predicted(model, x), list[int]()
+    whole = staged(model, x, y, threat, restarts=restarts)
+    monkeypatch.setattr("isce.attacks.staged.AT_ONCE", x[0].numel() * 2 * len(model(x[:1])[0]))  # two images or three
+    monkeypatch.setattr(
+        "isce.attacks.staged.climb", lambda part, *a, **k: rows.append(len(part.y)) or climb(part, *a, **k)
+    )
+    parts = staged(model, x, y, threat, restarts=restarts)
+    assert torch.allclose(parts.adversarial, whole.adversarial, atol=1e-9, rtol=0)
+    assert torch.equal(parts.first_success, whole.first_success)
+    assert 0 < whole.success.sum() < 8
+    assert max(rows) <= 2 * len(model(x[:1])[0])
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
