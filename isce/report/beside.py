@@ -19,7 +19,7 @@ from isce.report.names import reader_name
 from isce.report.plots import runs as plots
 from isce.report.plots.runs import eps_text
 from isce.report.source import Source
-from isce.report.tables import eps_grid
+from isce.report.tables import eps_grid, suites
 
 ROW = "pgd50-training"  # the attack of the paper's tables
 
@@ -104,7 +104,7 @@ class Beside:
             for n in self.networks
         ]
         caption = (
-            f"Accuracy (%) of every network that met these attacks, one row each ({self.norm}). PGD-50 ascends the "
+            f"Accuracy (%) of every network that PGD-50 attacked, one row each ({self.norm}). PGD-50 ascends the "
             "network's own training loss. AutoAttack was given what all other attacks had left, and its number is what "
             f"remains after it. {self._images}."
         )
@@ -132,8 +132,9 @@ class Beside:
     @property
     def _images(self) -> str:
         n = {cell.n for network in self.networks for cell in network.cells.values() if cell}
-        names = ", ".join(dict.fromkeys(network.source.experiment.name for network in self.networks))
-        return f"{max(n):,} test images; experiments {names}"
+        shown = {network.source.experiment.name: network.source.experiment for network in self.networks}
+        met = "; ".join(f"{name}: {suites(experiment)}" for name, experiment in shown.items())
+        return f"Worst case over the suites of each experiment ({met}). {max(n):,} test images"
 
 
 def _percent(cell: Cell | None) -> float:
