@@ -55,9 +55,9 @@ def test_a_cell_has_all_seeds_and_a_network_that_did_not_train_has_no_accuracy()
     assert shown.learnt(RATES) == {
         "images": "10",
         "sce-0.01": "75.0%",
-        "sce-0.01-seeds": "2",
+        "sce-0.01-at-0.15": "65.0%",
         "isce-m2-0.01": "50.0%",
-        "isce-m2-0.01-seeds": "1",
+        "isce-m2-0.01-at-0.15": "40.0%",
     }
 
 

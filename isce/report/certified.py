@@ -1,7 +1,8 @@
-"""What is proved beside what attacks leave: a table and a plot by eps, and a plot by m for a sweep of it."""
+"""What is proved beside what attacks leave: a table and a plot by eps, and for a sweep of m two plots of it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from isce.evaluation import percent
@@ -29,10 +30,8 @@ def table(experiment: Experiment, found: Cells, evidence: str) -> Table:
     """Tabulate, for each objective and eps, the certified accuracy and what attacks leave above it."""
     rows, grid = list[list[str]](), _grid(experiment, found)
     for label in found.labels:
-        texts = [
-            f"{_mean(found, label, Key.at('certified', e))} to {_mean(found, label, Key.at('worst', e))}"
-            for e in _grid(experiment, found)
-        ]
+        ends = [[_mean(found, label, Key.at(kind, eps)) for kind in ("certified", "worst")] for eps in grid]
+        texts = [NOT_RUN if low == high == NOT_RUN else f"{low} to {high}" for low, high in ends]
         rows.append([label, found.text(label, Key("clean")), *texts])
     columns = ["objective", "clean", *(f"eps {eps_text(eps)}" for eps in grid)]
     caption = (
@@ -84,21 +83,31 @@ def sandwich(experiment: Experiment, found: Cells, evidence: str) -> Plot:
     return Plot(figure=plots.sandwich(rows, norm), caption=caption, alt=alt)
 
 
-def constants(experiment: Experiment) -> dict[str, float]:
-    """The constant m of each objective, where the experiment sweeps one: at least three values, nothing else."""
-    found: dict[str, float] = {}
+def moved(experiment: Experiment) -> dict[str, dict[str, float]]:
+    """Return what an experiment moves, by label: ``m`` at one temperature, ``T`` at m = 0; at least three values each.
+
+    Nothing where an objective is neither of the two, or one of them comes twice.
+    """
+    place: dict[str, tuple[float, float]] = {}
     for objective in experiment.objectives:
-        m = objective.params.get("inference")
+        m, temperature = objective.params.get("inference"), objective.params.get("temperature", 1.0)
         if objective.name != "isce" or not isinstance(m, int | float):
             return {}
-        found[objective.label] = float(m)
-    return found if len(set(found.values())) == len(found) >= 3 else {}
+        place[objective.label] = float(m), float(temperature)
+    usual, _ = Counter(temperature for _, temperature in place.values()).most_common(1)[0]
+    found = {
+        "m": {label: m for label, (m, temperature) in place.items() if temperature == usual},
+        "T": {label: temperature for label, (m, temperature) in place.items() if m == 0},
+    }
+    found = {name: values for name, values in found.items() if len(values) >= 3}
+    whole = {label for values in found.values() for label in values} == set(place)
+    return found if whole and len(set(place.values())) == len(place) else {}
 
 
 def sweep(experiment: Experiment, found: Cells, evidence: str) -> Plot:
     """Plot clean and certified accuracy against the constant m, each seed as a dot."""
     rows = list[dict[str, Any]]()
-    for label, m in constants(experiment).items():
+    for label, m in moved(experiment)["m"].items():
         for eps in [0.0, *_grid(experiment, found)]:
             for cell in found.get(label, Key.at("certified", eps) if eps else Key("clean")):
                 if cell.accuracy is not None:
@@ -110,3 +119,24 @@ def sweep(experiment: Experiment, found: Cells, evidence: str) -> Plot:
     best = {eps: max(means, key=lambda pair: pair[1])[0] for eps, means in plots.means(rows).items() if eps}
     alt = "; ".join(f"at eps {eps:g} the most is proved with m = {m:g}" for eps, m in best.items())
     return Plot(figure=plots.sweep(rows), caption=caption, alt=f"Lines against m: {alt}.")
+
+
+def price(experiment: Experiment, found: Cells, evidence: str) -> Plot:
+    """Plot certified against clean accuracy as m or the temperature moves: which buys more proofs for the price."""
+    rows = list[dict[str, Any]]()
+    for name, values in moved(experiment).items():
+        for label, value in values.items():
+            clean = {cell.seed: cell.accuracy for cell in found.get(label, Key("clean"))}
+            for eps in _grid(experiment, found):
+                for cell in found.get(label, Key.at("certified", eps)):
+                    if cell.accuracy is not None and (before := clean.get(cell.seed)) is not None:
+                        share = {"clean": 100 * before, "percent": 100 * cell.accuracy}
+                        rows.append({"moved": name, "value": value, "eps": eps, "seed": cell.seed, **share})
+    caption = (
+        f"Accuracy proved at each {experiment.plans[0].norm} eps against clean accuracy, as m moves at one temperature "
+        f"and as the temperature T moves at m = 0; a dot is a network, a line joins the means. {evidence}"
+    )
+    every = dict.fromkeys((row["moved"], row["eps"]) for row in rows)
+    top = {one: max(row["percent"] for row in rows if (row["moved"], row["eps"]) == one) for one in every}
+    most = [f"moving {name}: at most {high:.0f}% at eps {eps:g}" for (name, eps), high in top.items()]
+    return Plot(figure=plots.price(rows), caption=caption, alt=f"Proved against clean accuracy. {'; '.join(most)}.")

@@ -173,8 +173,8 @@ class Explained:
         image = fell[0] if fell else 0
         drawn = plots.walk({label: self.arrays[label] for label in walked}, walked, image)
         caption = (
-            f"Left: one test image of class {labels[image]}, attacked by PGD on the training loss. Right: the median "
-            f"margin along {self.steps} steps. {self.evidence}"
+            f"Left: one test image of class {labels[image]}, attacked by {self.steps} plain steps (BIM) on the "
+            f"training loss. Right: the median margin along them. {self.evidence}"
         )
         medians = {reader_name(label): self.arrays[label]["training.margin"][1] for label in walked}
         ends = "; ".join(f"{name}: {median[0]:.1f} to {median[-1]:.1f}" for name, median in medians.items())

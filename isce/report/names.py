@@ -22,7 +22,7 @@ _NAMES = {
     "logit-squeezing": "logit squeezing",
 }
 _CERTIFIED = re.compile(r"isce-certified-eps(\d+(?:\.\d+)?)(?:-.*)?")
-_TEXT = re.compile(r"isce-m(-?\d+(?:\.\d+)?)(?:-temperature\d+(?:\.\d+)?)?")
+_TEXT = re.compile(r"isce-m(-?\d+(?:\.\d+)?)(?:-temperature(\d+(?:\.\d+)?))?")
 _CODE = re.compile(r"isce-released(?:-clip(?P<clip>on|off))?-m(?P<m>\d+(?:\.\d+)?)")
 _DEFENDED = re.compile(
     rf"(?P<loss>.+?)-(?P<name>{'|'.join(sorted(defences.names(), key=len, reverse=True))})"
@@ -79,7 +79,7 @@ def reader_name(label: str) -> str:
     if certified := _CERTIFIED.fullmatch(label):
         return f"certified I-SCE (eps {certified[1]})"
     if text := _TEXT.fullmatch(label):
-        return f"I-SCE (text, m = {text[1]})"
+        return f"I-SCE (text, m = {text[1]}{f', T = {text[2]}' if text[2] else ''})"
     if code := _CODE.fullmatch(label):
         clip = f", clip {code['clip']}" if code["clip"] else ""
         return f"I-SCE (code, m = {code['m']}{clip})"

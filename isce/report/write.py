@@ -197,12 +197,14 @@ class Report:
         drawn = curves.curves(experiment, self._attacked, found.labels)
         trained = [record for record in source.records.values() if record.kind == "train"]
         proved = certified.exists(found)
+        moved = certified.moved(experiment) if proved else {}
         every: list[tuple[str, object, Callable[[], Plot]]] = [
             ("robust", True, lambda: curves.robust(experiment, found, bare)),
             ("readings", True, lambda: curves.readings(experiment, found, bare)),
             ("seeds", True, lambda: curves.seeds(experiment, found, bare)),
             ("sandwich", proved, lambda: certified.sandwich(experiment, found, bare)),
-            ("constants", proved and certified.constants(experiment), lambda: certified.sweep(experiment, found, bare)),
+            ("constants", "m" in moved, lambda: certified.sweep(experiment, found, bare)),
+            ("price", len(moved) > 1, lambda: certified.price(experiment, found, bare)),
             ("training", True, lambda: curves.training(trained, found.labels)),
             ("sweep", drawn, lambda: drawn["sweep"]),
             ("convergence", drawn, lambda: drawn["convergence"]),

@@ -1,4 +1,4 @@
-"""Plots of proofs: certified below attacked accuracy, and certified accuracy as m moves."""
+"""Plots of proofs: certified below attacked accuracy, certified accuracy as m moves, and at which price."""
 
 from __future__ import annotations
 
@@ -65,4 +65,31 @@ def sweep(rows: Rows) -> Figure:
         name = f"proved, eps {eps:g}" if eps else "clean"
         ax.annotate(name, pairs[-1], (6, 0), textcoords="offset points", color=colour, va="center")
     ax.set(xlabel="inference information m", ylabel="accuracy (%)", ylim=(-3, 103))
+    return figure
+
+
+def price(rows: Rows) -> Figure:
+    """Certified against clean accuracy, a panel for each eps, a line for each parameter that moves; its ends are named.
+
+    Args:
+        rows: ``moved`` (name of the parameter), ``value``, ``eps``, ``seed``, ``clean`` and ``percent``.
+    """
+    every = list(dict.fromkeys(row["eps"] for row in rows))
+    figure, [axes] = grid(1, len(every), 2.6 * len(every), 3.0)
+    for ax, eps in zip(axes, every, strict=True):
+        for number, name in enumerate(dict.fromkeys(row["moved"] for row in rows)):
+            colour, style = COLOURS[number], ("-", "--")[number % 2]
+            part = [row for row in rows if (row["moved"], row["eps"]) == (name, eps)]
+            values = sorted({row["value"] for row in part})
+            line = [
+                [fmean(row[axis] for row in part if row["value"] == value) for value in values]
+                for axis in ("clean", "percent")
+            ]
+            ax.plot([row["clean"] for row in part], [row["percent"] for row in part], ".", color=colour, alpha=0.4)
+            ax.plot(*line, color=colour, linestyle=style, marker=".")
+            place: dict[str, Any] = {"textcoords": "offset points", "color": colour, "fontsize": 8}
+            end = line[0][-1], line[1][-1]
+            ax.annotate(f"{name} = {values[-1]:g}", end, (-4, 7 - 16 * (number % 2)), ha="right", **place)
+        ax.set(xlabel="clean accuracy (%)")
+        ax.set_title(f"proved at eps {eps:g} (%)", fontsize=9)
     return figure
