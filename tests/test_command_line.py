@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from isce.__main__ import main
 from isce.files import ROOT
-from isce.runs import home
+from isce.runs import execution, home
+from isce.strict import ConfigError
 
 HERE, NOWHERE = "results", "/nonexistent/folder"
 BOOK = ["--records", HERE, "--out", NOWHERE]
@@ -90,3 +92,9 @@ def test_parameter_that_a_notebook_does_not_know_fails_papermill_s_command(tmp_p
     assert done.returncode != 0
     assert "ConfigError: notebook parameters: unknown parameter 'epoch'; known: " in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_parameters_outside_of_a_plan_are_named(monkeypatch):
+    monkeypatch.setattr(execution, "read_params", lambda path: {"key": "0"})
+    with pytest.raises(ConfigError, match=r"/params\.yaml must lie in a folder EXPERIMENT/KIND/RUN"):
+        execution.execute("train", Path("/params.yaml"), "cpu")

@@ -1,6 +1,7 @@
 """Records are written whole or not at all, and a damaged one is noticed."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def test_any_flipped_bit_is_noticed_or_harmless(tmp_path_factory, data):
         ({"results": {"accuracy": 0.9}}, "checksum differs"),
         ({"extra": 1}, "wrong or missing extra"),
         ({"key": 7}, "wrong or missing key"),
+        ({"results": {"accuracy": math.inf}}, "is damaged: "),
     ],
 )
 def test_changed_record_is_refused_with_the_reason(tmp_path, change, words):

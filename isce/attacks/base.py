@@ -137,14 +137,13 @@ class Problem:
                 points.append(attack(self.take(torch.tensor([row], device=self.y.device))))
         return torch.cat(points)
 
-    def random_start(self, restart: int, scale: float = 1.0) -> Tensor:
-        """Points drawn uniformly from the ball of radius ``scale * eps``, projected into ball and box.
+    def random_start(self, restart: int) -> Tensor:
+        """Points drawn uniformly from the ball, projected into ball and box.
 
         The draw of an image depends on (seed, index, restart) alone, not on the batch around it.
         """
         noise = keyed_noise(self.seed, self.index, restart, self.x.shape[1:], self.threat.norm)
-        radius = scale * self.threat.eps
-        return self.threat.project(self.x + radius * noise.to(self.x), self.x)
+        return self.threat.project(self.x + self.threat.eps * noise.to(self.x), self.x)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isce.attacks.rejection import judged
 from isce.attacks.spec import AttackSpec, about, names
+from isce.attacks.threat import Threat
 from isce.losses import Objective
 
 
@@ -32,15 +33,32 @@ def check_call(classifier: object, objective: object, x: object, y: object) -> N
     check_images(x, y)
 
 
+def check_threat(spec: object, threat: object) -> None:
+    """Refuse what is no row of a suite or no threat model, and a threat model that the row's attack doesn't work in.
+
+    Raises:
+        TypeError, ValueError: names what was given, and what is allowed.
+    """
+    for name, value, kind in (("spec", spec, AttackSpec), ("threat", threat, Threat)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be an isce.attacks.{kind.__name__}, got {type(value).__name__}: {value!r}")
+    assert isinstance(spec, AttackSpec)
+    assert isinstance(threat, Threat)
+    if threat.norm not in (norms := about(spec.attack).norms):
+        raise ValueError(f"{spec.attack} doesn't work in {threat.norm!r}; known: {', '.join(norms)}")
+
+
 def check_index(index: Tensor | None, y: Tensor) -> Tensor:
     """Positions of the images in their data set; 0 to N - 1 where none are given.
 
     Raises:
-        TypeError: not int64.
+        TypeError: no tensor, or not int64.
         ValueError: not one position >= 0 for each label.
     """
     if index is None:
         return torch.arange(len(y), device=y.device)
+    if not isinstance(index, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"index must be a torch.Tensor, got {type(index).__name__}")
     if index.dtype != torch.int64:
         raise TypeError(f"index must be int64, got {index.dtype}")
     if index.shape != y.shape or bool((index < 0).any()):

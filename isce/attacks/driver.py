@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from isce.attacks.base import AttackResult, ForeignError, Found, Problem, margin, shaped, untouched, verify
-from isce.attacks.checks import check_call, check_gradient, check_index, check_logits, first_logits
+from isce.attacks.checks import (
+    check_call,
+    check_gradient,
+    check_index,
+    check_logits,
+    check_threat,
+    first_logits,
+)
 from isce.attacks.foreign.lent import Lent, Run, cast
 from isce.attacks.keys import random_targets
 from isce.attacks.rejection import blinded, by_label, check_rejection, rejects
@@ -67,16 +74,17 @@ def run(
 
     Raises:
         TypeError: images not float32 or float64, labels or index not int64, a classifier that is no module or returns
-            anything but logits, an objective that is none of ``isce.losses``.
+            anything but logits, an objective that is none of ``isce.losses``, or no spec or threat.
         ValueError: wrong shape, empty batch, values outside [0, 1], NaN, labels outside [0, K), unusable logits, images
-            changed in place, no gradient where the attack needs one, no source for ``transfer``, or a blind row on a
-            classifier that rejects nothing.
+            changed in place, no gradient where the attack needs one, a threat model that the attack doesn't work in, no
+            source for ``transfer``, or a blind row on a classifier that rejects nothing.
         RuntimeError: inside ``torch.inference_mode()``.
         TimeLimitError: the deadline has passed.
         ForeignError: the package that runs the attack failed. What our own code or a network raises, also from inside a
             package, comes through as it is.
     """
     check_call(classifier, objective, x, y)
+    check_threat(spec, threat)
     check_rejection(classifier, blind=[spec.label] if spec.blind else [])
     if source is not None:
         check_call(*source, x, y)

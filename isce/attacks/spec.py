@@ -129,6 +129,10 @@ _ATTACKS = {
     ),
 }
 
+#: What further parameters may be: whole numbers from the least on, and numbers above 0; others are at least 0.
+_WHOLE = {"candidates": 2, "samples": 1, "search_steps": 1, "seeds": 1}
+_POSITIVE = ("delta", "initial_const", "lr", "smoothness", "theta")
+
 
 def names() -> list[str]:
     """Names of all attacks."""
@@ -189,8 +193,8 @@ class AttackSpec(Strict):
         attack, filled = about(values["attack"]), dict(values)
         filled.setdefault("objective", attack.objectives[0])
         if len(attack.norms) == 1 and attack.eps is not None:
-            filled["norm"] = filled.get("norm") or attack.norms[0]
-            filled["eps"] = filled.get("eps") or attack.eps
+            own = {"norm": attack.norms[0], "eps": attack.eps}
+            filled |= {name: value for name, value in own.items() if filled.get(name) is None}
         if isinstance(given := filled.get("params", {}), Mapping):
             filled["params"] = {**attack.params, **given}
         return filled
@@ -217,6 +221,8 @@ class AttackSpec(Strict):
         if unknown := sorted(set(self.params) - set(attack.params)):
             known = ", ".join(attack.params) or "none"
             raise ValueError(f"{name} has no parameter {', '.join(unknown)}; known: {known}")
+        for param, value in self.params.items():
+            _check_param(f"{name}'s {param}", param, value)
         if self.step_size is None and attack.pixel_steps:
             raise ValueError(f"{name} needs a step_size, in units of pixel values in [0, 1]")
         if (self.source is not None) != attack.source:
@@ -264,6 +270,17 @@ class AttackSpec(Strict):
         changed = {k: v for k, v in self.params.items() if about(self.attack).params[k] != v}
         parts += [f"{k}{v:g}" for k, v in sorted(changed.items())]
         return "-".join(parts + [BLIND] * self.blind)
+
+
+def _check_param(what: str, param: str, value: float) -> None:
+    """Refuse a parameter with which an attack would do nothing, or something else: images would stand unattacked."""
+    least = _WHOLE.get(param)
+    if least is not None and not (value >= least and value == int(value)):
+        raise ValueError(f"{what} must be a whole number of at least {least}, got {value:g}")
+    if param in _POSITIVE and not value > 0:
+        raise ValueError(f"{what} must be above 0, got {value:g}")
+    if not value >= 0:
+        raise ValueError(f"{what} must be at least 0, got {value:g}")
 
 
 def _source_name(source: str) -> str:

@@ -27,7 +27,6 @@ class Batch:
         objective: its training loss.
         draws: generator on the CPU, keyed by the run's seed and the epoch; batches draw from it in turn.
         classes: number of classes.
-        progress: share of the run's steps that have been taken, in [0, 1).
     """
 
     x: Tensor
@@ -37,7 +36,6 @@ class Batch:
     objective: Objective
     draws: torch.Generator
     classes: int
-    progress: float
 
     def seed(self) -> int:
         """Draw a seed for a library that has a generator of its own."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isce.attacks.base import untouched
+from isce.attacks.checks import check_images, check_index
 from isce.attacks.keys import keyed_normal
 from isce.compat import import_transforms
 from isce.evaluation.intervals import share
@@ -45,10 +46,12 @@ def corruptions(
         and the share that is right, as in :meth:`isce.evaluation.Evaluation.results`.
 
     Raises:
-        ValueError: no images, or logits that are not finite, of which no accuracy is known.
+        TypeError, ValueError: images, labels or index that nothing can be evaluated on, see
+            :func:`isce.evaluation.evaluate`; or logits that are not finite, of which no accuracy is known.
     """
+    check_images(images, labels)
     device = next((p.device for p in classifier.parameters()), images.device)
-    index = torch.arange(len(images)) if index is None else index.cpu()
+    index = check_index(index, labels).cpu()
     rows: list[dict[str, Any]] = []
     with untouched(classifier), torch.no_grad():
         for name, strengths in STRENGTHS.items():

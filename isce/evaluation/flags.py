@@ -6,6 +6,7 @@ Some are read off the outcome, others need a few more forward passes and attacks
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ RESTARTS = 2  # at most
 SEARCH_STEPS = 100
 REJECTS = 0.1  # share of clean images that a classifier may reject
 DRAWS = 8  # of a classifier that draws at random
+_OWN = re.compile(r"-training(-step[\d.e+-]+)?$")  # the row of an attack on the training loss
 MATCHED = AttackSpec(attack="matched", objective="margin", steps=50)
 
 
@@ -109,7 +111,7 @@ def outcome_flags(results: dict[str, Any]) -> dict[str, str]:
             before[norm, row] = cell["accuracy"]
         # A row on survivors or on a subset alone says nothing about its own strength.
         full = [(row, c) for row, c in outcome["attacks"].items() if not c["survivors"] and c["n"] == all_images]
-        own = [c["accuracy"] for row, c in full if row.endswith("-training") and c["accuracy"] is not None]
+        own = [c["accuracy"] for row, c in full if _OWN.search(row) and c["accuracy"] is not None]
         worst = outcome["worst"]["accuracy"]
         if own and worst is not None and _matters(min(own) - worst, outcome["worst"]["n"], MISLEADS):
             text = f"{threat}: {min(own):.1%} under attacks on the training loss, {worst:.1%} under the suite"
@@ -165,9 +167,9 @@ class _Probe:
             "not-zero-at-large-eps": self._large_eps(),
         }
         black = self._black_box_rows()
-        threat, left = self._contested()
+        threat = self._contested()
         white = [row for row in self.parameters.suite.rows if row.white_box]
-        if left.any() and white:
+        if threat and white and (left := self.evaluation.robust(threat.label)).any():
             longer = [self._at_stake(_longer(row), threat, left) for row in self._strongest(white, threat)]
             found["more-steps-lower"] = next(filter(None, longer), "")
             black.append(self._at_stake(_search(), threat, left))
@@ -275,15 +277,16 @@ class _Probe:
         broken = self._attack(MATCHED if self.differentiable else _search(), threat, x, y, index)
         return "" if broken.all() else f"{int((~broken).sum())} of {len(x)} images stand at {threat.label}"
 
-    def _contested(self) -> tuple[Threat, np.ndarray[Any, Any]]:
-        """The eps whose worst case is nearest to half of the clean accuracy (the larger of two), and who survives."""
+    def _contested(self) -> Threat | None:
+        """The eps whose worst case is nearest to half of the clean accuracy, the larger of two; if any was attacked."""
         middle = self.evaluation.clean.mean() / 2
 
-        def distance(eps: float) -> float:
-            return abs(float(self.evaluation.robust(Threat(self.parameters.norm, eps).label).mean()) - middle)
+        def distance(threat: Threat) -> float:
+            return abs(float(self.evaluation.robust(threat.label).mean()) - middle)
 
-        threat = Threat(self.parameters.norm, min(reversed(self.parameters.eps), key=distance))
-        return threat, self.evaluation.robust(threat.label)
+        threats = (Threat(self.parameters.norm, eps) for eps in reversed(self.parameters.eps))
+        found = [threat for threat in threats if threat.label in self.evaluation.outcomes]  # a row may have its own eps
+        return min(found, key=distance, default=None)
 
     def _at_stake(self, spec: AttackSpec, threat: Threat, left: np.ndarray[Any, Any]) -> str:
         """What an attack takes off the survivors, if that is worth a flag."""

@@ -48,7 +48,7 @@ class Job:
         parameters: AttackParameters,
     ) -> None:
         self.classifier, self.objective = classifier, objective
-        self.images, self.labels, self.index, self.parameters = images, labels, index, parameters
+        self.images, self.labels, self.index, self.parameters = images.detach(), labels, index, parameters
         self.device = next((p.device for p in classifier.parameters()), images.device)
         self.whole = bool(getattr(classifier, "batch_dependent", False))
         self.batch_size = parameters.batch_size or BATCH

@@ -95,6 +95,7 @@ def projected_ascent(
 
     Raises:
         ValueError: if the classifier is in training mode, the norm is unknown or eps is negative.
+        RuntimeError: a loss or gradient that is not finite, with which nothing would be ascended.
     """
     check_evaluation(classifier)
     check_radius(eps, "eps")
@@ -107,10 +108,12 @@ def projected_ascent(
 
     def step(point: Tensor, gradient: Tensor, number: int) -> Tensor:
         nonlocal record
+        _check_finite("gradient", gradient)
         size = eps * (1 - number / steps)
         point = _project(point + size * _direction(gradient, norm), x, eps, norm)
         with torch.no_grad():
             value = loss(classifier(point), y)
+        _check_finite("loss", value)
         better = value > record
         record = torch.where(better, value, record)
         best[better] = point[better]
@@ -123,6 +126,12 @@ def projected_ascent(
             start = _project(x + eps * noise, x, eps, norm)
         ascend(start, lambda point: slope(lambda moved: loss(classifier(moved), y), point), step, steps)
     return best
+
+
+def _check_finite(what: str, values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        wrong = int((~values.isfinite().flatten(1).all(1)).sum() if values.ndim > 1 else (~values.isfinite()).sum())
+        raise RuntimeError(f"the {what} is not finite for {wrong} of {len(values)} images: nothing can be ascended")
 
 
 def _direction(gradient: Tensor, norm: Norm) -> Tensor:

@@ -52,7 +52,9 @@ class Guarded(Classifier):
     @property
     def unguarded(self) -> Classifier:
         """The classifier without its detector: the same parts, C logits."""
-        return Classifier(self.backbone, self.score_map)
+        found = Classifier(self.backbone, self.score_map)
+        found.training = self.training
+        return found
 
     def inside(self, x: Tensor) -> Tensor:
         """What the branch sees of images (N, C, H, W) in [0, 1]."""

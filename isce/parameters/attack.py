@@ -103,6 +103,8 @@ class AttackSettings(Strict):
     @model_validator(mode="after")
     def _eps_fits_norm(self) -> Self:
         check_eps(self.norm, self.eps)
+        if self.curves is not None:
+            check_eps(self.norm, [self.curves.convergence_eps])
         if self.certify is not None and self.certify != "lipschitz" and self.norm != "linf":
             raise ValueError(f"no {self.certify} bounds in {self.norm}; known: linf")
         return self

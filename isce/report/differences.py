@@ -43,16 +43,14 @@ class Difference:
 
     Attributes:
         value: mean over the seeds.
-        images: 95% interval over images, paired where ``paired``, else Newcombe's for independent images.
+        images: 95% interval over images, paired where the records allow it, else Newcombe's for independent images.
         seeds: 95% t interval over seeds, of no width where all seeds give the same; None: of one seed.
-        paired: whether the images of both sides were paired.
         floor: whether both sides are at most ``FLOOR``.
     """
 
     value: float
     images: Interval
     seeds: Interval | None
-    paired: bool
     floor: bool
 
     @property
@@ -109,4 +107,4 @@ def difference(
         low, high = confint_proportions_2indep(a * n, n, b * n, n, compare="diff", method="newcomb")
         images = float(low), float(high)
     seeds = over_seeds(accuracies(first), accuracies(second))
-    return Difference(a - b, images, seeds, paired, max(a, b) <= FLOOR)
+    return Difference(a - b, images, seeds, max(a, b) <= FLOOR)

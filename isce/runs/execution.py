@@ -19,6 +19,7 @@ from isce.runs import forked, locks, records
 from isce.runs.line import Line
 from isce.runs.records import NOTEBOOK, Kind
 from isce.runs.whole import CHECKPOINT, LOCK, NOTEBOOK_HASH, damage, notebook_damage, read_params
+from isce.strict import ConfigError
 
 #: Longest path of a Unix socket on any system that is supported (macOS), its end mark included.
 LONGEST_SOCKET = 104
@@ -42,11 +43,13 @@ def execute(kind: Kind, params: Path, device: str, root: Path = ROOT) -> None:
     Raises:
         RuntimeError: the notebook failed or its kernel was killed; the message holds the error and names the executed
             notebook.
-        ConfigError: ``params`` can't be read, or the device's name is not allowed.
+        ConfigError: ``params`` can't be read or lies elsewhere, or the device's name is not allowed.
     """
     check_device(device)
     values = read_params(params)
     folder = params.parent
+    if len(folder.resolve().parts) < 4:
+        raise ConfigError(f"{params} must lie in a folder EXPERIMENT/KIND/RUN, as the plan of an experiment makes it")
     experiment, run = folder.resolve().parts[-3], folder.resolve().name
     what = f"{kind} {experiment} {run}"
     started = time.monotonic()

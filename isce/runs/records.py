@@ -177,7 +177,11 @@ def read(path: Path) -> Record:
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         raise RecordError(f"record {path} is damaged: wrong or missing {fields}") from None
-    if record.checksum != record._digest():  # pyright: ignore[reportPrivateUsage]
+    try:
+        digest = record._digest()  # pyright: ignore[reportPrivateUsage]
+    except ValueError as error:
+        raise RecordError(f"record {path} is damaged: {error}") from None
+    if record.checksum != digest:
         raise RecordError(f"record {path} is damaged: its checksum differs; remove it and run again")
     return record
 

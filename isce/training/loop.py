@@ -254,7 +254,7 @@ def update(state: State, x: Tensor, y: Tensor, *, draws: torch.Generator, progre
 def _loss(state: State, x: Tensor, y: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
     """Compute the loss of a batch, and its logits."""
     if state.defence:
-        return state.defence.loss(_batch(state, x, y, draws, progress))
+        return state.defence.loss(_batch(state, x, y, draws))
     logits, embedding = outputs(state, x)
     if isinstance(state.objective, CertifiedInferenceSoftmaxCrossEntropy):
         return _certified(state, state.objective, logits, x, y, progress), logits
@@ -264,9 +264,9 @@ def _loss(state: State, x: Tensor, y: Tensor, draws: torch.Generator, progress: 
     return state.objective(logits, y, embedding), logits
 
 
-def _batch(state: State, x: Tensor, y: Tensor, draws: torch.Generator, progress: float) -> Batch:
+def _batch(state: State, x: Tensor, y: Tensor, draws: torch.Generator) -> Batch:
     images, classes = (lambda point: outputs(state, point)), state.data.num_classes
-    return Batch(x, y, state.classifier, images, state.objective, draws, classes, progress)
+    return Batch(x, y, state.classifier, images, state.objective, draws, classes)
 
 
 @torch.no_grad()
@@ -274,9 +274,9 @@ def _after_epoch(state: State, split: DeviceSet, epoch: int) -> Row:
     """Let the defence choose on the validation split; the network is in evaluation mode."""
     if not state.defence:
         return {}
-    draws, progress = _generator(state.parameters.seed, "defence-validation", epoch), epoch / state.parameters.epochs
+    draws = _generator(state.parameters.seed, "defence-validation", epoch)
     parts = torch.arange(len(split), device=state.device).split(VALIDATION_BATCH)
-    return state.defence.after_epoch(_batch(state, *split.batch(index), draws, progress) for index in parts)
+    return state.defence.after_epoch(_batch(state, *split.batch(index), draws) for index in parts)
 
 
 def _certified(

@@ -324,6 +324,26 @@ def test_flags_read_off_the_figures():
     assert own == {"own-loss-misleads": "linf@0.2: 40.0% under attacks on the training loss, 30.0% under the suite"}
 
 
+@pytest.mark.parametrize("step", ["", "-step0.1", "-step1e-05"])
+def test_a_row_on_the_training_loss_is_known_by_its_name_also_with_a_step(step):
+    rows = {f"pgd40-training{step}": outcome(100, 60), "b-margin": outcome(100, 70)}
+    assert outcome_flags(results(e2=rows)) == {
+        "own-loss-misleads": "linf@0.2: 40.0% under attacks on the training loss, 30.0% under the suite"
+    }
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [AttackSpec(attack="fgsm", main_only=True)],
+        [AttackSpec(attack="released", steps=2, step_size=0.01)],
+        [AttackSpec(attack="fgsm", norm="l2", eps=0.3)],
+    ],
+)
+def test_an_eps_that_no_row_attacks_is_no_reason_to_fail(target, rows):
+    assert "attack-failed" not in flags(target, rows=rows, eps=(0.1, 0.2))
+
+
 def test_a_training_row_on_survivors_alone_is_not_held_against_the_loss():
     rows = {"b-margin": outcome(100, 70), "a-training": outcome(100, 0, survivors=True)}
     assert outcome_flags(results(e1=rows)) == {}

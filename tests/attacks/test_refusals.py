@@ -268,3 +268,57 @@ def test_flags_of_other_images_than_the_evaluations_are_refused(evaluation):
 
 def test_nothing_is_refused_without_a_reason(entry):
     entry(Mean(), build("sce"), X, Y)
+
+
+PARAMS = [(name, param) for name in attacks.names() for param in attacks.about(name).params]
+
+
+@pytest.mark.parametrize(("name", "param"), PARAMS)
+def test_a_parameter_that_leaves_an_attack_nothing_to_do_is_refused(name, param):
+    row = ROWS[name].model_dump()
+    for value in (-1.0, 0.0, 0.5, float("nan")):
+        allowed = value == 0.5 or (value == 0 and param in ("confidence", "overshoot"))
+        if allowed and param not in ("candidates", "samples", "search_steps", "seeds"):
+            assert AttackSpec.model_validate(row | {"params": {param: value}}).params[param] == value
+            continue
+        with pytest.raises(ValueError, match=rf"{name}'s {param} must be .*, got {value:g}|finite number"):
+            AttackSpec.model_validate(row | {"params": {param: value}})
+
+
+def test_what_is_no_row_or_no_threat_is_named():
+    given = (Mean(), build("sce"), X, Y)
+    with pytest.raises(TypeError, match=r"threat must be an isce\.attacks\.Threat, got float: 0\.1"):
+        attacks.run(SPEC, *given, 0.1, seed=0)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"spec must be an isce\.attacks\.AttackSpec, got str: 'fgsm'"):
+        attacks.run("fgsm", *given, Threat("linf", 0.1), seed=0)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", attacks.names())
+@pytest.mark.parametrize("threat", [Threat("linf", 0.1), Threat("l2", 0.1), Threat("l0", 1), Threat("spatial", 1)])
+def test_a_threat_model_that_an_attack_does_not_work_in_is_named(name, threat):
+    if threat.norm not in attacks.about(name).norms:
+        with pytest.raises(ValueError, match=f"{name} doesn't work in '{threat.norm}'; known: "):
+            attacks.run(ROWS[name], Mean(), build("sce"), X, Y, threat, seed=0)
+
+
+def test_an_eps_of_0_is_no_default():
+    with pytest.raises(ValueError, match="greater than 0"):
+        AttackSpec(attack="spatial", eps=0)
+
+
+def test_an_index_must_be_a_tensor():
+    with pytest.raises(TypeError, match=r"index must be a torch\.Tensor, got list"):
+        evaluate(Mean(), build("sce"), X, Y, parameters(), progress=False, index=[0, 1, 2])  # pyright: ignore
+
+
+def test_images_that_ask_for_a_gradient_are_evaluated_as_any_other():
+    x, mine = X.clone().requires_grad_(), parameters(SPEC, ROWS["search"])
+    one, other = (evaluate(Mean(), build("sce"), images, Y, mine, progress=False) for images in (x, X))
+    assert one.results() == other.results()
+    assert x.grad is None
+
+
+def test_the_eps_of_the_convergence_curve_is_checked_before_the_evaluation():
+    plan = {"images": 2, "convergence_eps": 2.0, "convergence_steps": [1, 2]}
+    with pytest.raises(ValueError, match=r"eps must .* got 2"):
+        parameters(curves=plan)

@@ -25,7 +25,7 @@ def batch_of(classifier, x, y, objective: str | losses.Objective = "sce", seed=0
         return classifier(point, return_embedding=True)
 
     draws = torch.Generator().manual_seed(seed)
-    return Batch(x, y, classifier, outputs, objective, draws, classifier.score_map(outputs(x)[1]).shape[1], 0.0)
+    return Batch(x, y, classifier, outputs, objective, draws, classifier.score_map(outputs(x)[1]).shape[1])
 
 
 def shown_to(batch: Batch) -> list[torch.Tensor]:

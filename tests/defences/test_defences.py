@@ -42,7 +42,7 @@ def batch(network, objective="sce", seed=0, **params):
         return network(point.flatten(1)), point.flatten(1)
 
     draws = torch.Generator().manual_seed(seed)
-    return Batch(x, y, network, outputs, losses.build(objective, **params), draws, 3, 0.0)
+    return Batch(x, y, network, outputs, losses.build(objective, **params), draws, 3)
 
 
 # --- the table

@@ -41,7 +41,7 @@ def batch(network: Guarded, objective, x, y, seed: int = 0) -> Batch:
     def outputs(point):
         return network.unguarded(point, return_embedding=True)
 
-    return Batch(x, y, network, outputs, objective, torch.Generator().manual_seed(seed), 10, 0.0)
+    return Batch(x, y, network, outputs, objective, torch.Generator().manual_seed(seed), 10)
 
 
 def small() -> data.Data:
@@ -74,6 +74,7 @@ def test_the_branch_sees_what_enters_the_third_convolution_or_the_first_full_con
     assert seen["inside"].shape[1] == width
     assert torch.equal(seen["inside"], network.inside(x))
     plain, own = network.unguarded(x, return_embedding=True)
+    assert not network.unguarded.training
     assert torch.equal(logits[:, :-1], plain)
     assert torch.equal(embedding, own)
 

@@ -204,7 +204,7 @@ def test_the_objective_is_the_loss_of_the_images_at_the_draw():
     defence, classifier = defences.build("resize-pad"), classifier.train()
     defence.draw(classifier, torch.Generator().manual_seed(4))
     batch = defences.Batch(
-        images(), y, classifier, lambda x: classifier(x, return_embedding=True), objective, torch.Generator(), 10, 0.0
+        images(), y, classifier, lambda x: classifier(x, return_embedding=True), objective, torch.Generator(), 10
     )
     loss, logits = defence.loss(batch)
     shown = classifier.transform(images(), classifier.drawn)

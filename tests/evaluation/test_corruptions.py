@@ -144,3 +144,17 @@ def test_what_is_unknown_is_refused():
         corrupted(X, "fog", 1, 0, INDEX)
     with pytest.raises(ValueError, match="severity must be 0 to 3, got 4"):
         corrupted(X, "rotation", 4, 0, INDEX)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "words"),
+    [
+        (X, torch.ones(1, dtype=torch.int64), ValueError, "labels must have shape"),
+        (X * 255, torch.ones(len(X), dtype=torch.int64), ValueError, r"images must lie in \[0, 1\]"),
+        (X, torch.ones(len(X)), TypeError, "labels must be int64"),
+        (X[:0], torch.ones(0, dtype=torch.int64), ValueError, "empty batch"),
+    ],
+)
+def test_images_and_labels_that_nothing_can_be_evaluated_on_are_refused(x, y, error, words):
+    with pytest.raises(error, match=words):
+        corruptions(Mean(), x, y, seed=0)

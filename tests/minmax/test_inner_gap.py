@@ -111,6 +111,30 @@ def test_an_ascent_that_leaves_ball_or_box_is_no_measure(digits, monkeypatch):
             analyse(*digits, parameters, progress=False)
 
 
+class Root(torch.autograd.Function):
+    """The identity, whose gradient is NaN."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.nan
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_gradient_that_is_not_finite_is_no_robustness(digits, norm):
+    classifier, x, y = digits
+
+    class Masked(torch.nn.Module):
+        def forward(self, images):
+            return classifier(Root.apply(images))
+
+    with pytest.raises(RuntimeError, match=r"the gradient is not finite for 4 of 4 images"):
+        projected_ascent(Masked().eval(), x[:4], y[:4], eps=0.1, norm=norm, steps=2, restarts=1)
+
+
 def test_bad_input(digits):
     classifier, x, y = digits
     with pytest.raises(ValueError, match="at least one value of m"):
