@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from isce.losses.gaussian import GaussianScores, SimplexScores
-from isce.minmax.checks import check_evaluation
+from isce.minmax.checks import check_evaluation, check_methods
 from isce.models import Backbone, Classifier
 from isce.models.lipschitz import MaxMin
 
@@ -57,11 +57,10 @@ def chain(classifier: Classifier) -> Chain:
         raise ValueError("no bounds: with batch statistics an image's logits depend on the rest of the batch")
     if backbone.mean_image is not None:
         raise ValueError("no bounds: the released normalisation divides each image by its own deviation")
-    for part, base in ((backbone, Backbone), (classifier, Classifier)):
-        own = [name for name in ("forward", "outputs", "features", "normalise") if hasattr(base, name)]
-        if any(getattr(type(part), name) is not getattr(base, name) for name in own):
-            raise ValueError(f"no bounds for {type(part).__name__}: it is no chain of layers")
-    layers = [layer for layer in (*backbone.layers, backbone.embed) if not isinstance(layer, nn.Identity)]
+    check_methods(classifier)
+    if type(backbone).features is not Backbone.features or type(backbone.layers) is not nn.Sequential:
+        raise ValueError(f"no bounds for {type(backbone).__name__}: it is no chain of layers")
+    layers = [layer for layer in (*backbone.layers, backbone.embed) if type(layer) is not nn.Identity]
     for layer in layers:
         _check(layer)
     return Chain(backbone.mean, backbone.std, layers, *difference_map(classifier.score_map))
@@ -83,7 +82,12 @@ def double(classifier: Classifier) -> Chain:
 
 
 def _copy(layer: nn.Module) -> nn.Module:
-    """A layer in float64 with plain weights; one without weights is itself."""
+    """A layer in float64 with plain weights; one without weights is itself, but a ReLU never works in place.
+
+    In place it would overwrite the range of its input, which linear bounds still need.
+    """
+    if isinstance(layer, nn.ReLU):
+        return nn.ReLU()
     if isinstance(layer, nn.Conv2d):
         spec = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
         copy: nn.Conv2d | nn.Linear = nn.Conv2d(*spec, groups=layer.groups)  # pyright: ignore[reportArgumentType]
@@ -113,9 +117,9 @@ def difference_map(score_map: nn.Module) -> tuple[Tensor, Tensor]:
     """
     if isinstance(score_map, nn.Linear) and type_before_parametrizations(score_map) is nn.Linear:
         return score_map.weight, bias_of(score_map)
-    if isinstance(score_map, SimplexScores):
+    if type(score_map) is SimplexScores:
         return 2 * score_map.centres, -score_map.centres.square().sum(1)
-    if isinstance(score_map, GaussianScores) and score_map.log_variance is None:
+    if type(score_map) is GaussianScores and score_map.log_variance is None:
         return score_map.means, -score_map.means.square().sum(1) / 2
     raise ValueError(
         f"no bounds for the score map {type(score_map).__name__}; "
