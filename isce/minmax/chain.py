@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from isce.losses.gaussian import GaussianScores, SimplexScores
 from isce.minmax.checks import check_evaluation, check_methods
@@ -39,6 +40,14 @@ class Chain:
     def differences(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Weight (N, K, D) and bias (N, K) of the differences f_k - f_y for labels (N,)."""
         return self.weight - self.weight[y].unsqueeze(1), self.bias - self.bias[y].unsqueeze(1)
+
+    def exact(self, x: Tensor, y: Tensor) -> Tensor:
+        """The differences f_k - f_y (N, K) at the images themselves."""
+        h = (x - self.mean) / self.std
+        for layer in self.layers:
+            h = layer(h)
+        weight, bias = self.differences(y)
+        return (weight @ h.unsqueeze(2)).squeeze(2) + bias
 
     def box(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """Lowest and highest normalised pixels of the l_inf balls around images (N, C, H, W), within [0, 1]."""
@@ -79,6 +88,15 @@ def double(classifier: Classifier) -> Chain:
     tensors = (parts.mean, parts.std, parts.weight, parts.bias)
     mean, std, weight, bias = (tensor.detach().double() for tensor in tensors)
     return Chain(mean, std, layers, weight, bias)
+
+
+def widened(classifier: Classifier) -> Classifier:
+    """A copy of a classifier in float64, also where it is no chain; a computed weight stays as computed in float32."""
+    copy = deepcopy(classifier)
+    for name, layer in classifier.named_modules():
+        if isinstance(layer, AFFINE) and is_parametrized(layer):
+            copy.set_submodule(name, _copy(layer))
+    return copy.double()
 
 
 def _copy(layer: nn.Module) -> nn.Module:

@@ -55,7 +55,7 @@ def check_plain(classifier: nn.Module) -> None:
     """Refuse a classifier that computes something else than its layers say, or not in a precision that bounds cover.
 
     Raises:
-        TypeError: no :class:`isce.models.Classifier`, or weights that are not float32 or float64.
+        TypeError: no :class:`isce.models.Classifier`, weights that are not float32 or float64, or autocast.
         ValueError: a part in training mode, with a hook, or with a method of its own.
     """
     if not isinstance(classifier, Classifier):
@@ -70,6 +70,8 @@ def check_plain(classifier: nn.Module) -> None:
         if own:
             raise ValueError(f"no bounds: {where} has a {', '.join(own)} of its own, which may compute anything")
     for name, weight in classifier.named_parameters():
+        if torch.is_autocast_enabled(weight.device.type):
+            raise TypeError("no bounds inside torch.autocast: the network computes in another precision there")
         if weight.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"bounds need weights in float32 or float64, got {weight.dtype} in {name}")
         if not bool(torch.isfinite(weight).all()):
