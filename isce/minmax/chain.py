@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import type_before_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from isce.losses.gaussian import GaussianScores, SimplexScores
-from isce.minmax.checks import check_evaluation
+from isce.minmax.checks import check_evaluation, check_methods
 from isce.models import Backbone, Classifier
 from isce.models.lipschitz import MaxMin
 
@@ -40,6 +41,14 @@ class Chain:
         """Weight (N, K, D) and bias (N, K) of the differences f_k - f_y for labels (N,)."""
         return self.weight - self.weight[y].unsqueeze(1), self.bias - self.bias[y].unsqueeze(1)
 
+    def exact(self, x: Tensor, y: Tensor) -> Tensor:
+        """The differences f_k - f_y (N, K) at the images themselves."""
+        h = (x - self.mean) / self.std
+        for layer in self.layers:
+            h = layer(h)
+        weight, bias = self.differences(y)
+        return (weight @ h.unsqueeze(2)).squeeze(2) + bias
+
     def box(self, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """Lowest and highest normalised pixels of the l_inf balls around images (N, C, H, W), within [0, 1]."""
         low, high = (x - eps).clamp(0, 1), (x + eps).clamp(0, 1)
@@ -57,11 +66,10 @@ def chain(classifier: Classifier) -> Chain:
         raise ValueError("no bounds: with batch statistics an image's logits depend on the rest of the batch")
     if backbone.mean_image is not None:
         raise ValueError("no bounds: the released normalisation divides each image by its own deviation")
-    for part, base in ((backbone, Backbone), (classifier, Classifier)):
-        own = [name for name in ("forward", "outputs", "features", "normalise") if hasattr(base, name)]
-        if any(getattr(type(part), name) is not getattr(base, name) for name in own):
-            raise ValueError(f"no bounds for {type(part).__name__}: it is no chain of layers")
-    layers = [layer for layer in (*backbone.layers, backbone.embed) if not isinstance(layer, nn.Identity)]
+    check_methods(classifier)
+    if type(backbone).features is not Backbone.features or type(backbone.layers) is not nn.Sequential:
+        raise ValueError(f"no bounds for {type(backbone).__name__}: it is no chain of layers")
+    layers = [layer for layer in (*backbone.layers, backbone.embed) if type(layer) is not nn.Identity]
     for layer in layers:
         _check(layer)
     return Chain(backbone.mean, backbone.std, layers, *difference_map(classifier.score_map))
@@ -82,8 +90,22 @@ def double(classifier: Classifier) -> Chain:
     return Chain(mean, std, layers, weight, bias)
 
 
+def widened(classifier: Classifier) -> Classifier:
+    """A copy of a classifier in float64, also where it is no chain; a computed weight stays as computed in float32."""
+    copy = deepcopy(classifier)
+    for name, layer in classifier.named_modules():
+        if isinstance(layer, AFFINE) and is_parametrized(layer):
+            copy.set_submodule(name, _copy(layer))
+    return copy.double()
+
+
 def _copy(layer: nn.Module) -> nn.Module:
-    """A layer in float64 with plain weights; one without weights is itself."""
+    """A layer in float64 with plain weights; one without weights is itself, but a ReLU never works in place.
+
+    In place it would overwrite the range of its input, which linear bounds still need.
+    """
+    if isinstance(layer, nn.ReLU):
+        return nn.ReLU()
     if isinstance(layer, nn.Conv2d):
         spec = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
         copy: nn.Conv2d | nn.Linear = nn.Conv2d(*spec, groups=layer.groups)  # pyright: ignore[reportArgumentType]
@@ -113,9 +135,9 @@ def difference_map(score_map: nn.Module) -> tuple[Tensor, Tensor]:
     """
     if isinstance(score_map, nn.Linear) and type_before_parametrizations(score_map) is nn.Linear:
         return score_map.weight, bias_of(score_map)
-    if isinstance(score_map, SimplexScores):
+    if type(score_map) is SimplexScores:
         return 2 * score_map.centres, -score_map.centres.square().sum(1)
-    if isinstance(score_map, GaussianScores) and score_map.log_variance is None:
+    if type(score_map) is GaussianScores and score_map.log_variance is None:
         return score_map.means, -score_map.means.square().sum(1) / 2
     raise ValueError(
         f"no bounds for the score map {type(score_map).__name__}; "

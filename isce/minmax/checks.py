@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from isce.attacks.threat import Threat
 from isce.losses.checks import check
-from isce.models import Classifier
+from isce.models import Backbone, Classifier
+
+_OPEN = {"__init__", "__doc__", "__module__", "__annotations__", "__dict__", "__weakref__", "features", "scores"}
+"""What a subclass of a network's base may define anew: bounds walk ``features`` or refuse another, the rest computes no
+logits."""
 
 
 def check_logits(logits: Tensor, target: Tensor) -> None:
@@ -51,20 +55,42 @@ def check_plain(classifier: nn.Module) -> None:
     """Refuse a classifier that computes something else than its layers say, or not in a precision that bounds cover.
 
     Raises:
-        TypeError: no :class:`isce.models.Classifier`, or weights that are not float32 or float64.
-        ValueError: a part in training mode, with a hook, or with a ``forward`` of its own.
+        TypeError: no :class:`isce.models.Classifier`, weights that are not float32 or float64, or autocast.
+        ValueError: a part in training mode, with a hook, or with a method of its own.
     """
     if not isinstance(classifier, Classifier):
         raise TypeError(f"bounds need an isce.models.Classifier, got {type(classifier).__name__}")
+    check_methods(classifier)
     check_evaluation(classifier)
     for name, module in classifier.named_modules():
         where = f"{type(module).__name__} {name!r}" if name else type(module).__name__
         if vars(module)["_forward_hooks"] or vars(module)["_forward_pre_hooks"]:
             raise ValueError(f"no bounds: {where} has a forward hook, which may change what it computes")
-        if "forward" in vars(module):
-            raise ValueError(f"no bounds: {where} has a forward of its own, which may compute anything")
+        own = [key for key, value in vars(module).items() if callable(value) and hasattr(type(module), key)]
+        if own:
+            raise ValueError(f"no bounds: {where} has a {', '.join(own)} of its own, which may compute anything")
     for name, weight in classifier.named_parameters():
+        if torch.is_autocast_enabled(weight.device.type):
+            raise TypeError("no bounds inside torch.autocast: the network computes in another precision there")
         if weight.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"bounds need weights in float32 or float64, got {weight.dtype} in {name}")
         if not bool(torch.isfinite(weight).all()):
             raise ValueError(f"weights must be finite, got infinity or NaN in {name}")
+
+
+def check_methods(classifier: Classifier) -> None:
+    """Refuse a subclass whose way from the image to the logits may be another than that of the package's networks.
+
+    Raises:
+        ValueError: classifier or backbone define anew what their base has, or the backbone is no :class:`Backbone`.
+    """
+    pairs: list[tuple[nn.Module, type[nn.Module]]] = [(classifier, Classifier), (classifier.backbone, Backbone)]
+    for part, base in pairs:
+        kind = type(part)
+        if not issubclass(kind, base):
+            raise ValueError(f"no bounds for {kind.__name__}: it is no isce.models.{base.__name__}")
+        before = kind.__mro__[: kind.__mro__.index(base)]  # with what is mixed in
+        defined = {name for parent in before for name in vars(parent)}
+        own = sorted(defined & set(dir(base)) - _OPEN)
+        if own:
+            raise ValueError(f"no bounds for {kind.__name__}: it has its own {', '.join(own)}")

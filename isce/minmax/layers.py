@@ -84,13 +84,17 @@ def _unchanged(layer: nn.Module, v: Tensor) -> tuple[Tensor, float]:
 
 
 def _elu(layer: nn.ELU, v: Tensor) -> tuple[Tensor, float]:
-    """Slope 1 above 0, at most alpha below."""
-    factor = max(1.0, layer.alpha)
+    """Slope 1 above 0, at most abs(alpha) below."""
+    factor = max(1.0, abs(layer.alpha))
+    if layer.inplace and factor > 1:
+        raise ValueError(f"no Lipschitz bound for {layer}: another branch may read what it overwrites")
     return factor * v, factor
 
 
 def _max_min(layer: MaxMin, v: Tensor) -> tuple[Tensor, float]:
     """Both outputs move by at most what the one input or the other does; sorting two numbers keeps l_2 distances."""
+    if v.shape[1] % 2:
+        raise ValueError(f"no Lipschitz bound for MaxMin of {v.shape[1]} channels, which are no pairs")
     first, second = v.chunk(2, 1)
     largest = torch.maximum(first, second)
     return torch.cat([largest, largest], 1), 1.0
@@ -105,7 +109,8 @@ def _max_pool(layer: nn.MaxPool2d, v: Tensor) -> tuple[Tensor, float]:
 
 def _avg_pool(layer: nn.AvgPool2d, v: Tensor) -> tuple[Tensor, float]:
     """||A||_2^2 <= ||A||_1 ||A||_inf: rows sum to at most 1, columns to at most windows / area."""
-    if layer.divisor_override is not None or not layer.count_include_pad:
+    # With ceil_mode a window over the edge is divided by the part of it that lies inside.
+    if layer.divisor_override is not None or not layer.count_include_pad or layer.ceil_mode:
         raise ValueError("no Lipschitz bound for average pooling with another divisor than the window's area")
     area = math.prod(_pair(layer.kernel_size))
     return layer(v), math.sqrt(_windows(layer) / area)

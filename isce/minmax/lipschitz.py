@@ -24,7 +24,6 @@ from isce.minmax.chain import difference_map
 from isce.minmax.checks import check_plain
 from isce.minmax.layers import LAYERS
 from isce.models import Backbone, Classifier
-from isce.models.randomised import is_randomised
 
 _SLACK = 1e-6
 
@@ -53,15 +52,14 @@ def network_constants(classifier: Classifier, norm: Literal["linf", "l2"]) -> Te
         (C, C) float64, symmetric with zero diagonal, raised by 1e-6 (relative) for rounding.
 
     Raises:
-        ValueError: unknown norm, training mode, batch statistics, or a layer or operation without a known bound.
+        ValueError: unknown norm, training mode, batch statistics, methods of its own beside ``features``, or a layer or
+            operation without a known bound.
     """
     if norm not in ("linf", "l2"):
         raise ValueError(f"unknown norm {norm!r}; known: linf, l2")
     check_plain(classifier)
     if classifier.batch_dependent:
         raise ValueError("no Lipschitz bound: with batch statistics an image's logits depend on the rest of the batch")
-    if is_randomised(classifier):
-        raise ValueError("no Lipschitz bound: the network that is bounded sees its images resized at random")
     reach = embedding_reach(classifier.backbone)
     weight = difference_map(classifier.score_map)[0].detach().double()
     rows = weight[:, None] - weight[None]

@@ -16,6 +16,7 @@ from isce.minmax.chain import difference_map
 from isce.minmax.layers import LAYERS, conv_norm
 from isce.models import Backbone, Classifier, build
 from isce.models.base import BatchNorm
+from isce.models.lipschitz import MaxMin
 
 
 class Layers(Backbone):
@@ -197,7 +198,13 @@ def uneven_norm():
         nn.AvgPool2d(2),
         nn.AvgPool2d(3, 2, 1),
         nn.AvgPool2d((3, 2), 1),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True),
         nn.AdaptiveAvgPool2d(1),
+        nn.ELU(),
+        nn.ELU(5.0),
+        nn.ELU(-5.0),
+        MaxMin(),
         uneven_norm(),
     ],
     ids=str,
@@ -210,6 +217,9 @@ def test_layer_rules_hold_for_random_pairs(layer):
     sparse[:200] *= torch.rand(200, 2, 7, 7, generator=generator, dtype=torch.float64) < 0.05
     sparse[300:] = 5
     sparse[350:, 1] = 0
+    # a corner alone, which fewer windows hold, and an edge
+    sparse[200:230] *= F.pad(torch.ones(1, 1), (6, 0, 6, 0))
+    sparse[230:260] *= F.pad(torch.ones(7, 1), (6, 0))
     entries, factor = LAYERS[type(layer)](layer, sparse.abs())
     with torch.no_grad():
         change = layer(x + sparse) - layer(x)
@@ -249,6 +259,11 @@ def with_features(features):
         (nn.BatchNorm2d(2, track_running_stats=False), "batch statistics"),
         (nn.MaxPool2d(2, dilation=2), "dilation 2"),
         (nn.AvgPool2d(2, divisor_override=3), "divisor"),
+        (nn.AvgPool2d(3, 2, 1, count_include_pad=False), "divisor"),
+        (nn.AvgPool2d(3, ceil_mode=True), "divisor"),
+        (nn.ELU(-5.0, inplace=True), "overwrites"),
+        (nn.Sequential(nn.Conv2d(2, 3, 1), MaxMin()), "MaxMin of 3 channels"),
+        (nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), "circular"),
         (nn.AdaptiveAvgPool2d(2), "adaptive average pooling to 2"),
         (lambda x: torch.exp(x).flatten(1), "operation exp"),
         (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "padding with 'reflect'; known: 'constant'$"),
