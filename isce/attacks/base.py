@@ -250,11 +250,13 @@ def untouched(*modules: nn.Module) -> Generator[None, None, None]:
     """Freeze modules for an attack; afterwards all is as it was, whatever happened inside.
 
     Inside: evaluation mode, parameters don't require gradients, gradients are enabled. Restored: the mode of every
-    submodule, ``requires_grad`` and ``.grad`` of every parameter, the values of every buffer.
+    submodule, ``requires_grad`` and ``.grad`` of every parameter, every buffer and its values; none has come or gone.
     """
     modes = [(part, part.training) for module in modules for part in module.modules()]
     weights = [(p, p.requires_grad, p.grad) for module in modules for p in module.parameters()]
-    buffers = [(b, b.clone()) for module in modules for b in module.buffers()]
+    # The tensors themselves, too: a module may assign another, where one that adds in place keeps its own.
+    owners = [vars(part)["_buffers"] for part, _ in modes]
+    buffers = [(own, {name: (b, None if b is None else b.clone()) for name, b in own.items()}) for own in owners]
     try:
         for module in modules:
             module.eval()
@@ -270,6 +272,17 @@ def untouched(*modules: nn.Module) -> Generator[None, None, None]:
             weight.requires_grad_(required)
             weight.grad = gradient
         with torch.no_grad():
-            for buffer, value in buffers:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
+            for own, before in buffers:
+                _put_back(own, before)
+
+
+def _put_back(own: dict[str, Tensor | None], before: dict[str, tuple[Tensor | None, Tensor | None]]) -> None:
+    """A module's buffers: the tensors of before, with their values, and no others."""
+    now = dict(own.items())  # of a scripted module it is no dict, and can't lose one
+    for name in now.keys() - before.keys():
+        del own[name]
+    for name, (buffer, value) in before.items():
+        if name not in now or now[name] is not buffer:
+            own[name] = buffer
+        if buffer is not None and value is not None and not torch.equal(buffer, value):
+            buffer.copy_(value)

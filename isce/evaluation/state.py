@@ -192,7 +192,8 @@ class Row(NamedTuple):
 
 def _read(path: Path) -> dict[str, Row]:
     rows: dict[str, Row] = {}
-    unreadable = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+    # RuntimeError: zipfile's of an archive that seems to be encrypted, or of another kind than any that it knows.
+    unreadable = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
     with contextlib.suppress(*unreadable), np.load(io.BytesIO(path.read_bytes())) as arrays:
         for name in sorted({stored.rpartition("/")[0] for stored in arrays.files}):
             values = {f.name: arrays[f"{name}/{f.name}"] for f in fields(Outcome)}

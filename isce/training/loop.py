@@ -25,13 +25,14 @@ from isce.data.batches import DeviceSet, draw_moves
 from isce.data.sets import Data
 from isce.defences import Batch
 from isce.defences.adversarial import pgd
+from isce.files import canonical, write_atomic
 from isce.losses import CertifiedInferenceSoftmaxCrossEntropy
 from isce.minmax.chain import chain
 from isce.minmax.interval import interval_bounds, proves
 from isce.models import Guarded
 from isce.parameters.training import DefenceSpec, OptimizerSpec, ScheduleSpec, TrainParameters
 from isce.training.checkpoint import CheckpointError, LoadedCheckpoint, load_checkpoint
-from isce.training.state import Row, State
+from isce.training.state import Row, State, identity
 
 _log = logging.getLogger(__name__)
 
@@ -131,20 +132,23 @@ def train(
 def _first(
     parameters: TrainParameters, folder: Path, data: Data, device: torch.device, progress: bool
 ) -> LoadedCheckpoint:
-    """Train the network that a defence begins with, unless a killed run left it there.
+    """Train the network that a defence begins with, unless a killed run of the same identity left it there.
 
     Raises:
         RuntimeError: its training diverged.
     """
-    path = folder / "last.safetensors"
+    path, note = folder / "last.safetensors", folder / "identity.json"
+    own = canonical(identity(parameters, data, device))
     if path.exists():
         try:
-            loaded = load_checkpoint(path, device)
-            if loaded.parameters == parameters and loaded.metadata["data_sha256"] == data.sha256:
-                return loaded
-        except CheckpointError as error:
-            _log.warning("training the network that %s begins with anew: %s", folder.parent.name, error)
+            if note.exists() and note.read_text() == own:
+                return load_checkpoint(path, device)
+            reason = f"{path} was trained otherwise"
+        except (CheckpointError, OSError, UnicodeDecodeError) as error:
+            reason = str(error)
+        _log.warning("training the network that %s begins with anew: %s", folder.parent.name, reason)
         shutil.rmtree(folder)
+    write_atomic(note, own)  # before the training: whatever is found there later was trained so
     result = train(parameters, folder, data=data, device=device, progress=progress)
     if result.diverged:
         shutil.rmtree(folder)

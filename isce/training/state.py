@@ -25,6 +25,18 @@ _log = logging.getLogger(__name__)
 Row = dict[str, float]
 
 
+def identity(parameters: TrainParameters, data: Data, device: torch.device) -> dict[str, Any]:
+    """What must be equal for a run to take over what a killed one left."""
+    return {
+        "parameters": parameters.model_dump(mode="json"),
+        "data": data.sha256,
+        "semantics": numbers(["train", *parameters.parts()]),
+        "packages": versions(parameters.packages()),
+        "device": device.type,
+        "precision": resolve(parameters.precision, device),
+    }
+
+
 class State:
     """Everything that the next epoch depends on; fresh, until :meth:`resume` finds a file to go on from.
 
@@ -68,14 +80,7 @@ class State:
         self.best = self.weights()
         free = parameters.adversarial is not None and parameters.adversarial.kind == "free"
         self.perturbation = torch.zeros(parameters.batch_size if free else 0, *data.input_shape, device=device)
-        self.identity = {  # what must be equal for a run to go on from a state file
-            "parameters": parameters.model_dump(mode="json"),
-            "data": data.sha256,
-            "semantics": numbers(["train", *parameters.parts()]),
-            "packages": versions(parameters.packages()),
-            "device": device.type,
-            "precision": self.precision,
-        }
+        self.identity = identity(parameters, data, device)
 
     def weights(self) -> dict[str, Tensor]:
         """Copy all weights and buffers of classifier and objective."""

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from isce.attacks import Threat
+from isce.attacks import Threat, run
 from isce.attacks.base import Problem, keyed_noise, margin, untouched, verify
+from isce.attacks.spec import AttackSpec
 from isce.losses import build
 
 
@@ -116,6 +117,50 @@ def test_untouched_restores_modes_gradients_and_buffers_even_after_an_error():
     assert torch.equal(gradient, torch.ones(2, 2))
     assert module[1].weight.grad is None
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class Assigning(nn.Module):
+    """Changes its buffers in every way: anew, in place, from and to None, one more, one less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        for name, value in (("running", 0.0), ("calls", 0.0), ("unset", None), ("cleared", 1.0), ("gone", 2.0)):
+            self.register_buffer(name, None if value is None else torch.tensor(value))
+
+    def forward(self, x):
+        self.running = 0.9 * self.running + 0.1 * x.detach().mean()
+        self.calls += 1
+        self.unset, self.cleared = torch.ones(()), None
+        self.register_buffer("added", torch.ones(()))
+        if hasattr(self, "gone"):
+            del self.gone
+        mean = self.weight * (x.flatten(1).mean(1) - self.running)
+        return torch.stack([-mean, mean], 1)
+
+
+def test_an_attack_leaves_buffers_that_the_network_assigns_anew():
+    module = Assigning().eval()
+    before, running = {name: value.clone() for name, value in module.state_dict().items()}, module.running
+    x = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    y = torch.zeros(4, dtype=torch.int64)
+    run(AttackSpec(attack="search", steps=5), module, build("sce"), x, y, Threat("linf", 0.1), seed=0)
+    after = module.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert module.running is running
+    assert module.unset is None
+    assert not hasattr(module, "added")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_untouched_takes_a_scripted_network():
+    module = torch.jit.script(nn.BatchNorm1d(2))
+    with untouched(module):
+        module.train()
+        module(torch.randn(4, 2))
+    assert module.training
+    assert module.running_mean.tolist() == [0, 0]
 
 
 def test_untouched_enables_gradients():

@@ -13,11 +13,13 @@ from torch import nn
 
 from isce import defences, losses
 from isce.defences import Batch
+from isce.parameters import semantics
 from isce.parameters.training import TrainParameters
 from isce.report.names import reader_name
 from isce.runs.experiment import Experiment
 from isce.strict import ConfigError, validate
 from isce.training import loop
+from isce.training import state as training_state
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +262,28 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_trains_its_teacher_once(tmp_p
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == sorted(FILES)
 
 
-def test_a_first_network_of_other_parameters_is_trained_anew(tmp_path, digits):
+@pytest.mark.parametrize("other", ["nothing", "parameters", "semantics", "packages", "damage"])
+def test_a_first_network_is_taken_over_only_if_it_would_come_out_the_same_today(tmp_path, digits, monkeypatch, other):
+    changes = {"defence": {"name": "distillation"}}
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", digits, kill=1, **changes)
+    if other == "parameters":
+        changes["seed"] = 5
+    elif other == "semantics":
+        monkeypatch.setitem(semantics.CHANGES, "network.small-cnn", ["another initialisation"] * 9)
+    elif other == "packages":
+        monkeypatch.setattr(training_state, "versions", lambda names: dict.fromkeys(names, "another"))
+    elif other == "damage":
+        (tmp_path / "killed" / loop.FIRST / "identity.json").write_bytes(b"\xff")
+    run(tmp_path / "whole", digits, **changes)
+    trained, epoch = [], loop.train_epoch
+    monkeypatch.setattr(loop, "train_epoch", lambda state, *rest: trained.append(state.folder) or epoch(state, *rest))
+    run(tmp_path / "killed", digits, **changes)
+    assert (tmp_path / "killed" / loop.FIRST in trained) == (other != "nothing")
+    assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
+
+
+def test_a_first_network_from_elsewhere_is_trained_anew(tmp_path, digits):
     changes = {"defence": {"name": "distillation"}}
     run(tmp_path / "a", digits, **changes)
     run(tmp_path / "b" / loop.FIRST, digits, seed=5)

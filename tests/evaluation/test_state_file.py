@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 
 import numpy as np
@@ -305,6 +306,22 @@ def test_time_spared_is_that_of_rows_finished_before_and_still_in_the_suite(tmp_
     assert state.spent_before(tmp_path, between - 3600) == 0
     both = [state.spent_before(tmp_path, moment) for moment in (between, time.time() + 1)]
     assert both[1] >= both[0] + 0.05
+
+
+def test_a_file_with_a_damaged_directory_holds_no_row(tmp_path):
+    """Whichever bit is wrong: zipfile has errors of its own for an archive of a kind that it does not know."""
+    path, chosen = tmp_path / "state.npz", parameters(rows=ROWS[:1], eps=[0.1])
+    evaluated(chosen, state=path)
+    raw, spent = path.read_bytes(), state.spent_before(tmp_path, math.inf)
+    start = raw.index(b"PK\x01\x02")
+    for place in range(8 * start, 8 * min(start + 120, len(raw))):
+        damaged = bytearray(raw)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        assert state.spent_before(tmp_path, math.inf) in (0, spent)
+    path.write_bytes(raw[: start + 8] + b"\x01" + raw[start + 9 :])  # as if it were encrypted
+    evaluated(chosen, state=path)
+    assert state.spent_before(tmp_path, math.inf) > 0
 
 
 def test_eps_that_records_would_call_the_same_are_refused():
