@@ -84,6 +84,7 @@ def evaluate(
     proved: dict[str, Mask] = {}
     found: dict[str, dict[str, Outcome]] = {threat.label: {} for threat in suites}
     seconds: dict[str, dict[str, float]] = {threat.label: {} for threat in suites}
+    searched: dict[str, tuple[Threat, Mask, Mask]] = {}  # taken from the file: where it looked for the smallest change
     order = _order(suites)
     more = len(parameters.eps) if fresh else 0
     method = parameters.certify
@@ -108,9 +109,13 @@ def evaluate(
             key = keys.key(spec, threat, stands, spared) if keys else ""
             row = kept.get(name, key)
             if row is None:
+                if spec.label in searched:  # its points are in no file: found again, and judged at this eps as well
+                    job.attack(spec, *searched.pop(spec.label), bar)
                 started = time.monotonic()
                 outcome = job.attack(spec, threat, stands, spared, bar)
                 row = kept.add(name, key, outcome, time.monotonic() - started)
+            elif about(spec.attack).minimal and spec.threat is None:
+                searched.setdefault(spec.label, (threat, stands, spared))
             found[threat.label][spec.label], seconds[threat.label][spec.label] = row.outcome, row.seconds
             bar.update()
         so_far = Evaluation(clean, found, job.batch_size)

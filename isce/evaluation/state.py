@@ -56,11 +56,13 @@ class RowKeys:
             network = job.sources[spec.source]
             source = [_described(network.classifier), _described(network.objective)]
         batch = job.batch_size if job.whole or attack.draws_by_batch else None
+        # What looks for the smallest change does so at the first eps; at the others its points are judged again.
+        first = job.parameters.eps[0] if attack.minimal and spec.threat is None else None
         row = spec.model_dump(mode="json", exclude={"source"})
         stands = [len(standing), *(sha256(np.packbits(mask).tobytes()) for mask in (standing, spared))]
         semantics = numbers(["attack", f"attack.{spec.attack}", *NETWORKS])
         packages = versions({"numpy", "torch", *attack.packages})
-        parts = [self._common, semantics, packages, row, source, threat.norm, threat.eps, stands, batch]
+        parts = [self._common, semantics, packages, row, source, threat.norm, threat.eps, first, stands, batch]
         return sha256(canonical(parts))
 
     def other(self, *what: Any) -> str:

@@ -127,6 +127,48 @@ def test_killed_at_any_batch_it_ends_in_the_same_figures(tmp_path_factory, at):
     assert resumed.results() == evaluated(chosen).results()
 
 
+class Lost(Mean):
+    """Beyond the boundary, and nowhere else, its gradient is NaN."""
+
+    def forward(self, x):
+        total = x.flatten(1).sum(1, keepdim=True)
+        root = (total - total.detach()).abs().sqrt()
+        return super().forward(x) + torch.where(x.flatten(1).mean(1)[:, None] > 0.5, root, 0 * total)
+
+
+@pytest.mark.parametrize("row", ["fmn", "deepfool"])
+def test_killed_at_any_batch_an_attack_for_the_smallest_change_ends_in_the_same(tmp_path, row):
+    """Its points are in no file, and an eps that they lie within may decide what it says of them."""
+    rows = [AttackSpec(attack=row, steps=20), ROWS[0]]
+    chosen = parameters(rows=rows, eps=[0.1, 0.12, 0.2], batch_size=2)
+
+    def ends(path=None):
+        found = evaluate(Lost(), build("sce"), *flat([0.35, 0.36, 0.41, 0.3]), chosen, progress=False, state=path)
+        outcomes = [one for rows in found.outcomes.values() for one in rows.values()]
+        return found.results(), [(o.forwards, o.gradients, o.distance.tolist()) for o in outcomes]
+
+    expected = ends()
+    for at in range(1, 13):
+        path = tmp_path / f"{at}.npz"
+        with pytest.MonkeyPatch.context() as patch:
+            Spy(patch, [at])
+            with pytest.raises(KilledError):
+                ends(path)
+        assert ends(path) == expected
+
+
+def test_an_attack_for_the_smallest_change_is_run_again_for_another_first_eps(tmp_path, monkeypatch):
+    path, rows = tmp_path / "state.npz", [AttackSpec(attack="fmn", steps=5), ROWS[0]]
+    evaluated(parameters(rows=rows, eps=[0.12, 0.2]), state=path)
+    spy = Spy(monkeypatch)
+    evaluated(parameters(rows=rows, eps=[0.1, 0.2]), state=path)
+    assert [call[:2] for call in spy.calls] == [
+        ("fmn5", "linf@0.1"),
+        ("fgsm-training", "linf@0.1"),
+        ("fmn5", "linf@0.2"),
+    ]
+
+
 class Rounded(Mean):
     """What it is lies in an attribute, an array and a buffer that no checkpoint holds."""
 
