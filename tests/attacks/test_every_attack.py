@@ -128,7 +128,7 @@ def test_what_is_near_is_broken(spec, threat):
 @pytest.mark.parametrize(("spec", "threat"), FIRST.values(), ids=label)
 def test_the_classifier_the_images_and_the_global_generators_are_left_as_they_were(target, spec, threat):
     classifier = target.classifier
-    classifier.train()
+    classifier.train().zero_grad()  # another test may have left some
     weight = next(classifier.parameters())
     weight.grad = torch.ones_like(weight)
     x, before = target.x.clone(), {k: v.clone() for k, v in classifier.state_dict().items()}
