@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import inspect
 import io
 import os
 import tempfile
@@ -14,15 +12,13 @@ import zipfile
 import zlib
 from dataclasses import fields
 from pathlib import Path
-from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from isce.attacks import Threat
 from isce.attacks.spec import AttackSpec, about
+from isce.evaluation.identity import digest, identity
 from isce.evaluation.job import Job
 from isce.evaluation.outcome import Mask, Outcome
 from isce.files import canonical, sha256, write_atomic
@@ -30,8 +26,6 @@ from isce.parameters.semantics import CHANGES, numbers, versions
 
 #: Every network and objective whose results have changed: a row does not know by which name its own was built.
 NETWORKS = [part for part in CHANGES if part.startswith(("network.", "objective."))]
-
-_PLUMBING = frozenset(vars(nn.Module()))  # parameters, submodules and hooks of a module, and whether it is in training
 
 
 class RowKeys:
@@ -43,9 +37,9 @@ class RowKeys:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        data = [_digest(tensor) for tensor in (job.images, job.labels, job.index)]
+        data = [digest(tensor) for tensor in (job.images, job.labels, job.index)]
         chosen = {"seed": job.parameters.seed, "keep_points": job.parameters.keep_points}
-        self._nets = [_described(job.classifier), _described(job.objective)]
+        self._nets = [identity(job.classifier), identity(job.objective)]
         self._common = sha256(canonical([self._nets, data, chosen]))
 
     def key(self, spec: AttackSpec, threat: Threat, standing: Mask, spared: Mask) -> str:
@@ -54,7 +48,7 @@ class RowKeys:
         source: list[Any] = []
         if spec.source:
             network = job.sources[spec.source]
-            source = [_described(network.classifier), _described(network.objective)]
+            source = [identity(network.classifier), identity(network.objective)]
         batch = job.batch_size if job.whole or attack.draws_by_batch else None
         # What looks for the smallest change does so at the first eps; at the others its points are judged again.
         first = job.parameters.eps[0] if attack.minimal and spec.threat is None else None
@@ -69,60 +63,6 @@ class RowKeys:
         """Key of anything else that is found with draws, from plain values that decide it beside network and images."""
         semantics = numbers(["attack", "attack.pgd", "draws", *NETWORKS])
         return sha256(canonical([self._common, semantics, versions({"numpy", "torch", *about("pgd").packages}), *what]))
-
-
-def _described(net: nn.Module) -> str:
-    """Hash of a network: of each part its class (its source too, where neither torch's nor ours) and its values."""
-    parts: dict[str, Any] = {}
-    for name, part in net.named_modules():
-        kind, text = type(part), ""
-        known = kind.__module__.split(".")[0] in ("torch", "isce")
-        if not known:
-            with contextlib.suppress(OSError, TypeError):
-                text = inspect.getsource(kind)
-        own = {n: v for n, v in vars(part).items() if n not in _PLUMBING}
-        tensors = dict(part.named_parameters(recurse=False)) | dict(part.named_buffers(recurse=False))
-        values = {n: _value(v) for n, v in sorted((own | tensors).items())}
-        parts[name] = [kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}", text, values]
-    return sha256(canonical(parts))
-
-
-def _value(value: Any) -> Any:
-    """A plain value as it is, an array by its digest, a function by what it runs; of anything else only the class."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
-    if isinstance(value, Tensor):
-        return _digest(value)
-    if isinstance(value, np.ndarray):
-        return _digest(torch.from_numpy(value))
-    if isinstance(value, list | tuple):
-        return [_value(one) for one in value]
-    if isinstance(value, dict):
-        return {str(name): _value(one) for name, one in value.items()}
-    if isinstance(value, functools.partial):
-        return [_value(value.func), _value(value.args), _value(value.keywords)]
-    if inspect.ismethod(value):
-        return [_value(value.__func__), type(value.__self__).__qualname__]
-    if inspect.isfunction(value):
-        held = inspect.getclosurevars(value)
-        outer = {**held.globals, **held.nonlocals}
-        # Of a function that this one calls the code alone: two may call each other.
-        called = {n: _code(v.__code__) if inspect.isfunction(v) else _value(v) for n, v in sorted(outer.items())}
-        return [_code(value.__code__), called, _value(value.__defaults__), _value(value.__kwdefaults__)]
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _code(code: CodeType) -> list[Any]:
-    """What a function does, wherever it stands."""
-    consts = [_code(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
-    return [code.co_code.hex(), list(code.co_names), consts]
-
-
-def _digest(tensor: Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous()
-    return sha256(
-        f"{plain.dtype} {tuple(plain.shape)}".encode() + plain.reshape(-1).view(torch.uint8).numpy().tobytes()
-    )
 
 
 class State:
