@@ -50,13 +50,16 @@ _C = (ClassMethodDescriptorType, GetSetDescriptorType, MemberDescriptorType)  # 
 _READS = ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME")
 
 
+class _UnknownError(Exception):
+    """There is something that can't be described."""
+
+
 def identity(net: nn.Module) -> str:
     """Hash of a network; of one that can't be described a number that never comes again."""
     try:
         return sha256(canonical(_Description().of(net)))
-    except Exception as error:  # from any object that takes part
-        reason = f"{type(error).__name__}: {error}"
-        _log.warning("can't tell %s from other networks, no row is taken over: %s", type(net).__name__, reason)
+    except (_UnknownError, RecursionError) as error:
+        _log.warning("can't tell %s from other networks, no row is taken over: %s", type(net).__name__, error)
         return secrets.token_hex()
 
 
@@ -78,7 +81,7 @@ class _Description:
         """Describe any value.
 
         Raises:
-            Exception: it can't be done, with the words of whoever found out.
+            _UnknownError: it can't be done.
         """
         if value is None or type(value) in (bool, int, float, complex, str):
             return repr(value)
@@ -102,6 +105,8 @@ class _Description:
     def _parts(self, value: Any) -> list[Any]:
         """What an object consists of, beside its class."""
         if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.is_meta:
+                raise _UnknownError(f"a tensor that is sparse, quantised or without values, {tuple(value.shape)}")
             return [digest(value), self.of(vars(value))]
         if isinstance(value, nn.Module):
             return [self._module(value)]
@@ -130,14 +135,19 @@ class _Description:
 
     def _kept(self, value: Any) -> list[Any]:
         """What pickle would keep of an object, and its attributes, of which it may leave some out."""
-        kept = value.__reduce_ex__(4)
+        try:
+            kept = value.__reduce_ex__(4)
+            if not isinstance(kept, str):
+                kept = [list(part) if isinstance(part, Iterator) else part for part in kept]
+        except Exception as error:  # the object's own
+            raise _UnknownError(f"{type(value).__qualname__}: {error}") from error
         own = None
         if isinstance(kept, str):  # a name
             kept = [getattr(value, "__module__", None), kept]
             own = getattr(value, "__dict__", None)
         elif not _named(type(value)):
             own = getattr(value, "__dict__", None)
-        return [*(self.of(list(part) if isinstance(part, Iterator) else part) for part in kept), self.of(own)]
+        return [self.of(kept), self.of(own)]
 
     def _class(self, kind: type) -> Any:
         name = f"{kind.__module__}.{kind.__qualname__}"
@@ -159,9 +169,10 @@ class _Description:
 
     def _cell(self, cell: Any) -> Any:
         try:
-            return self.of(cell.cell_contents)
-        except ValueError:  # empty
-            return None
+            held = cell.cell_contents
+        except ValueError:
+            return "empty"
+        return self.of(held)
 
     def _code(self, code: CodeType) -> Any:
         """What a function does, wherever it stands."""
@@ -175,14 +186,14 @@ def _read(function: FunctionType) -> dict[str, Any]:
     """The globals that a function reads, and of modules that are not known what its names can mean there.
 
     Raises:
-        LookupError: a module that it imports itself is not there, or is named in relation to its own.
+        _UnknownError: a module that it imports itself is not there, or is named in relation to its own.
     """
     read, names = _names(function.__code__)
     found: dict[str, Any] = {}
     for way, name in sorted(read):
         if way == "IMPORT_NAME":
             if not _known(name) and name not in sys.modules:
-                raise LookupError(f"{function.__code__.co_qualname} imports a module {name!r} that can't be found")
+                raise _UnknownError(f"{function.__code__.co_qualname} imports a module {name!r} that can't be found")
             found[name] = sys.modules.get(name)
         elif name in function.__globals__:
             found[name] = function.__globals__[name]

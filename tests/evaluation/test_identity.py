@@ -256,14 +256,22 @@ print(json.dumps(of))
     assert len(json.loads(found[0])) > 40
 
 
-def test_of_a_network_that_cannot_be_described_no_row_is_taken_over(tmp_path, monkeypatch, caplog):
-    net, path = Held(threading.Lock(), lambda _: 0.5), tmp_path / "state.npz"
-    x, y = flat(VALUES)
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (threading.Lock(), "lock: cannot pickle '_thread.lock' object"),
+        (settings, "module: cannot pickle 'module' object"),
+        (torch.ones(2, 2).to_sparse(), "a tensor that is sparse"),
+        (functools.reduce(lambda inner, _: [inner], range(2000), []), "maximum recursion depth exceeded"),
+    ],
+)
+def test_of_a_network_that_cannot_be_described_no_row_is_taken_over(tmp_path, monkeypatch, caplog, value, reason):
+    net, path = Held(value, lambda _: 0.5), tmp_path / "state.npz"
     spy = Spy(monkeypatch)
     for _ in range(2):
-        evaluate(net, build("sce"), x, y, parameters(rows=ROWS[:1], eps=[0.1]), progress=False, state=path)
+        evaluate(net, build("sce"), *flat(VALUES), parameters(rows=ROWS[:1], eps=[0.1]), progress=False, state=path)
     assert len(spy.calls) == 2
-    assert "can't tell Held from other networks, no row is taken over: TypeError" in caplog.text
+    assert f"can't tell Held from other networks, no row is taken over: {reason}" in caplog.text
 
 
 def test_an_identity_takes_no_time():
