@@ -187,7 +187,7 @@ def test_the_walk_shows_cross_entropy_beside_the_text_version_alone(found, tmp_p
     assert list(lines) == ["SCE", "I-SCE (text, m = 2)"]
     margins = found["sce"].ascents["training"].margins(found["sce"].y)
     assert np.asarray(lines["SCE"].get_ydata()).tolist() == pytest.approx(margins.quantile(0.5, 1).tolist(), abs=1e-5)
-    assert "4 steps" in plot.caption
+    assert "4 plain steps" in plot.caption
     assert plot.sources == [f"e/explain/{name}-s0/record.json" for name in ("isce-m2", "sce")]
 
 
