@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from isce.report import certified
@@ -66,9 +67,8 @@ def test_the_price_joins_means_over_seeds_of_proved_against_clean():
     found += [cell(label, Key.at("certified", 0.5), seed, proved) for (label, seed), (_, proved) in share.items()]
     figure = certified.price(made, Cells(found, labels(made)), "").figure
     [ax] = figure.axes
-    lines = {
-        line.get_linestyle(): line.get_xydata().round(6).tolist() for line in ax.lines if len(line.get_xydata()) == 3
-    }
+    drawn = {line.get_linestyle(): np.asarray(line.get_xydata()) for line in ax.lines if len(line.get_xdata()) == 3}
+    lines = {style: points.round(6).tolist() for style, points in drawn.items()}
     assert lines == {
         "-": [[90, 21], [80, 31], [70, 41]],  # m = 0, 1, 2
         "--": [[90, 21], [60, 51], [50, 61]],  # T = 0.25, 0.5, 1
