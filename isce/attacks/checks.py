@@ -33,7 +33,7 @@ def check_call(classifier: object, objective: object, x: object, y: object) -> N
     check_images(x, y)
 
 
-def check_threat(spec: object, threat: object) -> None:
+def check_row(spec: object, threat: object) -> None:
     """Refuse what is no row of a suite or no threat model, and a threat model that the row's attack doesn't work in.
 
     Raises:

@@ -10,14 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from isce.attacks.base import AttackResult, ForeignError, Found, Problem, margin, shaped, untouched, verify
-from isce.attacks.checks import (
-    check_call,
-    check_gradient,
-    check_index,
-    check_logits,
-    check_threat,
-    first_logits,
-)
+from isce.attacks.checks import check_call, check_gradient, check_index, check_logits, check_row, first_logits
 from isce.attacks.foreign.lent import Lent, Run, cast
 from isce.attacks.keys import random_targets
 from isce.attacks.rejection import blinded, by_label, check_rejection, rejects
@@ -84,7 +77,7 @@ def run(
             package, comes through as it is.
     """
     check_call(classifier, objective, x, y)
-    check_threat(spec, threat)
+    check_row(spec, threat)
     check_rejection(classifier, blind=[spec.label] if spec.blind else [])
     if source is not None:
         check_call(*source, x, y)

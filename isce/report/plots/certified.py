@@ -69,7 +69,7 @@ def sweep(rows: Rows) -> Figure:
 
 
 def price(rows: Rows) -> Figure:
-    """Certified against clean accuracy, a panel for each eps, a line for each parameter that moves; its ends are named.
+    """Certified against clean accuracy, a panel for each eps, a line for each parameter, with its last value.
 
     Args:
         rows: ``moved`` (name of the parameter), ``value``, ``eps``, ``seed``, ``clean`` and ``percent``.
@@ -87,9 +87,17 @@ def price(rows: Rows) -> Figure:
             ]
             ax.plot([row["clean"] for row in part], [row["percent"] for row in part], ".", color=colour, alpha=0.4)
             ax.plot(*line, color=colour, linestyle=style, marker=".")
-            place: dict[str, Any] = {"textcoords": "offset points", "color": colour, "fontsize": 8}
-            end = line[0][-1], line[1][-1]
-            ax.annotate(f"{name} = {values[-1]:g}", end, (-4, 7 - 16 * (number % 2)), ha="right", **place)
+            end, aside = (line[0][-1], line[1][-1]), (0, 8 - 20 * (number % 2))
+            ax.annotate(
+                f"{name} = {values[-1]:g}",
+                end,
+                aside,
+                textcoords="offset points",
+                color=colour,
+                ha="center",
+                fontsize=8,
+            )
+        ax.margins(0.15)
         ax.set(xlabel="clean accuracy (%)")
         ax.set_title(f"proved at eps {eps:g} (%)", fontsize=9)
     return figure
