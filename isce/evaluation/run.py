@@ -60,7 +60,7 @@ def evaluate(
         state: file that keeps every finished row. A row is taken from there if the network, the images, the row itself,
             the images that it attacks, semantics numbers and packages are the same, and the row did not fail: so an
             interrupted evaluation goes on, one that ran out of memory too, and a suite that gained a row runs that row
-            alone. No row is taken for a network that can't be told from others, see :mod:`isce.evaluation.identity`.
+            alone. No row is taken for a network that can't be told from others.
 
     Returns:
         The outcome for every image. It doesn't depend on ``batch_size`` beyond float rounding, unless the classifier is
