@@ -13,6 +13,7 @@ from isce.attacks.checks import check_images, check_index
 from isce.attacks.keys import keyed_normal
 from isce.compat import import_transforms
 from isce.evaluation.intervals import share
+from isce.evaluation.memory import device_of
 from isce.losses.checks import known
 
 BATCH = 256
@@ -50,7 +51,7 @@ def corruptions(
             :func:`isce.evaluation.evaluate`; or logits that are not finite, of which no accuracy is known.
     """
     check_images(images, labels)
-    device = next((p.device for p in classifier.parameters()), images.device)
+    device = device_of(classifier, images)
     index = check_index(index, labels).cpu()
     rows: list[dict[str, Any]] = []
     with untouched(classifier), torch.no_grad():

@@ -13,6 +13,7 @@ from isce.attacks.base import untouched
 from isce.attacks.checks import check_call, check_index
 from isce.attacks.rejection import Blind, refused, rejects
 from isce.attacks.spec import AttackSpec
+from isce.evaluation.memory import device_of
 from isce.losses import Objective
 
 
@@ -74,7 +75,7 @@ def examples(
     """
     check_call(classifier, objective, images, labels)
     places = check_index(index, labels)
-    device = next((p.device for p in classifier.parameters()), images.device)
+    device = device_of(classifier, images)
     found = [(torch.arange(0), images[:0].cpu())]
     for rows in torch.arange(len(images)).split(batch_size):
         x, y = images[rows].to(device), labels[rows].to(device)

@@ -21,6 +21,7 @@ from isce.attacks.checks import check_call, check_index, first_logits
 from isce.attacks.keys import keyed_draws
 from isce.attacks.spec import BLIND, AttackSpec
 from isce.evaluation.intervals import in_percent
+from isce.evaluation.memory import device_of
 from isce.evaluation.outcome import Evaluation, Outcome
 from isce.losses import Objective
 from isce.models.randomised import at, is_randomised
@@ -152,7 +153,7 @@ class _Probe:
     failed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.device = next((p.device for p in self.classifier.parameters()), self.images.device)
+        self.device = device_of(self.classifier, self.images)
         with untouched(self.classifier, self.objective):
             x, y, _ = self._batch(self.evaluation.clean)
             self.differentiable = first_logits(self.classifier, self.objective, x, y, gradients=True).requires_grad

@@ -49,7 +49,7 @@ class Job:
     ) -> None:
         self.classifier, self.objective = classifier, objective
         self.images, self.labels, self.index, self.parameters = images.detach(), labels, index, parameters
-        self.device = next((p.device for p in classifier.parameters()), images.device)
+        self.device = memory.device_of(classifier, images)
         self.whole = bool(getattr(classifier, "batch_dependent", False))
         self.batch_size = parameters.batch_size or BATCH
         self._check_classifier()

@@ -35,7 +35,7 @@ def saved_bytes(classifier: nn.Module, images: Tensor) -> int:
 
     with untouched(classifier):
         # A copy: a slice would be counted with the whole data set that its storage holds.
-        x = images.detach().to(_device(classifier, images), copy=True).requires_grad_()
+        x = images.detach().to(device_of(classifier, images), copy=True).requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             logits = classifier(x)
     del logits
@@ -71,11 +71,12 @@ def batch_size(classifier: nn.Module, images: Tensor, *, budget: int | None = No
         raise ValueError(f"most and budget must be at least 1, got most={most}, budget={budget}")
     probe = images[:PROBE]
     each = SAFETY * saved_bytes(classifier, probe) / len(probe) + COPIES * probe[0].nbytes
-    fit = int((_budget(_device(classifier, images)) if budget is None else budget) / each)
+    fit = int((_budget(device_of(classifier, images)) if budget is None else budget) / each)
     return most if fit >= most else 2 ** max(0, fit.bit_length() - 1)
 
 
-def _device(classifier: nn.Module, images: Tensor) -> torch.device:
+def device_of(classifier: nn.Module, images: Tensor) -> torch.device:
+    """Where the classifier computes: the device of its parameters, or of the images where it has none."""
     return next((p.device for p in classifier.parameters()), images.device)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from isce.losses.base import negative_margin
@@ -108,6 +107,8 @@ def scatter_ratio(features: Tensor, labels: Tensor) -> float:
 
 
 def _covariance(features: Tensor) -> np.ndarray:
+    from sklearn.covariance import ledoit_wolf  # a second to import, for each training as well
+
     return ledoit_wolf(features.double().cpu().numpy())[0]
 
 

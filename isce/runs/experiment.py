@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,10 +177,16 @@ class Experiment(Strict):
 
     def runs(self) -> Iterator[tuple[str, TrainParameters]]:
         """All training runs as (run name, parameters); the name is the objective's label and the seed."""
+        yield from self._runs
+
+    @functools.cached_property
+    def _runs(self) -> list[tuple[str, TrainParameters]]:
+        runs: list[tuple[str, TrainParameters]] = []
         for choice, seed in itertools.product(self.objectives, self.seeds):
             name = f"{choice.label}-s{seed}"
             values = self.training | self.overrides.get(choice.label, {}) | choice.training() | {"seed": seed}
-            yield name, validate(TrainParameters, values, f"run {name}")
+            runs.append((name, validate(TrainParameters, values, f"run {name}")))
+        return runs
 
 
 def load_experiment(name: str, root: Path = ROOT) -> Experiment:

@@ -283,10 +283,12 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
         kind: ``svg``, ``pdf`` or ``png``.
     """
     dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "Producer": None}, "png": {"Software": None}}
+    if engine := figure.get_layout_engine():  # found once for all formats; savefig would draw the whole figure for it
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "isce", "svg.fonttype": "path", "pdf.fonttype": 3}):
         figure.savefig(buffer, format=kind, metadata=dateless[kind], dpi=150)
-    figure.set_layout_engine(None)  # the layout stays as it was found; another format needn't look for it again
     return buffer.getvalue()
 
 
