@@ -7,13 +7,13 @@ from isce.files import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import cw
-import shown
+import networks
 
 FOUND = json.loads((ROOT / "benchmarks" / "results" / "cw.json").read_text(encoding="utf-8"))
 
 
 def test_committed_numbers_are_made_of_the_committed_values():
-    assert FOUND["shown"] == {"numbers": shown.cw(FOUND)}
+    assert FOUND["shown"] == {"numbers": networks.cw(FOUND)}
     assert [(each["run"], each["rate"]) for each in FOUND["cases"]] == [(r, rate) for r in cw.RUNS for rate in cw.RATES]
 
 
@@ -35,4 +35,4 @@ def test_a_higher_rate_leaves_fewer():
 
 def test_numbers_go_by_loss_and_rate():
     cases = [{"run": "isce-m2-s3", "rate": 0.05, "left": 7}]
-    assert shown.cw({"cases": cases, "images": 9}) == {"isce-m2-0.05": "7", "images": "9"}
+    assert networks.cw({"cases": cases, "images": 9}) == {"isce-m2-0.05": "7", "images": "9"}

@@ -7,13 +7,13 @@ from isce.files import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import nearest
-import shown
+import networks
 
 FOUND = json.loads((ROOT / "benchmarks" / "results" / "nearest.json").read_text(encoding="utf-8"))
 
 
 def test_committed_table_is_made_of_the_committed_values():
-    assert FOUND["shown"] == {"nearest": shown.nearest(FOUND), "numbers": shown.nearest_numbers(FOUND)}
+    assert FOUND["shown"] == {"nearest": networks.nearest(FOUND), "numbers": networks.nearest_numbers(FOUND)}
 
 
 def test_images_left_are_those_of_the_committed_records():
@@ -27,4 +27,4 @@ def test_images_left_are_those_of_the_committed_records():
 
 def test_sentences_name_the_most_of_all_seeds():
     rows = [{"run": f"mmc-s{seed}", "broken": broken} for seed, broken in enumerate((1, 11, 2))]
-    assert shown.nearest_numbers({"table": rows, "steps": 7}) == {"mmc": "11", "steps": "7"}
+    assert networks.nearest_numbers({"table": rows, "steps": 7}) == {"mmc": "11", "steps": "7"}

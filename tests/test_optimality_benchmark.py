@@ -9,8 +9,8 @@ import pytest
 from isce.files import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import costs
 import optimality
-import shown
 
 
 def test_areas_above_the_curves_by_hand():
@@ -56,6 +56,6 @@ def test_no_point_at_all_or_one_at_no_distance_is_refused(distances):
 
 def test_committed_table_is_made_of_the_committed_values():
     found = json.loads((ROOT / "benchmarks" / "results" / "optimality.json").read_text())
-    assert found["shown"]["optimality"] == shown.optimality(found)
+    assert found["shown"]["optimality"] == costs.optimality(found)
     for case in found["table"]:
         assert 0 < max(case["optimality"].values()) <= 1

@@ -13,9 +13,9 @@ from isce.runs.experiment import load_experiment
 from isce.training.loop import TrainResult
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import networks
 import processors
 import rates
-import shown
 
 
 def network(name, rate, seed, left, *, failed=None):
@@ -46,13 +46,13 @@ def test_all_but_loss_and_rate_is_as_in_the_experiment():
 
 
 def test_a_cell_has_all_seeds_and_a_network_that_did_not_train_has_no_accuracy():
-    table = shown.rates(RATES)
+    table = networks.rates(RATES)
     sce, isce, failed = (dict(zip(table["columns"], row, strict=True)) for row in table["rows"])
     assert sce["worst case at 0.1"] == "70.0, 80.0"
     assert sce["margin"] == "2, 3"
     assert isce["worst case at 0.15"] == "40.0"
     assert (failed["clean"], failed["worst case at 0.1"], failed["not trained"]) == ("none trained", "", "1")
-    assert shown.learnt(RATES) == {
+    assert networks.learnt(RATES) == {
         "images": "10",
         "sce-0.01": "75.0%",
         "sce-0.01-at-0.15": "65.0%",
@@ -62,7 +62,7 @@ def test_a_cell_has_all_seeds_and_a_network_that_did_not_train_has_no_accuracy()
 
 
 def test_the_figure_has_a_dot_for_each_network_that_trained():
-    table = shown.rates(RATES)
+    table = networks.rates(RATES)
     figure = tables.rates(table["columns"], table["rows"])
     for ax in figure.axes:
         dots = [line.get_ydata() for line in ax.lines if line.get_linestyle() == "None"]
@@ -106,11 +106,11 @@ def test_scatter_by_hand():
     rows = [place("A", 1, 0, 100), place("B", 1, 0, 104, "b"), place("A", 1, 1, 120), place("B", 1, 1, 120)]
     found = {"where": {"machine": "hand"}, "eps": 0.1, "rows": rows}
     # Over seeds: variances of (50, 60) and (52, 60) per cent, 50 and 32; over processors: of (50, 52), 2, and 0.
-    texts = shown.scatter(found)
+    texts = networks.scatter(found)
     assert texts["seeds"] == f"{math.sqrt(41):.1f}"
     assert texts["processors"] == f"{math.sqrt(1):.1f}"
     assert (texts["networks"], texts["places"], texts["largest"]) == ("2", "2", "2.0")
-    first, other = shown.processors(found)["rows"]
+    first, other = networks.processors(found)["rows"]
     assert first == ["A", "1", "55.0", f"{math.sqrt(50):.1f}", "50.0 to 60.0", "2 of 2", "0.0"]
     assert other[5:] == ["1 of 2", "2.0"]
 

@@ -17,6 +17,7 @@ from isce.models import Backbone, Classifier
 from isce.report.plots import tables
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import networks
 import shown
 import wrm
 
@@ -191,13 +192,13 @@ def test_tables_by_hand():
     ]
     row = {"network": "SCE", "bend": 3000.0, "gammas": gammas, "rhos": rhos}
     found = {"where": {}, "images": 7, "steps": 5, "rows": [row]}
-    made = shown.wrm(found)
+    made = networks.wrm(found)
     assert made["rows"] == [
         ["SCE", "8", "9.0", "yes", "0.5", "0.25", "2.5", "0.75"],
         ["SCE", "2", "9.0", "no", "0.5", "0.25", "1", "0.75"],
     ]
     assert "only these penalties: SCE 1,500." in made["caption"]
-    assert shown.transport(found)["rows"] == [["SCE", "0.1", "0.5", "1.25", "20"], ["SCE", "1", "1", "none", "90"]]
-    for table in (made, shown.transport(found)):
+    assert networks.transport(found)["rows"] == [["SCE", "0.1", "0.5", "1.25", "20"], ["SCE", "1", "1", "none", "90"]]
+    for table in (made, networks.transport(found)):
         assert {len(cells) for cells in table["rows"]} == {len(table["columns"])}
         assert len(table["caption"].partition(". ")[0].split()) <= 25
