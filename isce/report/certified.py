@@ -9,6 +9,7 @@ from isce.evaluation import percent
 from isce.report.cells import NOT_RUN, Cells, NotEvaluatedError, mean
 from isce.report.exhibits import Plot, Table
 from isce.report.key import Key
+from isce.report.names import reader_name
 from isce.report.plots import certified as plots
 from isce.report.plots.runs import eps_text
 from isce.report.tables import eps_grid, suites
@@ -74,12 +75,13 @@ def sandwich(experiment: Experiment, found: Cells, evidence: str) -> Plot:
         f"Dashed: proved by {methods(experiment)}. Solid: left by attacks ({suites(experiment)}), by eps. The true "
         f"accuracy is between them{seeds}. {evidence}"
     )
-    last = {row["label"]: row for row in rows}.values()
+    main = experiment.plans[0].main_eps
     ends = "; ".join(
-        f"{row['label']}: {row['certified']:.0f} to {row['attacked']:.0f}% at eps {eps_text(row['eps'])}"
-        for row in last
+        f"{reader_name(row['label'])}: {row['certified']:.0f} to {row['attacked']:.0f}%"
+        for row in rows
+        if row["eps"] == main
     )
-    alt = f"Certified and attacked accuracy by eps. {ends}."
+    alt = f"A panel for each loss: proved and attacked accuracy by eps. At eps {eps_text(main)}: {ends}."
     return Plot(figure=plots.sandwich(rows, norm), caption=caption, alt=alt)
 
 

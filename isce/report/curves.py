@@ -45,12 +45,15 @@ def robust(experiment: Experiment, found: Cells, evidence: str) -> Plot:
         f"{suites(experiment)}. {evidence}{_gaps(gaps)}"
     )
     frame = pd.DataFrame(rows)
-    ends = "; ".join(
-        f"{reader_name(str(label))}: {end(part['worst'].iloc[0])} at eps 0, {end(part['worst'].iloc[-1])} at eps "
-        f"{eps_text(grid[-1])}"
-        for label, part in frame.groupby("label", sort=False)
+    main = experiment.plans[0].main_eps
+    told = "; ".join(
+        f"{reader_name(str(label))}: {end(worst)}, {end(own)}"
+        for label, worst, own in frame.loc[frame["eps"] == main, ["label", "worst", "own"]].itertuples(index=False)
     )
-    alt = f"Line plot of accuracy by eps. Worst case: {ends}."
+    alt = (
+        f"Line plot of accuracy by eps. At eps {eps_text(main)}, worst case and best attack on the training loss: "
+        f"{told}."
+    )
     return Plot(figure=plots.robust_accuracy(frame, norm), caption=caption, alt=alt)
 
 
@@ -69,11 +72,11 @@ def seeds(experiment: Experiment, found: Cells, evidence: str) -> Plot:
         f"case of each seed (filled). Worst case over {suites(experiment)}. {evidence}"
     )
     frame = pd.DataFrame(rows)
-    worst = "; ".join(
-        f"{reader_name(str(label))}: {', '.join(end(value) for value in part['worst'])}"
+    told = "; ".join(
+        f"{reader_name(str(label))}: {', '.join(map(end, part['worst']))} ({', '.join(map(end, part['own']))})"
         for label, part in frame.groupby("label", sort=False)
     )
-    alt = f"A row of dots for each loss. Worst case by seed: {worst}."
+    alt = f"A row of dots for each loss. Worst case by seed (best attack on the training loss): {told}."
     return Plot(figure=plots.seeds(frame, "accuracy (%)"), caption=caption, alt=alt)
 
 
@@ -129,6 +132,11 @@ def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str])
     norm, steps = experiment.plans[0].norm, ", ".join(f"{s:,}" for s in sorted(set(by_steps["steps"])))
     labels = ", ".join(reader_name(label) for label in order if label in set(by_eps["label"]))
     ends = ", ".join(end(part["percent"].iloc[-1]) for _, part in by_eps.groupby("label", sort=False))
+    falls = "; ".join(
+        f"{reader_name(str(label))}: {end(means.iloc[0])} to {end(means.iloc[-1])}"
+        for label, part in by_steps.groupby("label", sort=False)
+        for means in [part.groupby("steps")["percent"].mean()]
+    )
     swept = (
         f"Share of images without a known adversarial example within {norm} eps. A curve that does not reach 0 means "
         f"that attacks fail. {text['sweep']}"
@@ -146,7 +154,7 @@ def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str])
         "convergence": Plot(
             figure=plots.lines(by_steps, "steps", "steps of the attack", order, log=True),
             caption=converged,
-            alt=f"Line plot of accuracy by number of steps for {labels}.",
+            alt=f"Line plot of accuracy by number of steps. From the fewest to the most steps: {falls}.",
         ),
     }
 

@@ -13,8 +13,9 @@ from isce.evaluation import percent
 from isce.report.cells import Cell, Cells, NotEvaluatedError, cells, label_of, mean
 from isce.report.explain import Explained
 from isce.report.flags import attention
-from isce.report.key import MAIN
+from isce.report.key import MAIN, Key
 from isce.report.plots.runs import eps_text
+from isce.report.tables import count_range
 from isce.runs.experiment import Experiment
 from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, Record, read_all
 
@@ -136,8 +137,8 @@ class Source:
 
     def evidence(self, intervals: bool = True) -> str:
         """Return images, seeds and checks for a caption; with ``intervals`` the meaning of brackets and ±, too."""
-        n, seeds = self.cells.images, self.cells.seeds
-        text = f"{n:,} test images, {seeds} training seed{'s' if seeds > 1 else ''}"
+        images, seeds = [cell.n for cell in self.cells.of_all(Key("clean"))] or [self.cells.images], self.cells.seeds
+        text = f"{count_range(images)} test images, {seeds} training seed{'s' if seeds > 1 else ''}"
         if intervals:
             text += ": mean over seeds" if seeds > 1 else ""
             text += " [Wilson 95% interval over images]"
