@@ -27,6 +27,7 @@ OUTSIDE = {
     "torch-uncertainty==0.13.0",
     "torchattack==1.7.2",
     "torchattacks==3.5.1",
+    "torchcp==1.2.1",
     "torchmetrics==1.9.0",
     "uncertainty-calibration==0.1.4",
 }
