@@ -146,12 +146,22 @@ def test_overrides_replace_values_of_one_objective_as_a_whole():
         ({"mmc": {"epoch": 3}}, ["run mmc-s0: unknown parameter 'epoch'", "known: dataset", "epochs"]),
         ({"mmc": {"epochs": 0}}, ["run mmc-s0: epochs", "got 0"]),
         ({"mmc": {"seed": 3}}, ["'seed' belongs beside 'training', not inside 'mmc'"]),
+        ({"mmc": {"defence": {"name": "mixup"}}}, ["'defence' belongs beside 'training', not inside 'mmc'"]),
+        ({"mmc": {"dataset": "mnist"}}, ["'dataset' belongs inside 'training'", "not inside 'mmc'"]),
+        ({"mmc": {"model": "lenet"}}, ["'model' belongs inside 'training'"]),
+        ({"mmc": {"adversarial": FREE}}, ["'adversarial' belongs inside 'training'"]),
     ],
 )
 def test_overrides_that_cannot_be(overrides, words):
     message = refused(Experiment, experiment(overrides=overrides))
     assert all(word in message for word in words), message
     assert "\n" not in message
+
+
+def test_a_defence_that_no_label_would_name_is_refused():
+    """Runs called sce, trained with mixup, would be judged as softmax cross-entropy alone."""
+    message = refused(Experiment, experiment(training={"defence": {"name": "mixup"}}))
+    assert "'defence' belongs beside 'training', not inside 'training'" in message
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\xff"])
