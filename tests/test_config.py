@@ -61,6 +61,8 @@ def test_unknown_names_list_what_exists(model, values, known):
         (TrainParameters, {"adversarial": FREE | {"eps": 1.5}}, ["adversarial.eps", "less than or equal to 1", "1.5"]),
         (TrainParameters, {"adversarial": FREE | {"steps": 0}}, ["adversarial.steps", "got 0"]),
         (TrainParameters, {"adversarial": FREE | {"kind": "trades"}}, ["adversarial.kind", "'pgd' or 'free'"]),
+        (TrainParameters, {"optimizer": {"name": "adam", "momentum": 0.5}}, ["momentum is for sgd", "got 0.5"]),
+        (TrainParameters, {"schedule": {"name": "cosine", "gamma": 0.5}}, ["gamma belongs to the schedule 'step'"]),
         (TrainParameters, {"normalisation": "none"}, ["normalisation", "'channel' or 'released'", "none"]),
         (TrainParameters, {"batch_statistics": True}, ["batch normalisation (preact-resnet-110", "'small-cnn'"]),
         (AttackParameters, ATTACK | {"eps": [0.0]}, ["(0, 1]", "got 0.0"]),
@@ -164,12 +166,18 @@ def test_a_defence_that_no_label_would_name_is_refused():
     assert "'defence' belongs beside 'training', not inside 'training'" in message
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\xff"])
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\xff", "name: odd\nname: odd\n", "a: {b: 1, b: 1}"])
 def test_file_that_is_no_mapping_is_refused_with_its_name(tmp_path, text):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "odd.yaml").write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError, match=r"odd\.yaml"):
         load_experiment("odd", tmp_path)
+
+
+def test_a_mapping_that_is_merged_may_be_overridden(tmp_path):
+    path = tmp_path / "merged.yaml"
+    path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\n")
+    assert read_yaml(path) == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}, "c": {"x": 2, "y": 3}}
 
 
 def test_notebook_variables_become_parameters_and_unknown_ones_are_refused():
