@@ -16,7 +16,15 @@ _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z")
 
 
 class Loader(yaml.SafeLoader):
-    """Reads numbers in exponent notation as numbers, as YAML 1.2 does."""
+    """Reads numbers in exponent notation as numbers, as YAML 1.2 does, and refuses a name that stands twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping; PyYAML itself would take the last of several values without a word."""
+        node = super().compose_mapping_node(anchor)
+        names = [name.value for name, _ in node.value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise yaml.MarkedYAMLError(problem=f"{twice!r} stands twice in a mapping", problem_mark=node.start_mark)
+        return node
 
 
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))

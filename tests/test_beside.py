@@ -65,11 +65,12 @@ def test_each_network_has_one_row_with_the_numbers_of_its_record(pair):
     assert not [name for name in table.sources if "detector" in name or "two/attack/sce-" in name]
 
 
-def test_the_same_loss_with_another_schedule_is_another_network(tmp_path):
+@pytest.mark.parametrize("changed", [{"epochs": 9}, {"batch_size": 32}, {"optimizer": {"weight_decay": 0.1}}])
+def test_the_same_loss_trained_otherwise_is_another_network(tmp_path, changed):
     for name in ("one", "two"):
         attacked(tmp_path, name, "sce-s0", 0.5, {"pgd50-training": 0.75})
     objectives = [{"name": "sce"}]
-    longer = source(tmp_path, "two", objectives, [0.1], training={"epochs": 9})
+    longer = source(tmp_path, "two", objectives, [0.1], training=changed)
     rows = Beside([source(tmp_path, "one", objectives, [0.1]), longer]).table().rows
     assert [row[1] for row in rows] == ["one", "two"]
 

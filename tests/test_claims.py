@@ -149,11 +149,32 @@ def test_c6_looks_at_the_best_of_the_others(isce, center, verdict):
 @pytest.mark.parametrize(("worst", "first"), [(0.7, SUPPORTED), (0.3, CONTRADICTED), (0.5, INCONCLUSIVE)])
 def test_c6_against_sce_alone_has_no_competitor_and_both_rules_are_shown(worst, first):
     found = accuracies(sce=network(), isce_m2=network(worst=worst))
-    verdict = judged(found)["C6", "isce-m2"]
+    two = experiment().objectives[:2]
+    verdict = judged(found, objectives=two)["C6", "isce-m2"]
     assert (verdict.first_rule, verdict.verdict) == (first, UNTESTABLE)
-    made = verdicts.changed(claims.Judge(experiment(), found, []), "evidence.")
+    made = verdicts.changed(claims.Judge(experiment(objectives=two), found, []), "evidence.")
     assert made.columns[2:] == ["first rule", "rule now"]
     assert [row[2:] for row in made.rows] == [[first, UNTESTABLE]]
+
+
+@pytest.mark.parametrize(("worst", "verdict"), [(0.7, INCONCLUSIVE), (0.3, CONTRADICTED)])
+def test_c6_is_not_supported_while_a_competitor_was_not_run(worst, verdict):
+    objectives = [*experiment().objectives, {"name": "mmc"}]
+    found = accuracies(sce=network(), isce_m2=network(worst=worst), center=network())
+    found = judged(found, objectives=objectives)["C6", "isce-m2"]
+    assert (found.verdict, found.first_rule) == (verdict, verdict)
+    assert found.ours.endswith("; without MMC, of which there is no number")
+
+
+@pytest.mark.parametrize("label", ["sce", "isce_m2", "center"])
+def test_a_network_without_the_largest_eps_leaves_what_rests_on_it_untestable(label):
+    """One plan's grid may end before another's, and a stale record's may."""
+    several = {name: network() for name in ("sce", "isce_m2", "center")}
+    del several[label][f"{WORST}@0.3"]
+    found = judged(accuracies(**several), [analysed("sce")])
+    resting = {claim: one for (claim, _), one in found.items()}["C1" if label == "sce" else "C2"]
+    assert (resting.verdict, resting.ours) == (UNTESTABLE, "not evaluated: not run")
+    assert ("C4", "isce-m2") in found
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,8 @@ def test_unknown_names_list_what_exists(model, values, known):
         (TrainParameters, {"adversarial": FREE | {"eps": 1.5}}, ["adversarial.eps", "less than or equal to 1", "1.5"]),
         (TrainParameters, {"adversarial": FREE | {"steps": 0}}, ["adversarial.steps", "got 0"]),
         (TrainParameters, {"adversarial": FREE | {"kind": "trades"}}, ["adversarial.kind", "'pgd' or 'free'"]),
+        (TrainParameters, {"optimizer": {"name": "adam", "momentum": 0.5}}, ["momentum is for sgd", "got 0.5"]),
+        (TrainParameters, {"schedule": {"name": "cosine", "gamma": 0.5}}, ["gamma belongs to the schedule 'step'"]),
         (TrainParameters, {"normalisation": "none"}, ["normalisation", "'channel' or 'released'", "none"]),
         (TrainParameters, {"batch_statistics": True}, ["batch normalisation (preact-resnet-110", "'small-cnn'"]),
         (AttackParameters, ATTACK | {"eps": [0.0]}, ["(0, 1]", "got 0.0"]),
@@ -146,6 +148,10 @@ def test_overrides_replace_values_of_one_objective_as_a_whole():
         ({"mmc": {"epoch": 3}}, ["run mmc-s0: unknown parameter 'epoch'", "known: dataset", "epochs"]),
         ({"mmc": {"epochs": 0}}, ["run mmc-s0: epochs", "got 0"]),
         ({"mmc": {"seed": 3}}, ["'seed' belongs beside 'training', not inside 'mmc'"]),
+        ({"mmc": {"defence": {"name": "mixup"}}}, ["'defence' belongs beside 'training', not inside 'mmc'"]),
+        ({"mmc": {"dataset": "mnist"}}, ["'dataset' belongs inside 'training'", "not inside 'mmc'"]),
+        ({"mmc": {"model": "lenet"}}, ["'model' belongs inside 'training'"]),
+        ({"mmc": {"adversarial": FREE}}, ["'adversarial' belongs inside 'training'"]),
     ],
 )
 def test_overrides_that_cannot_be(overrides, words):
@@ -154,12 +160,24 @@ def test_overrides_that_cannot_be(overrides, words):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\xff"])
+def test_a_defence_that_no_label_would_name_is_refused():
+    """Runs called sce, trained with mixup, would be judged as softmax cross-entropy alone."""
+    message = refused(Experiment, experiment(training={"defence": {"name": "mixup"}}))
+    assert "'defence' belongs beside 'training', not inside 'training'" in message
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\xff", "name: odd\nname: odd\n", "a: {b: 1, b: 1}"])
 def test_file_that_is_no_mapping_is_refused_with_its_name(tmp_path, text):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "odd.yaml").write_text(text, encoding="latin-1")
     with pytest.raises(ConfigError, match=r"odd\.yaml"):
         load_experiment("odd", tmp_path)
+
+
+def test_a_mapping_that_is_merged_may_be_overridden(tmp_path):
+    path = tmp_path / "merged.yaml"
+    path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\n")
+    assert read_yaml(path) == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}, "c": {"x": 2, "y": 3}}
 
 
 def test_notebook_variables_become_parameters_and_unknown_ones_are_refused():

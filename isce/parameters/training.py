@@ -81,9 +81,11 @@ class OptimizerSpec(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Self:
+    def _momentum_needs_sgd(self) -> Self:
         if self.nesterov and (self.name != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs sgd with momentum above 0")
+        if self.name != "sgd" and self.momentum != type(self).model_fields["momentum"].default:
+            raise ValueError(f"momentum is for sgd; {self.name} would not use it, got {self.momentum}")
         return self
 
 
@@ -100,6 +102,8 @@ class ScheduleSpec(Strict):
             raise ValueError(f"milestones must rise strictly within (0, 1), got {self.milestones}")
         if (self.name == "step") != bool(self.milestones):
             raise ValueError("milestones belong to the schedule 'step', and it needs at least one")
+        if self.name != "step" and self.gamma != type(self).model_fields["gamma"].default:
+            raise ValueError(f"gamma belongs to the schedule 'step'; {self.name!r} would not use it, got {self.gamma}")
         return self
 
 

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import pandas as pd
 
+from isce.parameters.training import TrainParameters
 from isce.report import curves
 from isce.report.cells import NOT_RUN, Cell
 from isce.report.exhibits import Plot, Table
@@ -19,7 +19,7 @@ from isce.report.names import reader_name
 from isce.report.plots import runs as plots
 from isce.report.plots.runs import eps_text
 from isce.report.source import Source
-from isce.report.tables import eps_grid, suites
+from isce.report.tables import count_range, eps_grid, suites
 
 ROW = "pgd50-training"  # the attack of the paper's tables
 
@@ -32,8 +32,7 @@ class Network:
         source: records of its experiment.
         label: label of its objective.
         seed: training seed.
-        epochs: of its training.
-        rate: learning rate.
+        training: its parameters; the same ones in another experiment are the same network.
         diverged: whether the training did, so that nothing was attacked.
         cells: by column; None where an attack was not run.
     """
@@ -41,15 +40,9 @@ class Network:
     source: Source
     label: str
     seed: str
-    epochs: int
-    rate: float
+    training: TrainParameters
     diverged: bool
     cells: dict[str, Cell | None]
-
-    @property
-    def twin(self) -> tuple[Any, ...]:
-        """What the same training in another experiment has in common with this one."""
-        return self.label, self.seed, self.epochs, self.rate
 
     def text(self, cell: Cell | None) -> str:
         """Return an accuracy in per cent, or why there is none."""
@@ -76,11 +69,12 @@ class Beside:
         self._keys = {"clean": Key("clean"), self.own: Key.at("attack", self.eps, ROW)}
         self._keys |= {f"AutoAttack at {at}": Key.at("attack", self.eps, "autoattack")}
         self._keys |= {f"worst case at {eps_text(eps)}": Key.at("worst", eps) for eps in sorted(shared)}
-        found: dict[tuple[Any, ...], Network] = {}
+        found: list[Network] = []
         for network in itertools.chain.from_iterable(map(self._networks, sources)):
-            if network.cells[self.own] or network.diverged:
-                found.setdefault(network.twin, network)
-        self.networks = list(found.values())
+            known = any(network.training == other.training for other in found)
+            if not known and (network.cells[self.own] or network.diverged):
+                found.append(network)
+        self.networks = found
 
     def _networks(self, source: Source) -> Iterator[Network]:
         diverged = {record.run for record in source.records.values() if "diverged" in record.flags}
@@ -90,7 +84,7 @@ class Beside:
                 continue
             several = {name: source.cells.get(label, key) for name, key in self._keys.items()}
             cells = {name: next((c for c in found if c.seed == seed), None) for name, found in several.items()}
-            yield Network(source, label, seed, training.epochs, training.optimizer.lr, run in diverged, cells)
+            yield Network(source, label, seed, training, run in diverged, cells)
 
     @property
     def _records(self) -> list[str]:
@@ -100,7 +94,8 @@ class Beside:
         """Return one row for each network."""
         columns = ["loss", "experiment", "seed", "epochs", "learning rate", *self._keys]
         rows = [
-            [n.label, n.source.experiment.name, n.seed, str(n.epochs), f"{n.rate:g}", *map(n.text, n.cells.values())]
+            [n.label, n.source.experiment.name, n.seed, str(n.training.epochs), f"{n.training.optimizer.lr:g}"]
+            + [n.text(cell) for cell in n.cells.values()]
             for n in self.networks
         ]
         caption = (
@@ -131,10 +126,10 @@ class Beside:
 
     @property
     def _images(self) -> str:
-        n = {cell.n for network in self.networks for cell in network.cells.values() if cell}
+        n = [cell.n for network in self.networks for cell in network.cells.values() if cell]
         shown = {network.source.experiment.name: network.source.experiment for network in self.networks}
         met = "; ".join(f"{name}: {suites(experiment)}" for name, experiment in shown.items())
-        return f"Worst case over the suites of each experiment ({met}). {max(n):,} test images"
+        return f"Worst case over the suites of each experiment ({met}). {count_range(n)} test images"
 
 
 def _percent(cell: Cell | None) -> float:

@@ -178,9 +178,9 @@ class Cells:
         return NOT_RUN if found is None else percent(*found)
 
     @property
-    def images(self) -> int:
-        """Most images behind one cell."""
-        return max(cell.n for cell in self.all)
+    def images(self) -> list[int]:
+        """Number of test images that each network met."""
+        return [cell.n for cell in self.of_all(Key("clean"))]
 
     @property
     def seeds(self) -> int:
@@ -203,8 +203,10 @@ def mean(several: list[Cell]) -> float:
     """Return the mean over seeds.
 
     Raises:
-        NotEvaluatedError: a seed has no accuracy.
+        NotEvaluatedError: there is no seed, or one has no accuracy.
     """
+    if not several:
+        raise NotEvaluatedError(f"not evaluated: {NOT_RUN}")
     return sum(accuracies(several)) / len(several)
 
 

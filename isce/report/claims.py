@@ -17,7 +17,7 @@ from typing import Any
 from isce.evaluation import mean_interval, percent, wilson
 from isce.files import ROOT
 from isce.parameters.training import TrainParameters
-from isce.report.cells import Cells, NotEvaluatedError, accuracies, mean
+from isce.report.cells import Cells, NotEvaluatedError, accuracies, mean, wilson_of
 from isce.report.differences import (
     CONTRADICTED,
     FLOOR,
@@ -35,6 +35,7 @@ from isce.report.key import Key, split_run
 from isce.report.names import reader_name
 from isce.report.paper import COST, REPORTED
 from isce.report.plots.runs import eps_text
+from isce.report.tables import eps_grid
 from isce.runs.experiment import Experiment
 from isce.runs.records import Record
 
@@ -92,10 +93,10 @@ class Judge:
         self.objectives = {o.label: o for o in experiment.objectives}
         isce = [label for label in found.labels if self.objectives[label].name.startswith("isce")]
         self.ours = [label for label in isce if self.objectives[label].defence is None]
-        self.others = [label for label in found.labels if label not in isce]
+        self.others = [label for label, one in self.objectives.items() if not one.name.startswith("isce")]
         self.norm, main = experiment.plans[0].norm, experiment.plans[0].main_eps
         self.worst, self.paper, self.eps = Key.at("worst", main), Key.at("attack", main, PAPER), eps_text(main)
-        self.grid = sorted({eps for plan in experiment.plans for eps in plan.eps})
+        self.grid = eps_grid(experiment)
         #: for each objective and seed its outcome at the largest eps of the analysis
         self.minmax: dict[str, dict[str, dict[str, Any]]] = {}
         for label, record in minmax:
@@ -128,11 +129,10 @@ class Judge:
         key = Key.at("worst", self.grid[-1])
         clean, worst = ({c.seed: c for c in self.found.get(label, one)} for one in (CLEAN, key))
         seeds = sorted(set(clean) & set(worst))
-        half = [accuracy / 2 for accuracy in accuracies([clean[seed] for seed in seeds])]
-        left = accuracies([worst[seed] for seed in seeds])
-        middle, n = sum(half) / len(half), min(cell.n for cell in worst.values())
-        low, high = wilson(sum(left) / len(left) * n, n)
-        return side((middle - high, middle - low), over_seeds(half, left))
+        before, left = ([cells[seed] for seed in seeds] for cells in (clean, worst))
+        middle, (low, high) = mean(before) / 2, wilson_of(left)
+        half = [accuracy / 2 for accuracy in accuracies(before)]
+        return side((middle - high, middle - low), over_seeds(half, accuracies(left)))
 
     def _left(self, *labels: str) -> str:
         """What is left of these at the largest eps, as text."""
@@ -220,8 +220,11 @@ class Judge:
         first = known[best].verdict
         if first == SUPPORTED:  # above the best on average is above all only if it is above each
             first = every(*(pair.verdict for pair in known.values()))
+        if missing := [reader_name(other) for other in self.others if other not in known]:
+            ours += f"; without {', '.join(missing)}, of which there is no number"
+            first = INCONCLUSIVE if first == SUPPORTED else first
         found = Verdict("C6", label, ours, first, first)
-        competitors = [self.objectives[other] for other in self.others]
+        competitors = [self.objectives[other] for other in known]
         if any(other.name in SEPARATING or other.defence for other in competitors):
             return found
         return replace(found, ours=f"{ours}; no competitor but SCE", verdict=UNTESTABLE)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
-from safetensors.numpy import load_file
 
 from isce.evaluation import percent
 from isce.report.exhibits import Plot, Table
@@ -40,17 +39,19 @@ class Explained:
 
     Args:
         found: path, label and record of each, in the order of the experiment file and of the seeds.
-        folder: folder of records that the paths are relative to.
+        side_file: reads the arrays of a record's side file, by the record's path and the file's name.
     """
 
-    def __init__(self, found: list[tuple[str, str, Record]], folder: Path) -> None:
+    def __init__(
+        self, found: list[tuple[str, str, Record]], side_file: Callable[[str, str], Mapping[str, np.ndarray]]
+    ) -> None:
         self.all = found
         firsts: dict[str, tuple[str, Record]] = {}
         for name, label, record in found:
             firsts.setdefault(label, (name, record))
         self.first = {label: record for label, (_, record) in firsts.items()}
         self.name = {label: name for label, (name, _) in firsts.items()}
-        self.arrays = {label: load_file((folder / name).parent / EXPLAIN) for label, (name, _) in firsts.items()}
+        self.arrays = {label: side_file(name, EXPLAIN) for label, (name, _) in firsts.items()}
         record = found[0][2]
         self.eps, self.n, self.steps = record.results["eps"], record.results["n"], record.parameters["steps"]
 

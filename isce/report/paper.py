@@ -52,9 +52,9 @@ CLAIMS = {
     ),
     "C6": Claim(
         "I-SCE is superior to the state of the art under strong adaptive attacks",
-        "Worst-case accuracy at the main eps above that of every other loss and defence; contradicted if the best of "
-        "them is above it. Not testable where neither a loss that separates classes nor a defence is there: against "
-        "SCE alone it is C4.",
+        "Worst-case accuracy at the main eps above that of every other loss and defence, each of which has a number; "
+        "contradicted if the best of them is above it. Not testable where neither a loss that separates classes nor a "
+        "defence is there: against SCE alone it is C4.",
         "worst case over every attack here, not the paper's choice; which others it is compared with is ours",
     ),
     "C7": Claim(

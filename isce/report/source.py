@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from isce.evaluation import percent
+from isce.evaluation.saved import load_arrays
+from isce.files import RecordError
 from isce.report.cells import Cell, Cells, NotEvaluatedError, cells, label_of, mean
 from isce.report.explain import Explained
 from isce.report.flags import attention
-from isce.report.key import MAIN, Key
+from isce.report.key import MAIN
 from isce.report.plots.runs import eps_text
 from isce.report.tables import count_range
 from isce.runs.experiment import Experiment
-from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, Record, read_all
+from isce.runs.records import EXAMPLES, EXPLAIN, MASKS, Record, read
 
 #: Kinds of numbers that stand for each seed, too.
 BY_SEED = ("clean", "own", "worst")
@@ -40,7 +41,8 @@ class Source:
         explained: explain records; None where there are none.
 
     Raises:
-        isce.files.RecordError: a record is damaged or of another schema version.
+        isce.files.RecordError: a record or side file is damaged or of another schema version, or a record is that of
+            another run.
     """
 
     def __init__(
@@ -51,18 +53,24 @@ class Source:
         beside: Sequence[Source] = (),
     ) -> None:
         self.experiment, self.folder, self.keys, self.beside = experiment, folder, keys, beside
-        self.records = {
-            path.relative_to(folder).as_posix(): record
-            for path, record in read_all(folder / experiment.name).items()
-            if (record.kind, record.run) in keys
-        }
+        self.records = dict(self._read())
         self.stale = {name for name, record in self.records.items() if record.key != keys[(record.kind, record.run)]}
         broken = {record.run for record in self.records.values() if "diverged" in record.flags}
         self.whole = {name: record for name, record in self.records.items() if record.run not in broken}
         order = [objective.label for objective in experiment.objectives]
         self.cells = Cells((cell for name, record in self.whole.items() for cell in cells(name, record)), order)
         explained = [found for found in self.of_kind("explain") if EXPLAIN in found[2].files]
-        self.explained = Explained(explained, folder) if explained else None
+        self.explained = Explained(explained, self._side_file) if explained else None
+
+    def _read(self) -> Iterator[tuple[str, Record]]:
+        """Yield the record of each planned run from the run's own folder: a copy of it elsewhere is no further seed."""
+        for kind, run in sorted(self.keys):
+            path = self.folder / self.experiment.name / kind / run / "record.json"
+            if path.is_file():
+                record = read(path)
+                if (record.kind, record.run) != (kind, run):
+                    raise RecordError(f"{path} is the record of another run: {record.kind} {record.run}")
+                yield path.relative_to(self.folder).as_posix(), record
 
     def of_kind(self, kind: str) -> list[tuple[str, str, Record]]:
         """Return path, label and record in the order of the experiment file and of the seeds; none that diverged."""
@@ -94,7 +102,8 @@ class Source:
         return found
 
     def _side_file(self, name: str, file: str) -> dict[str, np.ndarray]:
-        return load_file((self.folder / name).parent / file)
+        arrays = load_arrays((self.folder / name).parent / file, self.records[name].files[file])
+        return {key: array.numpy() for key, array in arrays.items()}
 
     def numbers(self) -> dict[str, dict[str, Any]]:
         """Return every number that a sentence may name: key -> value (per cent, or a count), text, sources, stale.
@@ -115,8 +124,8 @@ class Source:
                     one = cell.why if cell.accuracy is None else percent(cell.accuracy, unit="%")
                     share = None if cell.accuracy is None else 100 * cell.accuracy
                     found[f"{label}-s{cell.seed}.{key}"] = self._number(share, one, [cell.source])
-        for name, count in (("n_images", self.cells.images), ("n_seeds", self.cells.seeds)):
-            found[name] = self._number(count, f"{count:,}", _sources(self.cells.all))
+        for name, counts in (("n_images", self.cells.images), ("n_seeds", [self.cells.seeds])):
+            found[name] = self._number(min(counts), count_range(counts), _sources(self.cells.all))
         main = self.experiment.plans[0].main_eps
         found[f"eps_{MAIN}"] = self._number(main, eps_text(main), _sources(self.cells.all))
         return found | self._effort() | (self.explained.numbers(self._number) if self.explained else {})
@@ -137,8 +146,8 @@ class Source:
 
     def evidence(self, intervals: bool = True) -> str:
         """Return images, seeds and checks for a caption; with ``intervals`` the meaning of brackets and ±, too."""
-        images, seeds = [cell.n for cell in self.cells.of_all(Key("clean"))] or [self.cells.images], self.cells.seeds
-        text = f"{count_range(images)} test images, {seeds} training seed{'s' if seeds > 1 else ''}"
+        n, seeds = count_range(self.cells.images), self.cells.seeds
+        text = f"{n} test images, {seeds} training seed{'s' if seeds > 1 else ''}"
         if intervals:
             text += ": mean over seeds" if seeds > 1 else ""
             text += " [Wilson 95% interval over images]"

@@ -114,7 +114,7 @@ class Experiment(Strict):
     measured_on: str | None = None
     objectives: list[Choice] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
-    training: dict[str, Any] = Field(default_factory=dict, description="TrainParameters without objective and seed")
+    training: dict[str, Any] = Field(default_factory=dict, description="without objective, defence and seed")
     overrides: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="for an objective, by its label: what replaces values of ``training``"
     )
@@ -137,8 +137,11 @@ class Experiment(Strict):
         if strangers:
             raise ValueError(f"overrides name unknown objectives {strangers}; known: {', '.join(labels)}")
         for place, values in {"training": self.training, **self.overrides}.items():
-            for name in {"objective", "seed"} & set(values):
+            for name in {"objective", "defence", "seed"} & set(values):
                 raise ValueError(f"{name!r} belongs beside 'training', not inside {place!r}")
+        for label, values in self.overrides.items():  # no label says these: losses would not be all that differs
+            for name in {"dataset", "model", "adversarial"} & set(values):
+                raise ValueError(f"{name!r} belongs inside 'training', for all runs, not inside {label!r}")
         attacks = [(f"attack of suite {plan.suite!r}", plan) for plan in self.plans]
         for what, plan in [*attacks, ("minmax", self.minmax), ("explain", self.explain)]:
             if plan:

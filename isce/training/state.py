@@ -47,7 +47,7 @@ class State:
         learnt: the weights that the optimizer moves.
         optimizer: its learning rate is set anew for each batch.
         history: one row for each finished epoch, see :class:`isce.training.TrainResult`.
-        best: weights after the epoch ``best_epoch``; the initial weights while that is None.
+        best: weights after the epoch ``best_epoch``; empty while that is None.
         precision: float32 or bfloat16; of the weights it is float32 always.
         perturbation: what free adversarial training carries on from batch to batch; empty otherwise.
     """
@@ -77,7 +77,7 @@ class State:
             self.optimizer = torch.optim.SGD(self.learnt, **options)
         self.history: list[Row] = []
         self.best_epoch: int | None = None
-        self.best = self.weights()
+        self.best: dict[str, Tensor] = {}
         free = parameters.adversarial is not None and parameters.adversarial.kind == "free"
         self.perturbation = torch.zeros(parameters.batch_size if free else 0, *data.input_shape, device=device)
         self.identity = identity(parameters, data, device)
@@ -161,7 +161,7 @@ class State:
             **{n: getattr(data, n) for n in ("input_shape", "mean", "std", "num_classes", "class_names")},
         }
         for name, epoch, weights in (
-            ("best", self.best_epoch or 0, self.best),
+            ("best", self.best_epoch or 0, self.best or self.weights()),
             ("last", len(self.history), self.weights()),
         ):
             write_tensors(self.folder / f"{name}.safetensors", weights, {**metadata, "epoch": epoch})

@@ -18,7 +18,7 @@ from isce.parameters.training import TrainParameters
 from isce.report.names import reader_name
 from isce.runs.experiment import Experiment
 from isce.strict import ConfigError, validate
-from isce.training import loop
+from isce.training import load_checkpoint, loop
 from isce.training import state as training_state
 
 
@@ -294,3 +294,10 @@ def test_a_first_network_from_elsewhere_is_trained_anew(tmp_path, digits):
 def test_a_first_network_that_diverges_ends_the_run(tmp_path, digits):
     with pytest.raises(RuntimeError, match="begins with: train_loss is"):
         run(tmp_path, digits, defence={"name": "distillation"}, optimizer={"name": "sgd", "lr": 1e30})
+
+
+def test_a_run_that_diverges_at_once_keeps_the_network_that_it_began_with(tmp_path, digits):
+    result = run(tmp_path, digits, defence={"name": "deep-defense", "params": {"weight": 1e39}})
+    assert (result.history, result.best_epoch) == ([], None)
+    best, last = (load_checkpoint(tmp_path / name).classifier.state_dict() for name in FILES)
+    assert all(torch.equal(best[name], last[name]) for name in last)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from safetensors.numpy import load_file
 from safetensors.torch import save
 from torch import nn
 
@@ -114,7 +115,7 @@ def as_records(found, folder):
             provenance=provenance("cpu", 1.0),
         )
         listed.append((name, label, record))
-    return Explained(listed, folder)
+    return Explained(listed, lambda name, file: load_file((folder / name).parent / file))
 
 
 @pytest.fixture(scope="module")
