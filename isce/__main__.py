@@ -97,7 +97,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _adopt(options: argparse.Namespace) -> int:
     from isce.publish.adoption import adopt
 
-    done, every = adopt(options.experiment, ROOT / "build" / "runs", options.results, options.partial)
+    done, every = adopt(options.experiment, ROOT / "build", options.results, options.partial)
     print(f"{done} of {every} records of {options.experiment} are now in {options.results}; commit them")
     return 0
 
@@ -105,7 +105,7 @@ def _adopt(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from isce.publish.checkpoints import export
 
-    networks = export(options.experiments, ROOT / "build" / "runs")["networks"]
+    networks = export(options.experiments, ROOT / "build")["networks"]
     size = sum(about["bytes"] for about in networks.values()) / 1e6
     print(f"{len(networks)} networks are now in {ROOT / 'checkpoints'}, {size:.1f} MB; commit them")
     return 0

@@ -47,7 +47,10 @@ BOOK = ["--records", HERE, "--out", NOWHERE]
         (["compare", "--experiment", "nonesuch"], ["unknown experiment 'nonesuch'; known: "]),
         (["compare", "--experiment", "released"], ["no attack record of 'released' in", "EXPERIMENT=released"]),
         (["adopt", "--experiment", "nonesuch"], ["unknown experiment 'nonesuch'; known: "]),
-        (["adopt", "--experiment", "released", "--results", NOWHERE], ["can't read record", "No such file"]),
+        (
+            ["adopt", "--experiment", "released", "--results", NOWHERE],
+            ["there is no record", "EXPERIMENT=released` first"],
+        ),
         (["verify", NOWHERE], [f"can't read record {NOWHERE}/record.json: No such file"]),
     ],
 )

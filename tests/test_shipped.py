@@ -194,7 +194,7 @@ def project(tmp_path):
 
 
 def exported(project, *names):
-    found = export(list(names), project / "build" / "runs", project)
+    found = export(list(names), project / "build", project)
     manifest = project / "isce" / "training" / "checkpoints.json"
     assert json.loads(manifest.read_text()) == found
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from isce.files import RecordError, sha256, write_atomic
+from isce.files import sha256, write_atomic
 from isce.report.write import draw
-from isce.runs import executed, records, whole
+from isce.runs import executed, plan, records, whole
 from isce.runs.experiment import load_experiment
 from isce.runs.run import Run, planned_runs
 from isce.strict import ConfigError
@@ -16,12 +17,12 @@ from isce.strict import ConfigError
 PICTURE = "robust"
 
 
-def adopt(name: str, source: Path, results: Path, partial: bool = False) -> tuple[int, int]:
+def adopt(name: str, build: Path, results: Path, partial: bool = False) -> tuple[int, int]:
     """Replace an experiment's committed records by own ones; refused unless every run is done, current and whole.
 
     Args:
         name: the experiment.
-        source: folder of own runs (``build/runs``).
+        build: the build folder, with own runs.
         results: folder of the committed records.
         partial: the runs that are done, current and whole replace theirs, and the other committed records stay.
 
@@ -31,9 +32,9 @@ def adopt(name: str, source: Path, results: Path, partial: bool = False) -> tupl
     Raises:
         ConfigError: a run is not finished (none is, with ``partial``).
     """
-    experiment = load_experiment(name)
+    experiment, source = load_experiment(name), build / "runs"
     runs = planned_runs(experiment)
-    finished = [run for run in runs if is_finished(run, source, partial)]
+    finished = done(runs, build, partial)
     if not finished:
         raise ConfigError(f"no finished run of {name}: `make reproduce` first")
     target, fresh = results / name, results / f".{name}.new"  # whole before the former ones go: the disk may be full
@@ -57,21 +58,23 @@ def adopt(name: str, source: Path, results: Path, partial: bool = False) -> tupl
     return len(finished), len(runs)
 
 
-def is_finished(run: Run, source: Path, partial: bool = False) -> bool:
-    """Whether a run's record is current and its files are whole.
+def done(runs: Sequence[Run], build: Path, partial: bool = False) -> list[Run]:
+    """Return the runs that ``make reproduce`` would not do again: done, current, whole, after the training they need.
+
+    Args:
+        runs: of an experiment, each after those that it needs.
+        build: the build folder.
+        partial: leave out those that are not done.
 
     Raises:
-        ConfigError: it is not, and ``partial`` is False.
+        ConfigError: one is not done, and ``partial`` is False.
     """
-    path = source / run.folder / "record.json"
-    try:
-        problem = whole.damage(path) or (None if records.read(path).key == run.key else "is stale")
-    except RecordError as error:
-        problem = str(error)
-    if problem and not partial:
-        advice = f"`make reproduce EXPERIMENT={run.experiment}` first"
-        raise ConfigError(f"{run.kind} {run.name}: {problem}; {advice}, or adopt what is done (--partial)")
-    return not problem
+    due = plan.due(runs, build)
+    for run in runs if not partial else ():
+        if problem := due.get(run.folder):
+            advice = f"`make reproduce EXPERIMENT={run.experiment}` first"
+            raise ConfigError(f"{run.kind} {run.name}: {problem}; {advice}, or adopt what is done (--partial)")
+    return [run for run in runs if run.folder not in due]
 
 
 def _draw(name: str, folder: Path) -> None:

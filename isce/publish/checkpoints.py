@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from isce.files import ROOT, sha256, write_atomic
-from isce.publish.adoption import is_finished
+from isce.publish.adoption import done
 from isce.runs import records
 from isce.runs.experiment import load_experiment
 from isce.runs.run import planned_runs
@@ -17,7 +17,7 @@ from isce.runs.whole import CHECKPOINT
 from isce.training import shipped
 
 
-def export(names: list[str], source: Path, root: Path = ROOT) -> dict[str, Any]:
+def export(names: list[str], build: Path, root: Path = ROOT) -> dict[str, Any]:
     """Copy the network of each training run, and write the manifest that :func:`isce.load` reads.
 
     The network is the one that attack runs attack, after the last epoch. The experiment's former networks go; those of
@@ -25,7 +25,7 @@ def export(names: list[str], source: Path, root: Path = ROOT) -> dict[str, Any]:
 
     Args:
         names: of experiments; with none the address alone is written anew.
-        source: folder of own runs (``build/runs``).
+        build: the build folder, with own runs.
         root: the project's folder.
 
     Returns:
@@ -38,13 +38,14 @@ def export(names: list[str], source: Path, root: Path = ROOT) -> dict[str, Any]:
     manifest = root / "isce" / "training" / shipped.MANIFEST.name
     networks = shipped.read_manifest(manifest)["networks"] if manifest.is_file() else {}
     plans = {name: [run for run in planned_runs(load_experiment(name)) if run.kind == "train"] for name in names}
-    for run in (run for runs in plans.values() for run in runs):  # all, before the first is copied
-        is_finished(run, source)
+    for runs in plans.values():  # all, before the first is copied
+        done(runs, build)
     for name, runs in plans.items():
         networks = {network: about for network, about in networks.items() if network.partition("/")[0] != name}
         target = root / "checkpoints" / name
         for run in runs:
-            file, record = source / run.folder / CHECKPOINT, records.read(source / run.folder / "record.json")
+            folder = build / "runs" / run.folder
+            file, record = folder / CHECKPOINT, records.read(folder / "record.json")
             write_atomic(target / f"{run.name}.safetensors", file.read_bytes())
             networks[f"{name}/{run.name}"] = {
                 "sha256": sha256(file),

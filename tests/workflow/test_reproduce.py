@@ -356,8 +356,24 @@ def test_adopt_refuses_what_is_stale_or_damaged(project):
     project.change(*raised("objective.isce-released"))
     code, _, err = project.isce("adopt", "--experiment", "tiny")
     assert code == 1
-    assert "isce-released-s0: is stale" in err
+    assert "train isce-released-s0: its record is of other parameters" in err
     assert not (project.root / "results").exists()
+
+
+def test_adopt_refuses_attacks_on_a_network_that_was_trained_anew_since(project):
+    """The same key, but other weights where the processor is another."""
+    record = project.record("attack", "sce-s0")
+    os.utime(record.with_name("record.json"), (1, 1))
+    code, _, err = project.isce("adopt", "--experiment", "tiny")
+    assert (code, "attack sce-s0: tiny/train/sce-s0 is newer" in err) == (1, True), err
+
+
+def test_adopt_refuses_a_damaged_notebook(project):
+    project.change("experiments/tiny.yaml", "", "shown: sce-s0\n")
+    notebook = project.record("attack", "sce-s0").with_name("notebook.ipynb")
+    notebook.write_text(notebook.read_text().replace('"execution_count": 1', '"execution_count": 2', 1))
+    code, _, err = project.isce("adopt", "--experiment", "tiny")
+    assert (code, "notebook.ipynb is damaged" in err) == (1, True), err
 
 
 def test_what_is_done_can_be_adopted_run_by_run(project):
