@@ -115,10 +115,7 @@ def test_figures_have_a_gap_and_say_so(found):
     lines = {line.get_label(): list(line.get_ydata()) for line in plot.figure.axes[0].lines}
     assert [math.isnan(value) for value in lines["SCE"]] == [False, True, False]
     assert lines["center loss"] == [100.0, 50.0, 25.0]
-    assert plot.alt.endswith(
-        "SCE: 100% at eps 0, 25% at eps 0.3; I-SCE (text, m = 2): 100% at eps 0, 25% at eps 0.3; "
-        "center loss: 100% at eps 0, 25% at eps 0.3."
-    )
+    assert plot.alt.endswith("SCE: not evaluated, not evaluated; I-SCE (text, m = 2): 50%, 50%; center loss: 50%, 50%.")
     plots = curves.curves(experiment(), RECORDS, list(LABELS))
     assert plots["convergence"].caption.endswith(f"Gaps: sce-s1 not evaluated: {WHY}; sce-s1 not evaluated: {WHY}.")
     lines = {line.get_label(): list(line.get_ydata()) for line in plots["sweep"].figure.axes[0].lines}

@@ -133,9 +133,9 @@ def curves(experiment: Experiment, attacked: Iterable[Record], order: list[str])
     labels = ", ".join(reader_name(label) for label in order if label in set(by_eps["label"]))
     ends = ", ".join(end(part["percent"].iloc[-1]) for _, part in by_eps.groupby("label", sort=False))
     falls = "; ".join(
-        f"{reader_name(str(label))}: {end(means.iloc[0])} to {end(means.iloc[-1])}"
+        f"{reader_name(str(label))}: {end(float(np.mean(few)))} to {end(float(np.mean(many)))}"
         for label, part in by_steps.groupby("label", sort=False)
-        for means in [part.groupby("steps")["percent"].mean()]
+        for few, many in [[part["percent"][part["steps"] == s] for s in (part["steps"].min(), part["steps"].max())]]
     )
     swept = (
         f"Share of images without a known adversarial example within {norm} eps. A curve that does not reach 0 means "
