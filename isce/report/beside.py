@@ -129,7 +129,13 @@ class Beside:
         n = [cell.n for network in self.networks for cell in network.cells.values() if cell]
         shown = {network.source.experiment.name: network.source.experiment for network in self.networks}
         met = "; ".join(f"{name}: {suites(experiment)}" for name, experiment in shown.items())
-        return f"Worst case over the suites of each experiment ({met}). {count_range(n)} test images"
+        seeds: dict[str, set[str]] = {}
+        for network in self.networks:
+            seeds.setdefault(network.label, set()).add(network.seed)
+        return (
+            f"Worst case over the suites of each experiment ({met}). {count_range(n)} test images, "
+            f"{count_range(map(len, seeds.values()))} training seeds of each loss"
+        )
 
 
 def _percent(cell: Cell | None) -> float:

@@ -158,10 +158,11 @@ class Source:
         """Return what stands below a table or plot: records of these kinds, or the named ones, command and notebook."""
         names = names or sorted(name for name, record in self.records.items() if record.kind in kinds)
         stale = self.stale.union(*(other.stale for other in self.beside))
+        experiments = dict.fromkeys(name.partition("/")[0] for name in names) or [self.experiment.name]
         return {
             "sources": names,
             "stale": bool(stale.intersection(names)),
-            "command": f"make reproduce EXPERIMENT={self.experiment.name}",
+            "command": " && ".join(f"make reproduce EXPERIMENT={name}" for name in experiments),
             "notebook": f"notebooks/{kinds[0]}.ipynb",
         }
 
