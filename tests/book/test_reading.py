@@ -13,13 +13,13 @@ from isce.files import ROOT
 
 pytestmark = pytest.mark.full
 DESKTOP, PHONE = 1280, 390  # pixels
-CAPTION, STOPS, WEIGHT = 25, 30, 400_000  # words, stops of the Tab key, bytes of a page itself
+CAPTION, STOPS, WEIGHT = 25, 30, 500_000  # words, stops of the Tab key, bytes of a page: the status has 600 rows
 PAGES = [page.relative_to(ROOT / "book").with_suffix("").as_posix() for page in reading_pages()]
 #: What readers ask for, and the page that answers.
 ASKED = {
     "gradient masking": "attacks/index.html#gradient-masking",
     "what is I-SCE": "faq.html#what-is-i-sce",
-    "5 seeds": "experiments/mnist.html",
+    "mixup": "experiments/defences.html#mixup",
     "inference region": "theory/inference_region.html",
     "AutoAttack": "attacks/ensemble.html",
 }
