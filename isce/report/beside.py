@@ -100,8 +100,8 @@ class Beside:
         ]
         caption = (
             f"Accuracy (%) of every network that PGD-50 attacked, one row each ({self.norm}; headings say eps). PGD-50 "
-            "ascends the network's own training loss. AutoAttack was given what all other attacks had left, and its number "
-            f"is what remains after it. {self._images}."
+            "ascends the network's own training loss. AutoAttack was given what all other attacks had left, and its "
+            f"number is what remains after it. {self._images}."
         )
         return Table(columns=columns, rows=rows, caption=caption, sources=self._records)
 
