@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rates import trained
 from shown import save, where
 from torch import Tensor, nn
 
@@ -28,7 +29,6 @@ from isce.parameters.training import DefenceSpec, TrainParameters
 from isce.runs.experiment import load_experiment
 from isce.runs.whole import CHECKPOINT
 from isce.training.checkpoint import load_checkpoint
-from isce.training.loop import train
 
 ALPHAS = (None, 1.0, 64.0)  # of mixup; None: SCE alone
 SEEDS, IMAGES = (0, 1), 500
@@ -106,8 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
     found: dict[str, Any] = {"where": where("torch"), "images": options.images, "eps": EPS, "steps": STEPS, "rows": []}
     if options.out.exists():
         kept = json.loads(options.out.read_text())
-        if kept["images"] != options.images:
-            parser.error(f"{options.out} holds rows of {kept['images']} images: give another file")
+        if wrong := [name for name in ("images", "eps", "steps") if kept[name] != found[name]]:
+            parser.error(f"{options.out} holds rows of {wrong[0]} {kept[wrong[0]]}: give another file")
         found["rows"] = kept["rows"]
     test = data.load("mnist").test
     test = test.select(data.stratified(test.labels, options.images))
@@ -118,8 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
             if any(about.items() <= each.items() for each in found["rows"]):
                 continue
             folder = ROOT / "build" / "bench" / "mixup" / f"{'sce' if alpha is None else f'alpha{alpha:g}'}-s{seed}"
-            if not (folder / CHECKPOINT).exists():
-                train(parameters(alpha, seed), folder)
+            if failed := trained(parameters(alpha, seed), folder)["failed"]:
+                raise RuntimeError(f"no outcome of {folder.name}: {failed}")
             classifier = load_checkpoint(folder / CHECKPOINT).classifier.requires_grad_(False)
             made = about | {"sha256": sha256(folder / CHECKPOINT)} | row(classifier, test.unit(), test.labels, other)
             print(json.dumps(made), flush=True)

@@ -48,14 +48,19 @@ def parameters(loss: ObjectiveSpec, rate: float, seed: int) -> TrainParameters:
     return run.model_copy(update={"objective": loss, "seed": seed, "optimizer": optimizer})
 
 
-def row(run: TrainParameters, folder: Path, images: int) -> dict[str, Any]:
-    """Train one network, unless it is there, and attack it; one whose training failed has no accuracy."""
-    about = {"network": run.objective.label, "rate": run.optimizer.lr, "seed": run.seed}
+def trained(run: TrainParameters, folder: Path) -> dict[str, Any]:
+    """Train one network, unless it is there; why that failed, if so, and the last training loss."""
     if not (folder / "history.json").exists():
         made = train(run, folder)
         loss = made.history[-1]["train_loss"] if made.history else None  # none: it diverged in its first epoch
         write_atomic(folder / "history.json", json.dumps({"failed": made.diverged or made.collapsed, "loss": loss}))
-    ended = json.loads((folder / "history.json").read_text())
+    return json.loads((folder / "history.json").read_text())
+
+
+def row(run: TrainParameters, folder: Path, images: int) -> dict[str, Any]:
+    """Train one network, unless it is there, and attack it; one whose training failed has no accuracy."""
+    about = {"network": run.objective.label, "rate": run.optimizer.lr, "seed": run.seed}
+    ended = trained(run, folder)
     if ended["failed"]:
         return about | ended
     loaded = load_checkpoint(folder / CHECKPOINT)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from isce import data
 from isce.files import ROOT
 from isce.runs.experiment import load_experiment
 
@@ -83,6 +84,23 @@ def test_table_by_hand():
     ]
     texts, keys = shown.TABLES["mixed"](found), ("sce-black", "64-all", "64-slope", "64-seen")
     assert [texts[key] for key in keys] == ["20.0%", "10.0%", "75%", "25.0%"]
+
+
+def test_a_training_that_failed_is_no_outcome(tmp_path, monkeypatch):
+    digits = data.load("digits")
+    monkeypatch.setattr(mixup, "trained", lambda run, folder: {"failed": "loss is nan", "loss": None})
+    monkeypatch.setattr(mixup.data, "load", lambda name: digits)
+    with pytest.raises(RuntimeError, match="no outcome of sce-s0: loss is nan"):
+        mixup.main(["--seeds", "0", "--images", "10", "--out", str(tmp_path / "mixup.json")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_other_images_are_not_mixed_with_new_ones(tmp_path, capsys):
+    out = tmp_path / "mixup.json"
+    out.write_text(json.dumps(FOUND))
+    with pytest.raises(SystemExit):
+        mixup.main(["--images", "10", "--out", str(out)])
+    assert f"{out} holds rows of images {FOUND['images']}: give another file" in capsys.readouterr().err
 
 
 def test_what_is_committed_is_what_it_makes():
